@@ -1,0 +1,82 @@
+"""The commands. One small file each, imported only when called: ``weft --help`` never imports torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from cyclopts import App, CycloptsError
+from rich.console import Console
+
+from weft.errors import SettingsError, UsageError, WeftError
+
+app = App(
+    name="weft",
+    help="Turns every column of a big table into tokens, and lets one large model read the row.",
+    version=lambda: f"weft {version('weft')}",
+    help_epilogue="Start with: weft demo    ·    your own table: weft init DATA",
+)
+for name, line in {
+    "demo": "Real data that is on every machine, end to end, in about a minute.",
+    "init": "Look at a table and write a starter pipeline file.",
+    "check": "Validate a pipeline file and say what a run will do and need.",
+    "run": "Train a model as a pipeline file says.",
+    "predict": "Predict the rows of a table of any size.",
+    "evaluate": "Judge a run on a table that holds the target.",
+    "report": "Write the report of a run again and say where it is.",
+}.items():
+    app.command(f"weft.cli.{name}:{name}", name=name, help=line)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Exit 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    sys.exit(call(sys.argv[1:] if arguments is None else arguments))
+
+
+def call(arguments: list[str]) -> int:
+    """Run one command; returns the exit code."""
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    as_json = "--json" in arguments
+    try:
+        app(
+            arguments,
+            error_console=errors,
+            exit_on_error=False,
+            print_error=True,
+            result_action="return_value",
+        )
+        return 0
+    except CycloptsError:
+        return 2
+    except WeftError as error:
+        code = 2 if isinstance(error, (UsageError, SettingsError)) else 1
+        _fail(errors, as_json, str(error))
+        return code
+    except KeyboardInterrupt:
+        errors.print("interrupted")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (MemoryError, PermissionError, OSError) as error:
+        _fail(errors, as_json, f"{type(error).__name__}: {error}")
+        return 1
+
+
+def _fail(errors: Console, as_json: bool, text: str) -> None:
+    if as_json:
+        print(json.dumps({"error": text}, ensure_ascii=False))
+    errors.print("[bold red]error[/] ", end="")
+    errors.print(text, markup=False)
+
+
+def answer(as_json: bool, values: dict[str, Any], lines: list[str]) -> None:
+    """The result on stdout: one JSON object, or lines for a person."""
+    if as_json:
+        print(json.dumps(values, ensure_ascii=False))
+    else:
+        for line in lines:
+            print(line)

@@ -1,0 +1,33 @@
+"""``weft check FILE``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from weft import config
+from weft.cli import answer
+from weft.estimate import estimate
+
+
+def check(file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = (), json: bool = False) -> None:
+    """Validate a pipeline file and its data, and say what a run will read, build, need and take.
+
+    Args:
+        file: The pipeline file.
+        set: A setting laid over the file, e.g. --set training.epochs=5; may be given several times.
+        json: One JSON object on stdout.
+    """
+    found = estimate(config.load(file, set))
+    plan = found["plan"]
+    lines = [
+        f"{file} is valid.",
+        f"target    {plan['target']}: {plan['target_type']}, {plan['target_reason']}",
+    ]
+    lines += [f"read      {n:<24} {c['type']:<9} {c['reason']}" for n, c in plan["columns"].items()]
+    lines += [f"left out  {n:<24} {'':<9} {reason}" for n, reason in plan["left_out"].items()]
+    lines += [f"warning   {text}" for text in plan["warnings"]]
+    lines += [f"{key:<9} {text}" for key, text in found["words"].items()]
+    answer(json, found, [*lines, f"next:     weft run {file}"])

@@ -1,0 +1,35 @@
+"""``weft evaluate RUN DATA``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from weft.cli import answer
+from weft.results.metrics import METRICS
+from weft.run import Run
+
+
+def evaluate(
+    run: Path, data: str, /, *, allow_missing: bool = False, all_rows: bool = False, json: bool = False
+) -> None:
+    """Judge a run on a table that holds the target.
+
+    Args:
+        run: The run folder.
+        data: File, glob, folder or address. On the very data of the training only the test rows count.
+        allow_missing: Treat an absent column as all missing values instead of stopping.
+        all_rows: Judge on every row even on the data of the training (too good to be true).
+        json: One JSON object on stdout.
+    """
+    found = Run(run).evaluate(data, allow_missing, all_rows)
+    lines = [f"{found['rows']:,} rows ({found['part']})"]
+    if found["rejected"]:
+        lines.append(f"{found['rejected']:,} rows set aside")
+    if found["unknown_class"]:
+        lines.append(f"{found['unknown_class']:,} rows of a class that training never saw, not judged")
+    for key, e in found["metrics"].items():
+        metric = METRICS[key]
+        scale, unit, digits = (100, " %", ".1f") if metric.percent else (1, "", ".4g")
+        value, low, high = (format(scale * e[k], digits) for k in ("value", "low", "high"))
+        lines.append(f"{metric.title:<18} {value:>8}{unit}  ({low} to {high})   {metric.meaning}")
+    answer(json, found, lines)

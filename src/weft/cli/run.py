@@ -1,0 +1,51 @@
+"""``weft run FILE``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from weft import config, pipeline
+from weft.cli import answer
+from weft.errors import RunError
+from weft.progress import Spoken
+from weft.training.loop import Interrupted
+
+
+def run(
+    file: Path,
+    /,
+    *,
+    set: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    resume: bool = False,
+    json: bool = False,
+) -> None:
+    """Train a model as a pipeline file says.
+
+    Args:
+        file: The pipeline file.
+        set: A setting laid over the file, e.g. --set training.epochs=5; may be given several times.
+        out: The run folder (default: runs/1, runs/2, ...).
+        resume: Go on with the run in --out that was stopped.
+        json: One JSON object on stdout.
+    """
+    settings = config.load(file, set)
+    if resume and out is None:
+        raise RunError("--resume: say which run, with -o RUN.")
+    path = out or pipeline.free_name()
+    try:
+        done = pipeline.run(settings, out=path, say=Spoken(), resume=resume)
+    except Interrupted:
+        Spoken().line(f"stopped and saved; go on with: weft run {file} -o {path} --resume")
+        raise
+    answer(
+        json,
+        {"run": str(done.path), **done.figures},
+        [
+            f"report:  {done.path / 'report.html'}",
+            f"next:    weft predict {done.path} DATA -o predictions.parquet",
+        ],
+    )

@@ -1,0 +1,1 @@
+"""Step 1, data: where rows come from, what their columns hold, which rows are learnt from."""

@@ -1,0 +1,82 @@
+"""The plan of a table: the type of each column, the target's, what is left out and what looks wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from weft.config import Settings
+from weft.data import columns as kinds
+from weft.data.table import Table
+from weft.errors import DataError, SettingsError, did_you_mean, listing
+
+
+@dataclass
+class Plan:
+    """What the look at the data decided: the type of each column used, and why the others are not."""
+
+    types: dict[str, str]
+    reasons: dict[str, str]
+    left_out: dict[str, str]
+    target: str
+    target_type: str
+    target_reason: str
+    warnings: list[str]
+    formats: dict[str, str | None] = field(default_factory=dict)
+    extra: dict[str, str] = field(default_factory=dict)
+    """Columns read for the split only, and as what."""
+
+
+def look(settings: Settings, table: Table) -> Plan:
+    """Guess what is not said, from the first rows. Raises DataError, SettingsError with all problems."""
+    head = table.head(kinds.SAMPLE_ROWS)
+    target, split = settings.target.column, settings.data.split
+    problems = [
+        f"{table.name}: there is no column '{name}' ({where}).{did_you_mean(name, table.columns)} "
+        f"It has {listing(table.columns, 20)}."
+        for where, name in [
+            ("target", target),
+            *((f"features.{f}", f) for f in settings.features),
+            *((f"data.split.{way}", getattr(split, way)) for way in ("column", "by", "time") if getattr(split, way)),
+        ]
+        if name not in table.columns
+    ]
+    if target in settings.features and settings.features[target].type != "off":
+        problems.append(f"features.{target}: the target cannot be read as well. Remove it from features.")
+    if problems:
+        raise SettingsError(problems)
+    if head.num_rows == 0:
+        raise DataError(f"{table.name}: must hold rows. Got a header and none.")
+    if head.column(target).null_count == head.num_rows:
+        raise DataError(
+            f"{table.name}: the target '{target}' is missing in every row looked at. Choose another target."
+        )
+    found = kinds.guess_target(head.column(target))
+    target_type = settings.target.type or found.type
+    plan = Plan({}, {}, {}, target, target_type, "as set" if settings.target.type else found.reason, [])
+    for name in table.columns:
+        if name == target:
+            continue
+        given = settings.features.get(name)
+        guess = kinds.guess(name, head.column(name))
+        if given is not None and given.type == "off":
+            plan.left_out[name] = "as set"
+        elif given is None and name == split.column:
+            plan.left_out[name] = "it is the split"
+        elif given is None and guess.type == "off":
+            plan.left_out[name] = guess.reason
+        else:
+            plan.types[name] = given.type if given is not None else guess.type
+            plan.reasons[name] = "as set" if given is not None else guess.reason
+            warning = kinds.leaks(name, head.column(name), head.column(target))
+            if warning:
+                plan.warnings.append(warning)
+        if plan.types.get(name) == "time" or name == split.time:
+            texts = [str(v) for v in head.column(name).drop_null().slice(0, 2_000).to_pylist()]
+            plan.formats[name] = kinds.time_format([v for v in texts if v.strip().lower() not in kinds.MISSING_WORDS])
+    if not plan.types:
+        reasons = "; ".join(f"'{n}': {r}" for n, r in plan.left_out.items())
+        raise DataError(f"{table.name}: no column is left to read beside the target. {reasons or 'There is no other'}.")
+    for how, kind in ((split.column, "category"), (split.by, "category"), (split.time, "time")):
+        if how is not None and plan.types.get(how) != kind:
+            plan.extra[how] = kind
+    return plan

@@ -1,0 +1,163 @@
+"""What a run will read, build, need and take, before any of it is spent.
+
+Sizes follow from the settings; the time is measured: the model itself takes a few steps on rows of the
+table's beginning.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from weft import defaults
+from weft.config import Settings
+from weft.data.plan import Plan, look
+from weft.data.table import Table
+from weft.features.batching import collate
+from weft.features.codecs import CODECS, ClassTarget, NumberTarget, Ragged
+from weft.features.columns import Columns
+from weft.features.store import take
+from weft.features.tokenizer import train_tokenizer
+from weft.models.row import RowModel, RowModels
+from weft.preprocess.clean import CleanBatch
+from weft.preprocess.ingest import make_cleaner
+from weft.progress import duration
+from weft.training.loop import machine_has_bfloat16
+from weft.training.optimizers import adamw
+
+SAMPLE_ROWS = 4_096
+STEPS = 3
+
+
+def estimate(settings: Settings) -> dict[str, Any]:
+    """Plan, sizes, memory and time of a run. Raises what the run itself would raise on these settings."""
+    assert settings.data.source is not None
+    table = Table.open(settings.data.source, settings.data.format)
+    plan = look(settings, table)
+    rows, exact = _rows(table)
+    cleaner = make_cleaner(settings, plan)
+    clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=SAMPLE_ROWS))
+    columns = _columns(settings, plan, clean, cleaner)
+    split = settings.data.split
+    pool = round(rows * (1 - (0 if split.column else split.test)))
+    facts = defaults.Facts(pool, "text" in columns.types.values())
+    bfloat16 = settings.training.precision == "bfloat16" or (
+        settings.training.precision == "auto" and machine_has_bfloat16("cuda" if torch.cuda.is_available() else "cpu")
+    )
+    recipe, copies = defaults.recipe(settings, facts, bfloat16), defaults.copies(settings, facts)
+    models = RowModels(columns.codecs, columns.target, defaults.row_config(settings, facts), 1)
+    codes = columns.encode(clean, with_target=True)
+    size = min(recipe.batch_rows, len(clean.rows))
+    tokens, seconds, activations = _probe(models, codes, len(clean.rows), size, recipe.learning_rate, bfloat16)
+    parameters = models.parameter_count()
+    learnt = pool * (1 - 1 / copies) if copies > 1 else rows * (1 - split.test - split.valid)
+    steps = int(np.ceil(learnt / recipe.batch_rows)) * recipe.epochs * copies
+    most = steps * seconds * 1.15
+    if recipe.minutes:
+        most = min(most, 60 * recipe.minutes * copies)
+    # weights, gradients, two moments, the average and the best: six copies of four bytes
+    memory = copies * parameters * 4 + parameters * 20 + activations
+    stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows)) * rows
+    backbone = models.copies[0].config.backbone
+    about = "" if exact else "about "
+    return {
+        "plan": {
+            "target": plan.target, "target_type": plan.target_type, "target_reason": plan.target_reason,
+            "columns": {n: {"type": t, "reason": plan.reasons[n]} for n, t in plan.types.items()},
+            "left_out": plan.left_out, "warnings": plan.warnings,
+        },
+        "rows": rows, "rows_exact": exact, "tokens_a_row": tokens, "parameters": parameters, "copies": copies,
+        "recipe": asdict(recipe), "steps": steps, "memory_bytes": int(memory), "disk_bytes": int(stored * 2),
+        "seconds_at_most": most,
+        "words": {
+            "rows": f"{about}{rows:,} of {tokens:.0f} tokens each",
+            "model": f"{backbone.layers} layers of width {backbone.width}, {parameters:,} parameters"
+            + (f", {copies} copies" if copies > 1 else ""),
+            "training": f"at most {recipe.epochs} epochs of {steps // (recipe.epochs * copies):,} steps of {recipe.batch_rows} rows",
+            "memory": f"about {_size(memory)} for the model and a step, beside about 500 MB for the libraries",
+            "disk": f"about {_size(stored * 2)} while it runs",
+            "time": f"at most about {duration(most)} of training on this machine (early stopping often halves it)",
+        },
+    }  # fmt: skip
+
+
+def _rows(table: Table) -> tuple[int, bool]:
+    exact = table.row_count()
+    if exact is not None:
+        return exact, True
+    first = next(table.batches(), None)
+    if first is None or not len(first.rows):
+        return 0, True
+    cells = sum(len(str(c)) + 1 for column in first.batch.slice(0, 1_000).to_pydict().values() for c in column)
+    rows = round(sum(p.size for p in table.parts) / max(1.0, cells / min(1_000, len(first.rows))))
+    return max(rows, len(first.rows)), False
+
+
+def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any) -> Columns:
+    codecs = [CODECS[kind](name, settings.features.get(name)) for name, kind in sorted(plan.types.items())]
+    target = ClassTarget(plan.target) if plan.target_type == "class" else NumberTarget(plan.target)
+    for codec in codecs:
+        codec.observe(clean.rows, clean.columns[codec.name])
+    target.observe(clean.columns[plan.target])
+    target.finish()
+    texts = [c.name for c in codecs if c.type == "text"]
+    words = (t for n in texts for t in clean.columns[n].drop_null().to_pylist())
+    columns = Columns(cleaner, codecs, target, train_tokenizer(words) if texts else None)
+    for codec in codecs:
+        codec.finish()
+    return columns
+
+
+def _probe(
+    models: RowModels, codes: Any, rows: int, size: int, rate: float, bfloat16: bool
+) -> tuple[float, float, int]:
+    """Tokens a row, seconds a step, and bytes of activations of a step, measured on the model itself."""
+    model = models.copies[0]
+    assert isinstance(model, RowModel)
+    optimizer = adamw(model, rate, 0.0)
+    times = []
+    order = np.random.default_rng(0).permutation(rows)
+    batch = None
+    held = [0]
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        held[0] += tensor.untyped_storage().nbytes()
+        return tensor
+
+    for step in range(STEPS + 1):
+        chosen = np.take(order, range(step * size, (step + 1) * size), mode="wrap")
+        batch = collate({c: {n: take(a, chosen) for n, a in f.items()} for c, f in codes.items()}, size)
+        if batch.target is not None and batch.target.dtype == torch.int64:
+            batch.target.clamp_(min=0)
+        started = time.monotonic()
+        held[0] = 0
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
+            torch.autocast("cpu", enabled=bfloat16),
+        ):
+            loss = model.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        times.append(time.monotonic() - started)
+    assert batch is not None
+    with torch.no_grad():
+        sample = model.embedding(batch.columns)
+    filled = sample.mask_BT.sum(1).float().mean().item() if sample.mask_BT is not None else sample.shape[1]
+    return float(filled), float(np.median(times[1:])), held[0]
+
+
+def _bytes(array: np.ndarray | Ragged) -> int:
+    return array.values.nbytes + array.offsets.nbytes if isinstance(array, Ragged) else array.nbytes
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,372 @@
+"""Codecs: learn from a column while it streams by (``observe``, ``finish``), then values <-> codes.
+
+| type     | codes a row                                   | learnt                                    |
+|----------|-----------------------------------------------|-------------------------------------------|
+| number   | ``value`` float32, standardised, NaN = missing | mean, deviation, quantile edges           |
+| category | ``code`` int32, 0 = missing, 1 = unknown       | the categories, most frequent first       |
+| time     | ``seconds`` int64 since 1970, lowest = missing | mean, deviation, quantile edges           |
+| text     | ``tokens``, as many as the text has            | length in tokens; the tokenizer is shared |
+
+A codec is saved as JSON beside the weights, never pickled.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from tokenizers import Tokenizer
+
+from weft.config import FeatureSettings
+from weft.data.split import uniform
+from weft.errors import DataError
+
+BINS = 48
+SAMPLE = 100_000
+MISSING, UNKNOWN, FIRST = 0, 1, 2
+MISSING_TIME = np.iinfo(np.int64).min
+MOST_CATEGORIES = 10_000
+MOST_TOKENS = 256
+
+
+@dataclass
+class Ragged:
+    """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.offsets)
+
+
+Codes = dict[str, "np.ndarray | Ragged"]
+
+
+class Codec:
+    """What every column type offers; one subclass a type."""
+
+    type: ClassVar[str]
+    fields: ClassVar[dict[str, type]]
+    ragged: ClassVar[bool] = False
+
+    def __init__(self, name: str, settings: FeatureSettings | None = None):
+        self.name = name
+        self.settings = settings
+
+    def observe(self, rows: np.ndarray, array: pa.Array) -> None:
+        """Learn from training rows; ``rows`` are their numbers in the table."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Turn what was observed into what is saved."""
+        raise NotImplementedError
+
+    def encode(self, array: pa.Array) -> Codes:
+        raise NotImplementedError
+
+    def decode(self, codes: Codes) -> list:
+        """The values again: exact for categories, times and normalised texts, to float32 for numbers."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """What ``finish`` made, as JSON."""
+        raise NotImplementedError
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+
+class _Sampler:
+    """The ``size`` values with the lowest draw by row number: one sample whatever the batches' order."""
+
+    def __init__(self, size: int = SAMPLE):
+        self.size = size
+        self._draws = np.zeros(0)
+        self._values: np.ndarray = np.zeros(0, dtype=object)
+
+    def add(self, rows: np.ndarray, values: np.ndarray) -> None:
+        draws = uniform(0, rows)
+        if len(self._draws) >= self.size:
+            chosen = draws < self._draws[-1]
+            draws, values = draws[chosen], values[chosen]
+        self._draws = np.concatenate([self._draws, draws])
+        self._values = np.concatenate([self._values.astype(values.dtype, copy=False), values])
+        order = np.argsort(self._draws, kind="stable")[: self.size]
+        self._draws, self._values = self._draws[order], self._values[order]
+
+    def values(self) -> np.ndarray:
+        return self._values
+
+
+class _Moments:
+    """Count, mean and deviation of a stream (Chan, Golub & LeVeque 1979)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._m2 = 0, 0.0, 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        if len(values) == 0:
+            return
+        mean, count = float(values.mean()), len(values)
+        m2 = float(((values - mean) ** 2).sum())
+        total, gap = self.count + count, mean - self.mean
+        self._m2 += m2 + gap * gap * self.count * count / total
+        self.mean += gap * count / total
+        self.count = total
+
+    @property
+    def deviation(self) -> float:
+        return float(np.sqrt(self._m2 / self.count)) if self.count else 0.0
+
+
+class NumberCodec(Codec):
+    """Standardised value; the embedding unfolds it over ``edges`` (standardised quantiles, ascending)."""
+
+    type = "number"
+    fields = {"value": np.float32}
+
+    def __init__(self, name: str, settings: FeatureSettings | None = None):
+        super().__init__(name, settings)
+        self.mean, self.deviation, self.edges = 0.0, 1.0, np.zeros(0)
+        self._sampler, self._moments = _Sampler(), _Moments()
+
+    def observe(self, rows: np.ndarray, array: pa.Array) -> None:
+        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        present = ~np.isnan(values)
+        self._moments.add(values[present])
+        self._sampler.add(rows[present], values[present])
+
+    def finish(self) -> None:
+        sample = self._sampler.values().astype(np.float64)
+        self.mean = self._moments.mean
+        self.deviation = self._moments.deviation or 1.0
+        self.edges = np.zeros(0)
+        if len(sample):
+            edges = np.unique(np.quantile(sample, np.linspace(0, 1, BINS + 1)))
+            self.edges = (edges - self.mean) / self.deviation
+        self._sampler, self._moments = _Sampler(), _Moments()
+
+    def encode(self, array: pa.Array) -> Codes:
+        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        with np.errstate(over="ignore"):
+            return {"value": ((values - self.mean) / self.deviation).astype(np.float32)}
+
+    def decode(self, codes: Codes) -> list:
+        value = codes["value"]
+        assert isinstance(value, np.ndarray)
+        back = value.astype(np.float64) * self.deviation + self.mean
+        return [None if np.isnan(v) else float(v) for v in back]
+
+    def state(self) -> dict[str, Any]:
+        return {"mean": self.mean, "deviation": self.deviation, "edges": self.edges.tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.mean, self.deviation = float(state["mean"]), float(state["deviation"])
+        self.edges = np.array(state["edges"], np.float64)
+
+
+class TimeCodec(NumberCodec):
+    """Whole seconds; the embedding unfolds them into calendar parts and the time elapsed."""
+
+    type = "time"
+    fields = {"seconds": np.int64}
+
+    def encode(self, array: pa.Array) -> Codes:
+        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        missing = np.isnan(values)
+        seconds = np.floor(np.where(missing, 0, values)).astype(np.int64)
+        return {"seconds": np.where(missing, MISSING_TIME, seconds)}
+
+    def decode(self, codes: Codes) -> list:
+        seconds = codes["seconds"]
+        assert isinstance(seconds, np.ndarray)
+        return [None if s == MISSING_TIME else float(s) for s in seconds]
+
+
+class CategoryCodec(Codec):
+    """Code of a category; one never seen, or too rare to be kept, is UNKNOWN, which training teaches."""
+
+    type = "category"
+    fields = {"code": np.int32}
+
+    def __init__(self, name: str, settings: FeatureSettings | None = None):
+        super().__init__(name, settings)
+        self.categories: list[str] = []
+        self._counts: Counter[str] = Counter()
+        self._places: pa.Array | None = None
+
+    def observe(self, rows: np.ndarray, array: pa.Array) -> None:
+        for entry in pc.value_counts(array.drop_null()).to_pylist():
+            self._counts[entry["values"]] += entry["counts"]
+        if len(self._counts) > 100 * MOST_CATEGORIES:  # many and rare: the rarest cannot make the list
+            self._counts = Counter(dict(self._counts.most_common(50 * MOST_CATEGORIES)))
+
+    def finish(self) -> None:
+        most = (self.settings.max_categories if self.settings else None) or MOST_CATEGORIES
+        ranked = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
+        self.categories = [name for name, _ in ranked[:most]]
+        self._counts = Counter()
+        self._places = None
+
+    def encode(self, array: pa.Array) -> Codes:
+        if self._places is None:
+            self._places = pa.array(self.categories, pa.string())
+        found = pc.index_in(array, value_set=self._places).to_numpy(zero_copy_only=False)
+        codes = np.where(np.isnan(found), UNKNOWN, np.nan_to_num(found) + FIRST)
+        return {"code": np.where(array.is_null().to_numpy(zero_copy_only=False), MISSING, codes).astype(np.int32)}
+
+    def decode(self, codes: Codes) -> list:
+        code = codes["code"]
+        assert isinstance(code, np.ndarray)
+        return [self.categories[c - FIRST] if c >= FIRST else None for c in code]
+
+    def state(self) -> dict[str, Any]:
+        return {"categories": self.categories}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.categories, self._places = list(state["categories"]), None
+
+
+class TextCodec(Codec):
+    """Tokens of a text by the tokenizer that all text columns of a run share."""
+
+    type = "text"
+    fields = {"tokens": np.int32}
+    ragged = True
+
+    def __init__(self, name: str, settings: FeatureSettings | None = None):
+        super().__init__(name, settings)
+        self.max_tokens = (settings.max_tokens if settings else None) or 0
+        self.tokenizer: Tokenizer | None = None
+        self._sampler = _Sampler(4_000)
+
+    def observe(self, rows: np.ndarray, array: pa.Array) -> None:
+        present = array.is_valid().to_numpy(zero_copy_only=False)
+        texts = np.array(array.drop_null().to_pylist(), dtype=object)
+        self._sampler.add(rows[present], texts)
+
+    def finish(self) -> None:
+        """Needs ``tokenizer``; sets ``max_tokens`` to the 99th percentile of the lengths where not given."""
+        assert self.tokenizer is not None
+        if not self.max_tokens:
+            sample = [str(t) for t in self._sampler.values()]
+            lengths = [len(e) for e in self.tokenizer.encode_batch_fast(sample, add_special_tokens=False)]
+            self.max_tokens = int(min(MOST_TOKENS, max(8, np.quantile(lengths, 0.99)))) if lengths else 8
+        self._sampler = _Sampler(4_000)
+
+    def encode(self, array: pa.Array) -> Codes:
+        """A missing text has no tokens; a longer one keeps its first ``max_tokens``."""
+        assert self.tokenizer is not None
+        texts = ["" if t is None else t for t in array.to_pylist()]
+        rows = [e.ids[: self.max_tokens] for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(r) for r in rows], out=offsets[1:])
+        values = np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(offsets[-1]))
+        return {"tokens": Ragged(values, offsets)}
+
+    def decode(self, codes: Codes) -> list:
+        assert self.tokenizer is not None
+        tokens = codes["tokens"]
+        assert isinstance(tokens, Ragged)
+        bounds = zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
+        texts = self.tokenizer.decode_batch([tokens.values[a:b].tolist() for a, b in bounds])
+        return [text or None for text in texts]
+
+    def state(self) -> dict[str, Any]:
+        return {"max_tokens": self.max_tokens}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.max_tokens = int(state["max_tokens"])
+
+
+CODECS: dict[str, type[Codec]] = {c.type: c for c in (NumberCodec, CategoryCodec, TimeCodec, TextCodec)}
+
+
+class ClassTarget:
+    """The classes of the target, in alphabetical order (numeric order where all are numbers)."""
+
+    type = "class"
+    dtype = np.int64
+
+    def __init__(self, name: str, classes: Sequence[str] = ()):
+        self.name, self.classes = name, list(classes)
+        self._counts: Counter[str] = Counter()
+        self.counts: list[int] = []
+
+    def observe(self, array: pa.Array) -> None:
+        for entry in pc.value_counts(array.drop_null()).to_pylist():
+            self._counts[entry["values"]] += entry["counts"]
+
+    def finish(self) -> None:
+        """Raises DataError where there are not at least two classes."""
+        if len(self._counts) < 2:
+            got = f"only {next(iter(self._counts))!r}" if self._counts else "no value at all"
+            raise DataError(
+                f"target '{self.name}': must hold at least two classes in the training rows. Got {got}. "
+                f"Choose another target, or give rows of both."
+            )
+        self.classes = _in_order(self._counts)
+        self.counts = [self._counts[c] for c in self.classes]
+
+    def encode(self, array: pa.Array) -> np.ndarray:
+        """Codes of the classes; -1 for one that training never saw."""
+        found = pc.index_in(array, value_set=pa.array(self.classes, pa.string()))
+        return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+
+    def state(self) -> dict[str, Any]:
+        return {"type": self.type, "name": self.name, "classes": self.classes, "counts": self.counts}
+
+
+class NumberTarget:
+    """A number to predict, standardised for training."""
+
+    type = "number"
+    dtype = np.float32
+
+    def __init__(self, name: str, mean: float = 0.0, deviation: float = 1.0):
+        self.name, self.mean, self.deviation = name, mean, deviation
+        self._moments = _Moments()
+
+    def observe(self, array: pa.Array) -> None:
+        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        self._moments.add(values[~np.isnan(values)])
+
+    def finish(self) -> None:
+        self.mean, self.deviation = self._moments.mean, self._moments.deviation
+        if not self.deviation:
+            raise DataError(
+                f"target '{self.name}': must vary in the training rows. Got {self.mean:g} in every row. "
+                f"Choose another target."
+            )
+
+    def encode(self, array: pa.Array) -> np.ndarray:
+        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        return ((values - self.mean) / self.deviation).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        return {"type": self.type, "name": self.name, "mean": self.mean, "deviation": self.deviation}
+
+
+Target = ClassTarget | NumberTarget
+
+
+def target_from(state: Mapping[str, Any]) -> Target:
+    if state["type"] == "class":
+        target = ClassTarget(state["name"], state["classes"])
+        target.counts = list(state["counts"])
+        return target
+    return NumberTarget(state["name"], state["mean"], state["deviation"])
+
+
+def _in_order(names: Mapping[str, int]) -> list[str]:
+    try:
+        return sorted(names, key=float)
+    except ValueError:
+        return sorted(names)

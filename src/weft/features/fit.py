@@ -1,0 +1,58 @@
+"""Codecs learnt from the training rows, then every row encoded once into a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from weft.config import Settings
+from weft.data.plan import Plan
+from weft.data.split import TRAIN
+from weft.features.codecs import CODECS, ClassTarget, Codec, NumberTarget, Target
+from weft.features.columns import Columns
+from weft.features.store import Store, StoreWriter
+from weft.features.tokenizer import train_tokenizer
+from weft.preprocess.clean import Cleaner
+from weft.preprocess.ingest import CleanRows
+from weft.progress import Silent
+
+
+def fit_columns(settings: Settings, plan: Plan, clean: CleanRows, cleaner: Cleaner) -> Columns:
+    """Codecs that have seen the training rows and no other."""
+    codecs: list[Codec] = [CODECS[kind](name, settings.features.get(name)) for name, kind in sorted(plan.types.items())]
+    target: Target = ClassTarget(plan.target) if plan.target_type == "class" else NumberTarget(plan.target)
+    start = 0
+    for batch in clean.batches():
+        mine = clean.parts[start : start + len(batch.rows)] == TRAIN
+        start += len(batch.rows)
+        for codec in codecs:
+            codec.observe(batch.rows[mine], batch.columns[codec.name].filter(pa.array(mine)))
+        target.observe(batch.columns[plan.target].filter(pa.array(mine)))
+    target.finish()
+    texts = [codec.name for codec in codecs if codec.type == "text"]
+    tokenizer = train_tokenizer(_texts(clean, texts)) if texts else None
+    columns = Columns(cleaner, codecs, target, tokenizer)
+    for codec in codecs:
+        codec.finish()
+    return columns
+
+
+def encode_rows(columns: Columns, clean: CleanRows, folder: Path, say: Silent) -> Store:
+    """Encode every cleaned row, in order."""
+    writer = StoreWriter(folder)
+    with say.bar("encoding", len(clean.rows)) as bar:
+        for batch in clean.batches():
+            writer.append(columns.encode(batch, with_target=True), len(batch.rows))
+            bar.advance(len(batch.rows))
+    return writer.close()
+
+
+def _texts(clean: CleanRows, names: list[str]) -> Iterator[str]:
+    start = 0
+    for batch in clean.batches():
+        mine = pa.array(clean.parts[start : start + len(batch.rows)] == TRAIN)
+        start += len(batch.rows)
+        for name in names:
+            yield from batch.columns[name].filter(mine).drop_null().to_pylist()

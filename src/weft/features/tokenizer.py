@@ -1,0 +1,31 @@
+"""The tokenizer of a run: byte-level BPE (Sennrich 2016; Radford 2019), trained on the training texts only.
+
+Every string of any language has tokens, none is unknown. One tokenizer serves all text columns and is
+saved as ``tokenizer.json``, the file that Hugging Face tokenizers reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+PAD, MASK, END = "<pad>", "<mask>", "<end>"
+SPECIAL = [PAD, MASK, END]
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 8_192, length: int | None = None) -> Tokenizer:
+    """A byte-level BPE of at most ``vocabulary`` tokens. ``texts`` is streamed once."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        min_frequency=2,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer, length=length)
+    tokenizer.encode_special_tokens = True  # "<pad>" in a text is five letters, never the token
+    return tokenizer

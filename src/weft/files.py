@@ -1,0 +1,88 @@
+"""How anything reaches the disk: whole or not at all, with a sha256 manifest that is checked on reading."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from weft.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write beside, flush to the disk, then rename: a reader sees the old file or the new one."""
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with beside.open("wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill; when the block ends it gets a manifest, is flushed and takes its name."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        write_manifest(beside)
+        for file in beside.iterdir():
+            _flush(file)
+        _flush(beside)
+        if path.exists():
+            shutil.rmtree(path)
+        beside.rename(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, names: list[str] | None = None) -> None:
+    """Record the sha256 of the named files (default: all) of a folder."""
+    files = sorted(names if names is not None else (p.name for p in folder.iterdir() if p.is_file()))
+    sums = {name: sha256(folder / name) for name in files if name != MANIFEST}
+    write_whole(folder / MANIFEST, json.dumps({"sha256": sums}, indent=1) + "\n")
+
+
+def verify_manifest(folder: Path) -> None:
+    """Raises CheckpointError naming every file that is missing or whose bytes have changed."""
+    try:
+        sums = json.loads((folder / MANIFEST).read_text())["sha256"]
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: must hold {MANIFEST}, which is written last. It was not finished.") from None
+    except (ValueError, KeyError, TypeError):
+        raise CheckpointError(f"{folder / MANIFEST}: must be the JSON that Weft wrote. It is damaged.") from None
+    problems = []
+    for name, expected in sums.items():
+        file = folder / name
+        if not file.exists():
+            problems.append(f"{name} is missing")
+        elif sha256(file) != expected:
+            problems.append(f"{name} has changed since it was written")
+    if problems:
+        raise CheckpointError(f"{folder}: files must be as they were written. Got: {'; '.join(problems)}.")

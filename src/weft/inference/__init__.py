@@ -1,0 +1,1 @@
+"""Step 5, inference: a trained run applied to rows."""

@@ -1,0 +1,129 @@
+"""Rows in, outputs out: the same function for a table on disk, rows in memory and the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from weft.data.table import RawBatch, Rejected, Table
+from weft.errors import DataError, did_you_mean, listing
+from weft.features.batching import collate, in_turn
+from weft.features.codecs import ClassTarget, Ragged
+from weft.features.columns import Columns
+from weft.features.store import RowCodes, take
+from weft.models.row import RowModels
+from weft.preprocess.clean import CleanBatch, Cleaner
+
+TOKEN_BUDGET = 32_768
+MOST_CLASS_COLUMNS = 100
+
+
+@dataclass
+class Predicted:
+    """Outputs of clean rows: probabilities [N, C] or numbers [N]; the rows as they came, and those set aside."""
+
+    raw: RawBatch
+    clean: CleanBatch
+    output: np.ndarray
+
+
+def predict_codes(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
+    """Outputs of encoded rows in their order. Rows of like length share a batch, ``TOKEN_BUDGET`` tokens each."""
+    lengths = None
+    for fields in codes.values():
+        for array in fields.values():
+            if isinstance(array, Ragged):
+                lengths = array.lengths() + (0 if lengths is None else lengths)
+    outputs: np.ndarray | None = None
+    for chosen in in_turn(np.arange(rows), lengths, TOKEN_BUDGET, len(codes) + 1):
+        picked = {c: {n: take(a, chosen) for n, a in fields.items()} for c, fields in codes.items()}
+        out = model.predict(collate(picked, len(chosen)).to(model.temperature.device)).cpu().numpy()
+        if outputs is None:
+            outputs = np.empty((rows, *out.shape[1:]), out.dtype)
+        outputs[chosen] = out
+    if outputs is None:
+        return np.empty((0, model.classes) if model.classes else 0)
+    return outputs
+
+
+class Predictor:
+    """Applies a model to tables. ``allow_missing``: an absent column counts as all missing values."""
+
+    def __init__(self, columns: Columns, model: RowModels, allow_missing: bool = False):
+        self.columns, self.model, self.allow_missing = columns, model, allow_missing
+
+    def stream(self, table: Table, with_target: bool = False, keep: Sequence[str] = ()) -> Iterator[Predicted]:
+        """Predict a table batch by batch, in order. Columns in ``keep`` come along in ``raw``.
+
+        Raises:
+            DataError: columns that the model reads are absent (and ``allow_missing`` is not set).
+        """
+        wanted = [codec.name for codec in self.columns.codecs]
+        target = self.columns.target.name
+        if with_target:
+            wanted.append(target)
+        absent = self.absent(table, wanted)
+        if with_target and target in absent:
+            raise DataError(
+                f"{table.name}: must hold the target '{target}' to be evaluated.{did_you_mean(target, table.columns)}"
+            )
+        plans = {name: self.columns.cleaner.plans[name] for name in wanted}
+        cleaner = Cleaner(plans, self.columns.cleaner.normalize, target if with_target else None)
+        read = [name for name in wanted if name not in absent]
+        for raw in table.batches([*read, *(name for name in keep if name not in read)]):
+            clean = cleaner(_filled(raw, absent))
+            rows = len(clean.rows)
+            output = predict_codes(self.model, self.columns.encode(clean), rows)
+            yield Predicted(raw, clean, output)
+
+    def absent(self, table: Table, wanted: list[str]) -> list[str]:
+        absent = [name for name in wanted if name not in table.columns]
+        reading = [name for name in absent if name != self.columns.target.name]
+        if reading and (not self.allow_missing or len(reading) == len(self.columns.codecs)):
+            near = did_you_mean(reading[0], table.columns) if len(reading) == 1 else ""
+            raise DataError(
+                f"{table.name}: must hold the columns the model was trained on. Got no {listing(reading)}.{near} "
+                f"Rename or add them, or allow missing columns (--allow-missing), which costs quality."
+            )
+        return absent
+
+    def as_columns(self, output: np.ndarray) -> dict[str, pa.Array]:
+        """Outputs as columns for a person: ``prediction``, and for classes ``probability`` and one column each."""
+        target = self.columns.target
+        if not isinstance(target, ClassTarget):
+            return {"prediction": pa.array(output, pa.float64())}
+        best = output.argmax(axis=1) if len(output) else np.zeros(0, np.int64)
+        found = {
+            "prediction": pa.array([target.classes[i] for i in best], pa.string()),
+            "probability": pa.array(output[np.arange(len(best)), best], pa.float32()),
+        }
+        if len(target.classes) <= MOST_CLASS_COLUMNS:
+            for place, name in enumerate(target.classes):
+                found[f"probability of {name}"] = pa.array(output[:, place], pa.float32())
+        return found
+
+
+def _filled(raw: RawBatch, absent: list[str]) -> RawBatch:
+    batch = raw.batch
+    for name in absent:
+        batch = batch.append_column(name, pa.nulls(batch.num_rows))
+    return RawBatch(raw.rows, batch, raw.rejected)
+
+
+def rejected_table(rejected: list[Rejected]) -> pa.Table:
+    """Rows set aside, as a table: row, column, reason, text."""
+    return pa.table(
+        {
+            "row": pa.array([r.row for r in rejected], pa.int64()),
+            "column": pa.array([r.column for r in rejected], pa.string()),
+            "reason": pa.array([r.reason for r in rejected], pa.string()),
+            "text": pa.array([_printable(r.text) for r in rejected], pa.string()),
+        }
+    )
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,1 @@
+"""Step 4, model: Tokens in, states out; embeddings before it, heads after it."""

@@ -1,0 +1,53 @@
+"""Tokens: the one currency between columns and the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Tokens:
+    """B rows of T tokens of width D.
+
+    states_BTD: float, what each token says.
+    mask_BT: bool, False where a place holds no token; None when every place holds one.
+    positions_BT: int64, place of a token within its own text or history (0 for a token that stands alone).
+    columns_BT: int64, which column each token came from (0: the token that reads the row).
+    prefix_BT: bool, True for source tokens that every token may read when the model rewrites; else None.
+    """
+
+    states_BTD: Tensor
+    mask_BT: Tensor | None
+    positions_BT: Tensor
+    columns_BT: Tensor
+    prefix_BT: Tensor | None = None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        b, t, d = self.states_BTD.shape
+        return b, t, d
+
+    @staticmethod
+    def join(parts: Sequence[Tokens]) -> Tokens:
+        """The tokens of each row, one part after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        masks = None
+        if any(p.mask_BT is not None for p in parts):
+            masks = torch.cat(
+                [
+                    p.mask_BT if p.mask_BT is not None else torch.ones_like(p.columns_BT, dtype=torch.bool)
+                    for p in parts
+                ],
+                dim=1,
+            )
+        return Tokens(
+            torch.cat([p.states_BTD for p in parts], dim=1),
+            masks,
+            torch.cat([p.positions_BT for p in parts], dim=1),
+            torch.cat([p.columns_BT for p in parts], dim=1),
+        )

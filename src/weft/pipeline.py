@@ -1,0 +1,330 @@
+"""The six steps in order; the only place that knows them all.
+
+data -> preprocess -> features -> model -> inference -> results
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from weft import config, defaults
+from weft.config import Settings
+from weft.data.plan import Plan, look
+from weft.data.split import NAMES, TEST, TRAIN, VALID
+from weft.data.table import Table
+from weft.errors import RunError, SettingsError
+from weft.features.codecs import CODECS, ClassTarget
+from weft.features.columns import Columns
+from weft.features.fit import encode_rows, fit_columns
+from weft.features.store import TARGET, Store
+from weft.files import MANIFEST, write_manifest, write_whole
+from weft.inference.predict import predict_codes, rejected_table
+from weft.models.row import RowModels
+from weft.preprocess.ingest import CleanRows, Ingested, check_limit, ingest, make_cleaner, split_in_words
+from weft.progress import Silent, duration
+from weft.results.baselines import MOST_ROWS
+from weft.results.report import write_card, write_report
+from weft.results.summary import (
+    SHOWN,
+    Judged,
+    curves,
+    judge,
+    positive_class,
+    sentence,
+    train_baselines,
+    verdict,
+)
+from weft.run import REPORT_FILE, SETTINGS_FILE, Run, load_model, save_model
+from weft.training.fit import Fitted, fit
+from weft.training.loop import machine_has_bfloat16
+
+INFERENCE_ROWS = 65_536
+
+
+def run(
+    settings: Settings,
+    table: Table | None = None,
+    out: str | Path | None = None,
+    say: Silent | None = None,
+    resume: bool = False,
+) -> Run:
+    """Train a model on a table; returns the finished run.
+
+    Args:
+        table: rows in memory; default: ``settings.data.source``.
+        out: the run folder, new or empty unless ``resume``; default ``runs/1``, ``runs/2``, ...
+        resume: go on from the newest checkpoint in ``out``; the result is that of a run never stopped.
+
+    Raises:
+        WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
+    """
+    return _Pipeline(settings, table, Path(out or free_name()), say or Silent(), resume).run()
+
+
+def free_name() -> Path:
+    """``runs/1``, ``runs/2``, ...: the first that is not taken."""
+    number = 1
+    while (path := Path("runs") / str(number)).exists():
+        number += 1
+    return path
+
+
+def positive_problem(settings: Settings, columns: Columns) -> None:
+    """Raises SettingsError where ``target.positive`` is not one of two classes."""
+    wanted, target = settings.target.positive, columns.target
+    if wanted is not None and not (isinstance(target, ClassTarget) and len(target.classes) == 2):
+        raise SettingsError(
+            [f"target.positive: is for a target of two classes. '{target.name}' is not one. Remove it."]
+        )
+    if wanted is not None and wanted not in target.classes:  # type: ignore[union-attr]
+        raise SettingsError([f"target.positive: must be one of {target.classes}. Got {wanted!r}."])  # type: ignore[union-attr]
+
+
+class _Pipeline:
+    def __init__(self, settings: Settings, table: Table | None, out: Path, say: Silent, resume: bool):
+        self.settings, self.out, self.say, self.resume = settings, out, say, resume
+        self.work = out / "work"
+        if table is None:
+            if settings.data.source is None:
+                raise SettingsError(["settings: data.source is missing. Name the file, glob or folder to read."])
+            table = Table.open(settings.data.source, settings.data.format)
+        self.table = table
+        self.seconds: dict[str, float] = {}
+
+    def run(self) -> Run:
+        plan = look(self.settings, self.table)
+        self._claim()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self._timed("data"):
+            self._say_data(plan)
+        with self._timed("preprocess"):
+            clean, found, cleaner = self._preprocess(plan)
+        with self._timed("features"):
+            columns = fit_columns(self.settings, plan, clean, cleaner)
+            positive_problem(self.settings, columns)
+            columns.save(self.out)
+            shutil.rmtree(self.work / "store", ignore_errors=True)
+            store = encode_rows(columns, clean, self.work / "store", self.say)
+            self._say_features(columns)
+        ids = [np.flatnonzero(clean.parts == part) for part in (TRAIN, VALID, TEST)]
+        with self._timed("model"):
+            models, fitted = self._model(columns, store, ids)
+        with self._timed("inference"):
+            # from the files just written, so that a loaded run answers as the training did
+            self.model = load_model(self.out, Columns.load(self.out))
+            judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
+            output = self._inference(store, judged)
+        with self._timed("results"):
+            figures = self._results(plan, clean, columns, store, ids, judged, output)
+        figures |= self._facts(plan, clean, found, columns, models, fitted)
+        return self._finish(figures)
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.seconds[step] = round(time.monotonic() - started, 2)
+
+    def _claim(self) -> None:
+        """Take the run folder; a folder that holds something else is never touched."""
+        file = self.out / SETTINGS_FILE
+        self.fingerprint = self.table.fingerprint()
+        versions = f"# weft {version('weft')}, torch {torch.__version__}\n# data sha256 {self.fingerprint}\n"
+        text = versions + config.dumps(self.settings)
+        finished = (self.out / MANIFEST).exists()
+        if not self.resume:
+            if self.out.exists() and any(self.out.iterdir()):
+                state = "a finished run" if finished else "files; --resume goes on with a run that was stopped"
+                raise RunError(
+                    f"{self.out}: the folder must be new or empty. It holds {state}. Choose another with -o."
+                )
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_whole(file, text)
+            return
+        if finished:
+            raise RunError(f"{self.out}: must be a run that was stopped. It is finished; there is nothing to resume.")
+        if not file.exists():
+            raise RunError(f"{self.out}: must hold a run to resume. Got none. Leave out --resume to start it.")
+        if file.read_text(encoding="utf-8") != text:
+            raise RunError(
+                f"{self.out}: a run resumes with the settings, data and versions it began with ({file}). Got others. "
+                f"Start a new run with -o."
+            )
+
+    def _say_data(self, plan: Plan) -> None:
+        kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))
+        self.say.step("data", f"{self.table.name}: {len(self.table.columns)} columns; {kinds}; target '{plan.target}'")
+        self.say.line(f"the target is a {plan.target_type}: {plan.target_reason}")
+        for name, reason in list(plan.left_out.items())[:10]:
+            self.say.line(f"left out: '{name}' {reason}")
+        if len(plan.left_out) > 10:
+            self.say.line(f"left out: {len(plan.left_out) - 10} more (weft check lists them)")
+        for warning in plan.warnings:
+            self.say.warn(warning)
+
+    def _preprocess(self, plan: Plan) -> tuple[CleanRows, Ingested, Any]:
+        cleaner = make_cleaner(self.settings, plan)
+        aside = self.out / "rejected.parquet"
+        clean, parts, found = ingest(self.settings, plan, self.table, cleaner, self.work / "clean.arrow", self.say)
+        aside.unlink(missing_ok=True)
+        if found.rejected:
+            pq.write_table(rejected_table(found.rejected), aside, compression="zstd", write_page_checksum=True)
+        check_limit(found, self.settings.data.max_rejected, self.table.name, aside)
+        np.save(self.out / "split.npy", parts)
+        self.say.step(
+            "preprocess",
+            f"{found.read:,} rows = {len(clean.rows):,} used + {len(found.rejected):,} set aside",
+        )
+        for reason, count in list(found.reasons().items())[:3]:
+            self.say.line(f"set aside: {count:,} x {reason} (rejected.parquet)")
+        self.say.line(split_in_words(self.settings, clean))
+        return clean, found, cleaner
+
+    def _say_features(self, columns: Columns) -> None:
+        words = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(c.type == k for c in columns.codecs)))
+        learnt = f"; {columns.tokenizer.get_vocab_size():,} text tokens learnt" if columns.tokenizer else ""
+        self.say.step("features", f"every column becomes tokens: {words}{learnt}")
+
+    def _model(self, columns: Columns, store: Store, ids: list[np.ndarray]) -> tuple[RowModels, Fitted]:
+        settings = self.settings
+        facts = defaults.Facts(len(ids[TRAIN]) + len(ids[VALID]), "text" in columns.types.values())
+        shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        wanted = settings.training.precision
+        bfloat16 = machine_has_bfloat16(device) if wanted == "auto" else wanted == "bfloat16"
+        self.recipe = defaults.recipe(settings, facts, bfloat16)
+        torch.manual_seed(self.recipe.seed)
+        models = RowModels(columns.codecs, columns.target, shape, copies).to(device)
+        backbone = shape.backbone
+        self.say.step(
+            "model",
+            f"a Transformer of {backbone.layers} layers and width {backbone.width}, {models.parameter_count():,} "
+            f"parameters" + (f" in {copies} copies" if copies > 1 else "") + (", bfloat16" if bfloat16 else ""),
+        )
+        fitted = fit(models, store, ids[TRAIN], ids[VALID], self.recipe, self.out, self.say)
+        save_model(self.out, models, shape, columns)
+        return models, fitted
+
+    def _inference(self, store: Store, rows: np.ndarray) -> np.ndarray:
+        outputs = []
+        with self.say.bar("predicting", len(rows)) as bar:
+            for piece in np.split(rows, range(INFERENCE_ROWS, len(rows), INFERENCE_ROWS)):
+                codes = {name: fields for name, fields in store.take(piece).items() if name != TARGET}
+                outputs.append(predict_codes(self.model, codes, len(piece)))
+                bar.advance(len(piece))
+        self.say.step("inference", f"{len(rows):,} rows predicted that training never saw")
+        return np.concatenate(outputs)
+
+    def _results(
+        self, plan: Plan, clean: CleanRows, columns: Columns, store: Store, ids: list[np.ndarray], judged: np.ndarray,
+        output: np.ndarray,
+    ) -> dict[str, Any]:  # fmt: skip
+        target, truth = columns.target, store.target(judged)
+        unknown = 0
+        if isinstance(target, ClassTarget):  # a class that only the test rows hold cannot be judged
+            known = truth >= 0
+            unknown = int((~known).sum())
+            output, truth, judged = output[known], truth[known], judged[known]
+        positive = positive_class(target, self.settings.target.positive)
+        ours = judge("weft", "Weft", output, truth, target, positive, seconds=self.seconds["model"])
+        others: list[Judged] = []
+        note = ""
+        if self.settings.results.baselines:
+            pool = np.sort(np.concatenate([ids[TRAIN], ids[VALID]]))
+            if len(pool) > MOST_ROWS:
+                pool = np.sort(np.random.default_rng(0).choice(pool, MOST_ROWS, replace=False))
+                note = f"The simple models learnt from {MOST_ROWS:,} of the rows."
+            names = list(columns.types)
+            answers = store.target(pool)
+            pool, answers = (
+                (pool[answers >= 0], answers[answers >= 0]) if columns.target.type == "class" else (pool, answers)
+            )
+            for found in train_baselines(
+                columns.types, clean.take(pool, names), answers, clean.take(judged, names), target
+            ):
+                others.append(
+                    judge(
+                        found.key,
+                        found.title,
+                        found.output,
+                        truth,
+                        target,
+                        positive,
+                        found.note,
+                        found.seconds,
+                    )
+                )
+        trivial = next((o for o in others if o.key == "trivial"), None)
+        decided = verdict(target, ours, others, len(truth))
+        headline = sentence(target, ours, trivial, len(truth))
+        self.say.step("results", headline)
+        for line in decided["lines"]:
+            self.say.line(line)
+        return {
+            "headline": headline, "verdict": decided, "rows_judged": len(truth), "unknown_class": unknown,
+            "part_judged": "test" if len(ids[TEST]) else "valid", "note": note,
+            "models": [m.to_dict() for m in (ours, *others)], "shown": SHOWN[target.type],
+            "curves": curves(target, output, truth),
+            "target": {
+                "name": target.name, "type": target.type, "reason": plan.target_reason,
+                **({"classes": target.classes, "counts": target.counts} if isinstance(target, ClassTarget) else {}),
+                "positive": target.classes[positive] if positive is not None and isinstance(target, ClassTarget) else None,
+            },
+        }  # fmt: skip
+
+    def _facts(
+        self,
+        plan: Plan,
+        clean: CleanRows,
+        found: Ingested,
+        columns: Columns,
+        models: RowModels,
+        fitted: Fitted,
+    ) -> dict[str, Any]:
+        return {
+            "weft": version("weft"),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "data": {
+                "name": self.table.name, "fingerprint": self.fingerprint, "rows": found.read,
+                "used": len(clean.rows), "rejected": len(found.rejected), "reasons": found.reasons(),
+                "split": {name: clean.count(part) for part, name in enumerate(NAMES)},
+                "split_words": split_in_words(self.settings, clean),
+            },
+            "columns": [
+                {"name": n, "type": t, "reason": plan.reasons[n]} for n, t in plan.types.items()
+            ],
+            "left_out": plan.left_out,
+            "warnings": plan.warnings,
+            "model": {
+                "parameters": models.parameter_count(), "copies": len(models.copies),
+                "layers": models.copies[0].config.backbone.layers, "width": models.copies[0].config.backbone.width,
+                "temperature": fitted.temperature, "bfloat16": self.recipe.bfloat16,
+                "epochs": [round(p.best_step / fitted.steps_an_epoch, 2) for p in fitted.copies],
+                "stopped": [p.stopped for p in fitted.copies],
+            },
+            "seconds": dict(self.seconds),
+        }  # fmt: skip
+
+    def _finish(self, figures: dict[str, Any]) -> Run:
+        write_whole(self.out / REPORT_FILE, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
+        write_report(self.out, figures)
+        write_card(self.out, figures)
+        shutil.rmtree(self.work)
+        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
+        keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
+                "report.json", "rejected.parquet")  # fmt: skip
+        write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
+        self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
+        return Run(self.out)

@@ -1,0 +1,190 @@
+"""Cells to typed values, one record batch at a time; the same at training and at prediction.
+
+    number    float64, null where missing
+    category  string, null where missing
+    text      string, null where missing
+    time      float64 seconds since 1970 UTC, null where missing
+
+A cell that cannot be read sets its whole row aside with the reason; a missing value never does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from weft.data.columns import MISSING_WORDS, parse_number, parse_time
+from weft.data.table import RawBatch, Rejected
+from weft.errors import DataError
+
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+_BOOLEANS = pa.array(["True", "TRUE", "False", "FALSE"])
+MISSING_TARGET = "the target is missing"
+
+
+@dataclass(frozen=True)
+class ColumnPlan:
+    """How one column is read: its type and, for times in text, their format (``iso`` or strptime)."""
+
+    type: str
+    time_format: str | None = None
+
+
+@dataclass
+class CleanBatch:
+    """Rows (numbers in the table) with typed columns, and the rows set aside."""
+
+    rows: np.ndarray
+    columns: dict[str, pa.Array]
+    rejected: list[Rejected]
+
+
+class Cleaner:
+    """Applies the plan of each column. ``target`` names a column whose missing values set the row aside."""
+
+    def __init__(self, plans: Mapping[str, ColumnPlan], normalize: str = "nfkc", target: str | None = None):
+        self.plans = dict(plans)
+        self.normalize = normalize
+        self.target = target
+
+    def __call__(self, raw: RawBatch) -> CleanBatch:
+        columns: dict[str, pa.Array] = {}
+        reasons: dict[int, Rejected] = {}
+        for name, plan in self.plans.items():
+            array = raw.batch.column(raw.batch.schema.get_field_index(name))
+            columns[name], bad = self._read(name, array, plan)
+            for place, (reason, text) in bad.items():
+                reasons.setdefault(place, Rejected(int(raw.rows[place]), name, reason, text[:1000]))
+        if self.target is not None:
+            for place in np.flatnonzero(columns[self.target].is_null().to_numpy(zero_copy_only=False)):
+                missing = Rejected(int(raw.rows[place]), self.target, MISSING_TARGET, "")
+                reasons.setdefault(int(place), missing)
+        rows = raw.rows
+        if reasons:
+            keep = np.ones(len(rows), dtype=bool)
+            keep[list(reasons)] = False
+            columns = {name: array.filter(pa.array(keep)) for name, array in columns.items()}
+            rows = rows[keep]
+        return CleanBatch(rows, columns, [*raw.rejected, *reasons.values()])
+
+    def _read(self, name: str, array: pa.Array, plan: ColumnPlan) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+        if pa.types.is_null(array.type):
+            return pa.nulls(len(array), pa.float64() if plan.type in ("number", "time") else pa.string()), {}
+        array, bad = _decoded(array)
+        if plan.type == "number":
+            values, wrong = _numbers(array)
+        elif plan.type == "time":
+            values, wrong = _times(name, array, plan.time_format)
+        else:
+            values, wrong = self._strings(array), {}
+            if plan.type == "category":  # true in one format is True in another
+                values = pc.if_else(pc.is_in(values, _BOOLEANS), pc.utf8_lower(values), values)
+        return values, bad | wrong
+
+    def _strings(self, array: pa.Array) -> pa.Array:
+        if pa.types.is_boolean(array.type):
+            array = pc.if_else(array, "true", "false")
+        elif pa.types.is_floating(array.type):
+            array = pa.array([_plain_number(v) for v in array.to_pylist()], pa.string())
+        elif not pa.types.is_string(array.type):
+            array = pc.cast(array, pa.string())
+        if self.normalize != "off":
+            array = pc.utf8_normalize(array, form=self.normalize.upper())
+            array = pc.replace_substring_regex(array, pattern=_CONTROL, replacement="")
+        array = pc.utf8_trim_whitespace(array)
+        return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+
+    def to_dict(self) -> dict:
+        return {
+            "plans": {name: asdict(plan) for name, plan in self.plans.items()},
+            "normalize": self.normalize,
+            "target": self.target,
+        }
+
+    @classmethod
+    def from_dict(cls, stored: Mapping) -> Cleaner:
+        plans = {name: ColumnPlan(**plan) for name, plan in stored["plans"].items()}
+        return cls(plans, stored["normalize"], stored["target"])
+
+
+def _plain_number(value: float | None) -> str | None:
+    """1.0 and 1 are one category."""
+    if value is None or value != value:
+        return None
+    return str(int(value)) if float(value).is_integer() and abs(value) < 1e15 else repr(float(value))
+
+
+def _decoded(array: pa.Array) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+    """Strings that are valid UTF-8; cells that are not become missing and are named."""
+    if pa.types.is_string(array.type):
+        try:
+            array.validate(full=True)
+            return array, {}
+        except pa.ArrowInvalid:
+            array = array.cast(pa.binary())
+    if not pa.types.is_binary(array.type):
+        return array, {}
+    values: list[str | None] = []
+    bad: dict[int, tuple[str, str]] = {}
+    for place, cell in enumerate(array.to_pylist()):
+        try:
+            values.append(None if cell is None else cell.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            values.append(None)
+            reason = f"must be UTF-8, has byte 0x{cell[error.start]:02x} at {error.start}"
+            bad[place] = (reason, cell.decode("utf-8", "backslashreplace"))
+    return pa.array(values, pa.string()), bad
+
+
+def _numbers(array: pa.Array) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+    bad: dict[int, tuple[str, str]] = {}
+    if pa.types.is_string(array.type):
+        try:
+            values = pc.cast(pc.utf8_trim_whitespace(array), pa.float64())
+        except pa.ArrowInvalid:
+            values, bad = _parsed(array, parse_number, "must be a number")
+    elif pa.types.is_duration(array.type):
+        values = pc.divide(pc.cast(pc.cast(array, pa.duration("us")), pa.int64()).cast(pa.float64()), 1e6)
+    elif pa.types.is_temporal(array.type):
+        values, bad = _times("", array, None)
+    else:
+        values = pc.cast(array, pa.float64(), safe=False)
+    numbers = values.to_numpy(zero_copy_only=False).astype(np.float64)
+    for place in np.flatnonzero(np.isinf(numbers)):
+        bad[int(place)] = ("must be a finite number", str(numbers[place]))
+    return pa.array(numbers, from_pandas=True, type=pa.float64()), bad
+
+
+def _times(name: str, array: pa.Array, pattern: str | None) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+    kind = array.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        micro = pc.cast(pc.cast(array, pa.timestamp("us", getattr(kind, "tz", None)), safe=False), pa.int64())
+        return pc.divide(micro.cast(pa.float64(), safe=False), 1e6), {}
+    if pa.types.is_time(kind):
+        return pc.divide(pc.cast(pc.cast(array, pa.time64("us")), pa.int64()).cast(pa.float64()), 1e6), {}
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return _numbers(array)  # seconds since 1970
+    if pattern is None:
+        raise DataError(
+            f"{name}: a time column must hold timestamps, dates or texts in one known format such as "
+            f"2026-11-21 or 2026-11-21T08:30. Got {kind} in none. Use type text or category."
+        )
+    return _parsed(array, lambda text: parse_time(text, pattern), f"must be a time like the others ({pattern})")
+
+
+def _parsed(array: pa.Array, parse: object, reason: str) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+    """Text cells through ``parse``; words for missing become missing, the rest is named as bad."""
+    values: list[float | None] = []
+    bad: dict[int, tuple[str, str]] = {}
+    for place, cell in enumerate(array.to_pylist()):
+        value = None
+        if cell is not None and cell.strip().lower() not in MISSING_WORDS:
+            value = parse(cell)  # type: ignore[operator]
+            if value is None:
+                bad[place] = (f"{reason}, is {cell[:60]!r}", cell)
+        values.append(value)
+    return pa.array(values, pa.float64()), bad

@@ -1,0 +1,137 @@
+"""The one pass over the raw table: every row is cleaned, split, and kept as typed Arrow on disk."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from weft.config import Settings
+from weft.data.plan import Plan
+from weft.data.split import NAMES, Splitter
+from weft.data.table import Rejected, Table
+from weft.errors import DataError, TooManyBadRows
+from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
+from weft.progress import Silent
+
+ROW = ""  # the column of row numbers; no column of a table has an empty name
+NOT_USED = 255
+
+
+class CleanRows:
+    """Cleaned rows on disk, memory-mapped. ``rows``: their numbers in the table; ``parts``: what each is for."""
+
+    def __init__(self, path: Path, parts_by_row: np.ndarray):
+        with pa.memory_map(str(path), "r") as source:
+            self._table = pa.ipc.open_file(source).read_all()
+        self.rows = self._table.column(ROW).to_numpy()
+        self.parts = parts_by_row[self.rows]
+
+    def batches(self) -> Iterator[CleanBatch]:
+        names = [n for n in self._table.schema.names if n != ROW]
+        for batch in self._table.to_batches():
+            rows = batch.column(0).to_numpy()
+            yield CleanBatch(rows, {n: batch.column(batch.schema.get_field_index(n)) for n in names}, [])
+
+    def take(self, places: np.ndarray, names: list[str]) -> dict[str, pa.Array]:
+        """Columns of some of the rows, in memory; ``places`` counts the cleaned rows from 0."""
+        chosen = self._table.select(names).take(pa.array(places)).combine_chunks()
+        return {n: pa.concat_arrays(chosen.column(n).chunks) for n in names}
+
+    def count(self, part: int) -> int:
+        return int((self.parts == part).sum())
+
+
+class Ingested:
+    """What the pass found: counts and the rows set aside."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.rejected: list[Rejected] = []
+
+    @property
+    def bad(self) -> list[Rejected]:
+        """Rows set aside for another reason than a missing target."""
+        return [r for r in self.rejected if r.reason != MISSING_TARGET]
+
+    def reasons(self) -> dict[str, int]:
+        return dict(Counter(f"{r.column}: {r.reason}" if r.column else r.reason for r in self.rejected).most_common(20))
+
+
+def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
+    kind = "category" if plan.target_type == "class" else "number"
+    plans = {name: ColumnPlan(t, plan.formats.get(name)) for name, t in sorted(plan.types.items())}
+    return Cleaner({**plans, plan.target: ColumnPlan(kind)}, settings.preprocess.normalize, plan.target)
+
+
+def ingest(
+    settings: Settings, plan: Plan, table: Table, cleaner: Cleaner, path: Path, say: Silent
+) -> tuple[CleanRows, np.ndarray, Ingested]:
+    """Clean and split a table into ``path``.
+
+    Returns:
+        the cleaned rows; for every row of the table its part (``NOT_USED`` where set aside); what was found.
+
+    Raises:
+        DataError: no row can be used, or a part of the split is empty.
+    """
+    split = settings.data.split
+    how = split.column or split.by or split.time
+    extra = {name: ColumnPlan(kind, plan.formats.get(name)) for name, kind in plan.extra.items()}
+    both = Cleaner({**cleaner.plans, **extra}, cleaner.normalize, plan.target)
+    is_class = plan.target_type == "class"
+    splitter = Splitter(split, settings.training.seed, stratify=is_class)
+    found, writer = Ingested(), None
+    with say.bar("reading", table.row_count() or 0) as bar:
+        for raw in table.batches(both.plans):
+            done = both(raw)
+            found.read += len(done.rows) + len(done.rejected)
+            found.rejected += done.rejected
+            splitter.observe(
+                done.rows, done.columns[plan.target] if is_class else None, done.columns[how] if how else None
+            )
+            names = list(cleaner.plans)
+            batch = pa.RecordBatch.from_arrays(
+                [pa.array(done.rows), *(done.columns[n] for n in names)], names=[ROW, *names]
+            )
+            writer = writer or pa.ipc.new_file(str(path), batch.schema)
+            writer.write_batch(batch)
+            bar.advance(len(done.rows) + len(done.rejected))
+    if writer is None:
+        raise DataError(f"{table.name}: must hold rows. Got a header and none.")
+    writer.close()
+    if len(found.rejected) == found.read:
+        first = found.bad[0] if found.bad else None
+        why = f"row {first.row}, column '{first.column}': {first.reason}" if first else "the target is missing in all"
+        raise DataError(f"{table.name}: must hold rows that can be used. Got none of {found.read:,}; {why}.")
+    parts = np.full(found.read, NOT_USED, np.uint8)
+    clean = CleanRows(path, parts)
+    parts[clean.rows] = splitter.assign()
+    clean.parts = parts[clean.rows]
+    return clean, parts, found
+
+
+def check_limit(found: Ingested, limit: float, table: str, file: Path) -> None:
+    """Raises TooManyBadRows, with the first ten, where more than the share ``limit`` of the rows are bad."""
+    bad = found.bad
+    if len(bad) > limit * found.read:
+        shown = "\n".join(f"  row {r.row}, column '{r.column}': {r.reason}" for r in bad[:10])
+        raise TooManyBadRows(
+            f"{table}: at most {limit:.1%} of the rows may be bad (data.max_rejected). Got {len(bad):,} of "
+            f"{found.read:,}. All are in {file}; the first:\n{shown}"
+        )
+
+
+def split_in_words(settings: Settings, clean: CleanRows) -> str:
+    s = settings.data.split
+    way = "at random"
+    if s.column:
+        way = f"by column '{s.column}'"
+    elif s.by:
+        way = f"rows of one '{s.by}' together"
+    elif s.time:
+        way = f"the latest by '{s.time}' last"
+    return ", ".join(f"{clean.count(p):,} {name}" for p, name in enumerate(NAMES)) + f" ({way})"

@@ -1,0 +1,1 @@
+"""Step 6, results: how good, how sure, beside what, in words."""

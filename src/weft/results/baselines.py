@@ -1,0 +1,171 @@
+"""The models that a large model must beat to be worth its cost: trivial, linear, boosted trees.
+
+They see the same rows as Weft's model (training and validation together) and are judged on the same test
+rows. Settings are scikit-learn's defaults, untuned.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy import sparse
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
+
+MOST_ROWS = 100_000
+
+
+@dataclass
+class Baseline:
+    """``output``: probabilities [N, C] or numbers [N] on the test rows."""
+
+    key: str
+    title: str
+    note: str
+    output: np.ndarray
+    seconds: float
+
+
+Columns = Mapping[str, pa.Array]
+
+
+def trivial(target: np.ndarray, rows: int, classes: int | None) -> Baseline:
+    """Always the shares of the classes, or the mean."""
+    if classes is None:
+        return Baseline("trivial", "Always the mean", "", np.full(rows, float(target.mean())), 0.0)
+    share = np.bincount(target, minlength=classes) / len(target)
+    return Baseline("trivial", "Always the most frequent class", "", np.tile(share, (rows, 1)), 0.0)
+
+
+def linear(
+    types: Mapping[str, str], train: Columns, target: np.ndarray, test: Columns, classes: int | None
+) -> Baseline:
+    """Logistic or ridge regression: scaled numbers, one-hot categories, TF-IDF of words and pairs of words."""
+    start = time.monotonic()
+    encoder = _Linear(types)
+    x, z = encoder.fit(train), encoder.transform(test)
+    words = " on TF-IDF of the texts" if "text" in types.values() else ""
+    if classes is None:
+        model: Any = Ridge(alpha=1.0).fit(x, target)
+        output, title = model.predict(z), f"Ridge regression{words}"
+    else:
+        model = LogisticRegression(max_iter=300).fit(x, target)
+        output, title = (
+            _spread(model.predict_proba(z), model.classes_, classes),
+            f"Logistic regression{words}",
+        )
+    return Baseline("linear", title, "", output, time.monotonic() - start)
+
+
+def boosted_trees(
+    types: Mapping[str, str], train: Columns, target: np.ndarray, test: Columns, classes: int | None
+) -> Baseline | None:
+    """Histogram gradient boosting on every column but texts; None where there is no other column."""
+    used = {name: kind for name, kind in types.items() if kind != "text"}
+    if not used:
+        return None
+    start = time.monotonic()
+    x, z, categorical = _tree_matrix(used, train, test)
+    if classes is None:
+        model: Any = HistGradientBoostingRegressor(categorical_features=categorical, random_state=0).fit(x, target)
+        output = model.predict(z)
+    else:
+        model = HistGradientBoostingClassifier(categorical_features=categorical, random_state=0).fit(x, target)
+        output = _spread(model.predict_proba(z), model.classes_, classes)
+    note = "the texts are left out" if len(used) < len(types) else ""
+    return Baseline("trees", "Gradient-boosted trees", note, output, time.monotonic() - start)
+
+
+class _Linear:
+    def __init__(self, types: Mapping[str, str]):
+        self.types = dict(types)
+        self.parts: dict[str, Any] = {}
+
+    def fit(self, columns: Columns) -> Any:
+        for name, kind in self.types.items():
+            if kind == "text":
+                texts = _texts(columns[name])
+                wide = sum(any("\u2e80" <= c <= "\u9fff" for c in t) for t in texts[:1000]) > 0.3 * len(texts[:1000])
+                vector = TfidfVectorizer(
+                    analyzer="char" if wide else "word", ngram_range=(1, 2), min_df=2, max_features=200_000,
+                    token_pattern=None if wide else r"(?u)\b\w+\b", sublinear_tf=True,
+                )  # fmt: skip
+                try:
+                    self.parts[name] = vector.fit(texts)
+                except ValueError:  # no word occurs twice
+                    self.parts[name] = None
+            elif kind == "category":
+                self.parts[name] = OneHotEncoder(handle_unknown="ignore", max_categories=1_000).fit(
+                    _words(columns[name])
+                )
+            else:
+                values = _numbers(columns[name])
+                middle = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
+                self.parts[name] = (middle, StandardScaler().fit(np.nan_to_num(values, nan=middle)))
+        return self.transform(columns)
+
+    def transform(self, columns: Columns) -> Any:
+        blocks: list[Any] = []
+        for name, kind in self.types.items():
+            part = self.parts[name]
+            if part is None:
+                continue
+            if kind == "text":
+                blocks.append(part.transform(_texts(columns[name])))
+            elif kind == "category":
+                blocks.append(part.transform(_words(columns[name])))
+            else:
+                middle, scaler = part
+                values = _numbers(columns[name])
+                blocks.append(sparse.csr_matrix(scaler.transform(np.nan_to_num(values, nan=middle))))
+                blocks.append(sparse.csr_matrix(np.isnan(values).astype(np.float64)))
+        if not blocks:
+            return np.zeros((len(next(iter(columns.values()))), 1))
+        joined = sparse.hstack(blocks).tocsr()
+        return joined if joined.shape[1] > 2_000 else joined.toarray()
+
+
+def _tree_matrix(types: Mapping[str, str], train: Columns, test: Columns) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    x, z, categorical = [], [], []
+    for place, (name, kind) in enumerate(types.items()):
+        if kind == "category":
+            coder = OrdinalEncoder(
+                handle_unknown="use_encoded_value",
+                unknown_value=np.nan,
+                encoded_missing_value=np.nan,
+                max_categories=250,
+            )
+            x.append(coder.fit_transform(_words(train[name])))
+            z.append(coder.transform(_words(test[name])))
+            if np.nanmax(x[-1], initial=0) < 254:
+                categorical.append(place)
+        else:
+            x.append(_numbers(train[name]))
+            z.append(_numbers(test[name]))
+    return np.hstack(x), np.hstack(z), categorical
+
+
+def _spread(probabilities: np.ndarray, seen: np.ndarray, classes: int) -> np.ndarray:
+    """Columns for classes that the (sampled) training rows did not hold."""
+    wide = np.full((len(probabilities), classes), 1e-12)
+    wide[:, seen] = probabilities
+    return wide / wide.sum(axis=1, keepdims=True)
+
+
+def _texts(array: pa.Array) -> list[str]:
+    return [t or "" for t in array.to_pylist()]
+
+
+def _words(array: pa.Array) -> np.ndarray:
+    return np.array([w if w is not None else "(missing)" for w in array.to_pylist()], dtype=object)[:, None]
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    return array.to_numpy(zero_copy_only=False).astype(np.float64)[:, None]

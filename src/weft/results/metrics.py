@@ -1,0 +1,178 @@
+"""Metrics with bootstrap intervals (Efron 1979).
+
+Every metric is a function of row weights, so that one resample is one vector of counts and nothing is
+sorted twice. Names and definitions are scikit-learn's, against which they are tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+ECE_BINS = 15
+Weighted = Callable[[np.ndarray], float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def to_dict(self) -> dict[str, float]:
+        return {"value": self.value, "low": self.low, "high": self.high}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is named and shown to a person."""
+
+    key: str
+    title: str
+    meaning: str
+    higher_is_better: bool
+    percent: bool = False
+
+
+METRICS = {
+    m.key: m
+    for m in (
+        Metric("accuracy", "Accuracy", "share of rows where the predicted class is the true one", True, True),
+        Metric(
+            "auc",
+            "AUC",
+            "chance that a row of the class is ranked above one that is not; 0.5 is guessing",
+            True,
+        ),
+        Metric("f1", "F1", "balance of finding the class and not crying wolf; 1 is perfect", True),
+        Metric("balanced_accuracy", "Balanced accuracy", "accuracy with every class counted alike", True, True),
+        Metric("log_loss", "Log loss", "surprise at the truth, in nats a row; 0 is certainty of the truth", False),
+        Metric("ece", "Calibration error", "gap between stated and true probability (15 bins)", False, True),
+        Metric("mae", "MAE", "mean distance from the truth, in the target's unit", False),
+        Metric("rmse", "RMSE", "as MAE, with large errors counted more", False),
+        Metric("r2", "R²", "share of the target's variation that is explained; 0 is the mean", True),
+    )
+}
+
+
+def class_metrics(probabilities: np.ndarray, target: np.ndarray, positive: int | None) -> dict[str, Weighted]:
+    """Metrics of probabilities [N, C] against class codes [N]; ``positive`` is the class of F1 and AUC when C = 2."""
+    n, classes = probabilities.shape
+    guess = probabilities.argmax(axis=1)
+    right = (guess == target).astype(np.float64)
+    surprise = -np.log(np.clip(probabilities[np.arange(n), target], 1e-15, 1))
+    metrics: dict[str, Weighted] = {"accuracy": _mean_of(right)}
+    if classes == 2:
+        p = 1 if positive is None else positive
+        metrics["auc"] = _auc(probabilities[:, p], target == p)
+        metrics["f1"] = _f1(guess == p, target == p)
+    else:
+        present = [c for c in range(classes) if 0 < (target == c).sum() < n]
+        curves = [_auc(probabilities[:, c], target == c) for c in present]
+        scores = [_f1(guess == c, target == c) for c in range(classes) if ((target == c) | (guess == c)).any()]
+        metrics["auc"] = lambda w: float(np.mean([a(w) for a in curves])) if curves else float("nan")
+        metrics["f1"] = lambda w: float(np.mean([s(w) for s in scores]))
+    recalls = [(target == c).astype(np.float64) for c in range(classes) if (target == c).any()]
+    metrics["balanced_accuracy"] = lambda w: float(
+        np.nanmean([_ratio(float((w * m * right).sum()), float((w * m).sum())) for m in recalls])
+    )
+    metrics["log_loss"] = _mean_of(surprise)
+    metrics["ece"] = _ece(probabilities.max(axis=1), right)
+    return metrics
+
+
+def number_metrics(prediction: np.ndarray, target: np.ndarray) -> dict[str, Weighted]:
+    """MAE, RMSE and R² of numbers [N]."""
+    error = prediction.astype(np.float64) - target
+    squared, absolute = error**2, np.abs(error)
+
+    def r2(w: np.ndarray) -> float:
+        mean = np.average(target, weights=w)
+        spread = float((w * (target - mean) ** 2).sum())
+        return 1 - float((w * squared).sum()) / spread if spread > 0 else float("nan")
+
+    return {
+        "mae": _mean_of(absolute),
+        "rmse": lambda w: float(np.sqrt(np.average(squared, weights=w))),
+        "r2": r2,
+    }
+
+
+def with_intervals(metrics: dict[str, Weighted], rows: int, seed: int = 0) -> dict[str, Estimate]:
+    """Each metric with its 2.5 and 97.5 percentiles over resamples of the rows (1,000; fewer for big tables)."""
+    repeats = int(np.clip(2e7 / max(rows, 1), 200, 1000))
+    random = np.random.default_rng(seed)
+    ones = np.ones(rows)
+    draws: dict[str, list[float]] = {name: [] for name in metrics}
+    for _ in range(repeats):
+        weights = np.bincount(random.integers(0, rows, rows), minlength=rows).astype(np.float64)
+        for name, metric in metrics.items():
+            draws[name].append(metric(weights))
+    return {name: _estimate(metric(ones), draws[name]) for name, metric in metrics.items()}
+
+
+def difference(ours: dict[str, Weighted], theirs: dict[str, Weighted], key: str, rows: int, seed: int = 0) -> Estimate:
+    """Ours minus theirs on the same rows, with the interval of the difference (paired resamples)."""
+    repeats = int(np.clip(2e7 / max(rows, 1), 200, 1000))
+    random = np.random.default_rng(seed)
+    draws = []
+    for _ in range(repeats):
+        weights = np.bincount(random.integers(0, rows, rows), minlength=rows).astype(np.float64)
+        draws.append(ours[key](weights) - theirs[key](weights))
+    ones = np.ones(rows)
+    return _estimate(ours[key](ones) - theirs[key](ones), draws)
+
+
+def reliability(probabilities: np.ndarray, target: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
+    """Rows grouped by stated confidence: mean stated, share right, and how many, a bin."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == target
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    return [
+        {"stated": float(confidence[m].mean()), "right": float(right[m].mean()), "rows": int(m.sum())}
+        for b in range(bins)
+        if (m := place == b).any()
+    ]
+
+
+def _estimate(value: float, draws: list[float]) -> Estimate:
+    clean = np.array(draws)[np.isfinite(draws)]
+    low, high = np.quantile(clean, [0.025, 0.975]) if len(clean) else (float("nan"), float("nan"))
+    return Estimate(float(value), float(low), float(high))
+
+
+def _mean_of(values: np.ndarray) -> Weighted:
+    return lambda w: float((w * values).sum() / w.sum())
+
+
+def _ratio(a: float, b: float) -> float:
+    return a / b if b > 0 else float("nan")
+
+
+def _auc(score: np.ndarray, truth: np.ndarray) -> Weighted:
+    """Area under the ROC curve with ties counted half (the Mann-Whitney statistic)."""
+    _, place = np.unique(score, return_inverse=True)
+    groups = int(place.max()) + 1 if len(place) else 0
+
+    def auc(w: np.ndarray) -> float:
+        up = np.bincount(place, w * truth, groups)
+        down = np.bincount(place, w * ~truth, groups)
+        total = up.sum() * down.sum()
+        return float((up * (np.cumsum(down) - down / 2)).sum() / total) if total > 0 else float("nan")
+
+    return auc
+
+
+def _f1(guess: np.ndarray, truth: np.ndarray) -> Weighted:
+    both, either = (guess & truth).astype(np.float64), guess.astype(np.float64) + truth
+    return lambda w: _ratio(2 * float((w * both).sum()), float((w * either).sum()))
+
+
+def _ece(confidence: np.ndarray, right: np.ndarray) -> Weighted:
+    place = np.clip(np.ceil(confidence * ECE_BINS).astype(int) - 1, 0, ECE_BINS - 1)
+    gap = confidence - right
+    return lambda w: float(np.abs(np.bincount(place, w * gap, ECE_BINS)).sum() / w.sum())

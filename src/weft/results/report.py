@@ -1,0 +1,76 @@
+"""``report.html``: the figures of a run in words and drawings, one file, no script, works offline.
+
+And ``README.md`` of the run, its model card. Both say nothing that ``report.json`` does not hold.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from weft.files import write_whole
+from weft.progress import duration
+from weft.results import svg
+from weft.results.metrics import METRICS
+
+_STEPS = (
+    ("data", "read the table and guess what each column holds"),
+    ("preprocess", "clean every cell, set bad rows aside, split"),
+    ("features", "turn every column into tokens"),
+    ("model", "train one large model on the rows"),
+    ("inference", "predict rows it never saw"),
+    ("results", "judge it beside simple models"),
+)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("weft.results", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["count"] = lambda n: f"{n:,}"
+    environment.filters["duration"] = duration
+    environment.globals["figure"] = _figure
+    return environment
+
+
+def _figure(key: str, value: float) -> str:
+    if value != value:
+        return "–"
+    return f"{100 * value:.1f} %" if METRICS[key].percent else f"{value:.4g}"
+
+
+def write_report(folder: Path, figures: dict[str, Any]) -> Path:
+    """Write ``report.html`` from the figures; returns its path."""
+    shown = [METRICS[k] for k in figures["shown"]]
+    first = shown[0]
+    models = figures["models"]
+    drawn = [
+        {"title": m["title"], "ours": m["key"] == "weft", **m["metrics"][first.key]}
+        for m in models
+        if m["metrics"][first.key]["value"] == m["metrics"][first.key]["value"]
+    ]
+    curves = figures["curves"]
+    drawings = {"models": svg.intervals(drawn, first.percent, f"{first.title} of each model with its 95 % interval")}
+    if curves.get("reliability"):
+        drawings["reliability"] = svg.reliability(
+            curves["reliability"], "How sure the model said it was, against how often it was right"
+        )
+    if curves.get("scatter"):
+        drawings["scatter"] = svg.scatter(curves["scatter"], "Predicted against true values")
+    page = _environment().get_template("report.html").render(
+        f=figures, shown=shown, models=models, steps=_STEPS, title=figures["target"]["name"],
+        drawings={k: Markup(v) for k, v in drawings.items()},
+    )  # fmt: skip
+    path = folder / "report.html"
+    write_whole(path, page)
+    return path
+
+
+def write_card(folder: Path, figures: dict[str, Any]) -> None:
+    """Write the run's ``README.md``."""
+    page = _environment().get_template("card.md").render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
+    write_whole(folder / "README.md", page)

@@ -1,0 +1,177 @@
+"""The figures of a run: the model beside its baselines, each with an interval, and a verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from weft.features.codecs import ClassTarget, Target
+from weft.results import baselines
+from weft.results.baselines import Baseline
+from weft.results.metrics import (
+    METRICS,
+    Estimate,
+    Weighted,
+    class_metrics,
+    difference,
+    number_metrics,
+    reliability,
+    with_intervals,
+)
+
+SHOWN = {
+    "class": ("accuracy", "auc", "f1", "balanced_accuracy", "log_loss", "ece"),
+    "number": ("mae", "rmse", "r2"),
+}
+CURVE_POINTS = 60
+
+
+@dataclass
+class Judged:
+    """One model on the test rows."""
+
+    key: str
+    title: str
+    note: str
+    seconds: float
+    metrics: dict[str, Weighted]
+    estimates: dict[str, Estimate]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "key": self.key, "title": self.title, "note": self.note, "seconds": round(self.seconds, 2),
+            "metrics": {k: e.to_dict() for k, e in self.estimates.items()},
+        }  # fmt: skip
+
+
+def metrics_of(target: Target, output: np.ndarray, truth: np.ndarray, positive: int | None) -> dict[str, Weighted]:
+    """The metrics of a target's type, of outputs (probabilities, or numbers in its unit) against encoded truth."""
+    if isinstance(target, ClassTarget):
+        return class_metrics(output.astype(np.float64), truth, positive)
+    return number_metrics(output, truth.astype(np.float64) * target.deviation + target.mean)
+
+
+def judge(
+    key: str, title: str, output: np.ndarray, truth: np.ndarray, target: Target, positive: int | None,
+    note: str = "", seconds: float = 0.0,
+) -> Judged:  # fmt: skip
+    metrics = metrics_of(target, output, truth, positive)
+    return Judged(key, title, note, seconds, metrics, with_intervals(metrics, len(truth)))
+
+
+def train_baselines(
+    types: Mapping[str, str], train: Mapping[str, pa.Array], train_truth: np.ndarray, test: Mapping[str, pa.Array],
+    target: Target,
+) -> list[Baseline]:  # fmt: skip
+    """Trivial, linear and boosted trees, on raw columns; outputs in the target's own unit."""
+    classes = len(target.classes) if isinstance(target, ClassTarget) else None
+    truth = train_truth
+    if not isinstance(target, ClassTarget):
+        truth = train_truth.astype(np.float64) * target.deviation + target.mean
+    rows = len(next(iter(test.values())))
+    found = [
+        baselines.trivial(truth, rows, classes),
+        baselines.linear(types, train, truth, test, classes),
+        baselines.boosted_trees(types, train, truth, test, classes),
+    ]
+    return [b for b in found if b is not None]
+
+
+def positive_class(target: Target, wanted: str | None) -> int | None:
+    """Of two classes the one that is looked for: as said, or the rarer."""
+    if not isinstance(target, ClassTarget) or len(target.classes) != 2:
+        return None
+    if wanted is not None:
+        return target.classes.index(wanted)
+    return int(np.argmin(target.counts)) if target.counts[0] != target.counts[1] else 1
+
+
+def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -> dict[str, Any]:
+    """Who wins, by how much and how surely; what to use."""
+    keys = ("accuracy", "log_loss") if isinstance(target, ClassTarget) else ("rmse",)
+    rivals = [o for o in others if o.key != "trivial"]
+    lines, recommended = [], ours.title
+    key = keys[0]
+    metric = METRICS[key]
+    sign = 1 if metric.higher_is_better else -1
+    trivial = next((o for o in others if o.key == "trivial"), None)
+    gaps: dict[str, dict[str, dict[str, float]]] = {}
+    for other in others:
+        gaps[other.key] = {k: difference(ours.metrics, other.metrics, k, rows).to_dict() for k in keys}
+    if trivial is not None:
+        gap = gaps["trivial"][key]
+        if sign * gap["value"] <= 0 or (gap["low"] <= 0 <= gap["high"]):
+            lines.append(
+                f"The model is not surely better than {trivial.title[0].lower()}{trivial.title[1:]}: the columns tell "
+                f"little about '{target.name}', or there are too few rows."
+            )
+    if rivals:
+        best = max(rivals, key=lambda o: sign * o.estimates[key].value)
+        gap = gaps[best.key][key]
+        size = _amount(metric.percent, abs(gap["value"]))
+        sure = not gap["low"] <= 0 <= gap["high"]
+        title = best.title[0].lower() + best.title[1:]
+        if sign * gap["value"] > 0 and sure:
+            lines.append(f"It is better than the best simple model ({title}) by {size} in {metric.title.lower()}.")
+        elif sign * gap["value"] < 0 and sure:
+            recommended = best.title
+            lines.append(
+                f"The best simple model ({title}) is better by {size} in {metric.title.lower()}. "
+                f"It is cheaper as well: use it."
+            )
+        else:
+            ahead = "ahead" if sign * gap["value"] > 0 else "behind"
+            if gap["value"] == 0:
+                ahead = "level"
+            lines.append(
+                f"It is {ahead + ' by ' + size if ahead != 'level' else 'level'} in {metric.title.lower()} beside the "
+                f"best simple model ({title}), which on {rows:,} test rows is within chance."
+            )
+            if sign * gap["value"] <= 0:
+                recommended = best.title
+                lines.append("The simple model is cheaper and easier to check: use it unless more data come.")
+    return {"lines": lines, "recommended": recommended, "differences": gaps}
+
+
+def _amount(percent: bool, value: float) -> str:
+    return f"{100 * value:.1f} points" if percent else f"{value:.4g}"
+
+
+def curves(target: Target, output: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+    """What the report draws: reliability and confusion of classes, predicted against true numbers."""
+    if not isinstance(target, ClassTarget):
+        real = truth.astype(np.float64) * target.deviation + target.mean
+        step = max(1, len(real) // 400)
+        return {"scatter": [[float(a), float(b)] for a, b in zip(real[::step], output[::step], strict=True)]}
+    guess = output.argmax(axis=1)
+    found: dict[str, Any] = {"reliability": reliability(output, truth)}
+    if len(target.classes) <= 12:
+        table = np.zeros((len(target.classes), len(target.classes)), int)
+        np.add.at(table, (truth, guess), 1)
+        found["confusion"] = table.tolist()
+    return found
+
+
+def sentence(target: Target, ours: Judged, trivial: Judged | None, rows: int) -> str:
+    """The result in words, with its interval and what guessing would give."""
+    if isinstance(target, ClassTarget):
+        a = ours.estimates["accuracy"]
+        base = (
+            f" Always answering the most frequent class would be right in {trivial.estimates['accuracy'].value:.1%}."
+            if trivial
+            else ""
+        )
+        return (
+            f"On {rows:,} rows it never saw, the model named the right '{target.name}' in {a.value:.1%} "
+            f"(95 % interval {a.low:.1%} to {a.high:.1%}).{base}"
+        )
+    m, r = ours.estimates["mae"], ours.estimates["r2"]
+    base = f" Always answering the mean would be off by {trivial.estimates['mae'].value:.4g}." if trivial else ""
+    return (
+        f"On {rows:,} rows it never saw, the model's '{target.name}' is off by {m.value:.4g} on average "
+        f"(95 % interval {m.low:.4g} to {m.high:.4g}) and explains {r.value:.0%} of the variation.{base}"
+    )

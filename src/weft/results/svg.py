@@ -1,0 +1,125 @@
+"""Small drawings for the report: plain SVG text, no script, colours from the page's variables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+W = 640
+
+
+def intervals(rows: Sequence[dict[str, Any]], percent: bool, label: str) -> str:
+    """A dot and its 95 % interval a row; ``rows``: title, value, low, high, ours."""
+    finite = [r for r in rows if r["value"] == r["value"]]
+    low, high = min(r["low"] for r in finite), max(r["high"] for r in finite)
+    pad = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
+    low, high = low - pad, high + pad
+    left, right, step = 250, W - 70, 30
+    height = step * len(finite) + 34
+
+    def x(v: float) -> float:
+        return left + (v - low) / (high - low) * (right - left)
+
+    parts = []
+    for tick in _ticks(low, high):
+        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="4" y2="{height - 26}"/>')
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{height - 10}" text-anchor="middle">{_number(tick, percent)}</text>'
+        )
+    for place, row in enumerate(finite):
+        y = 18 + place * step
+        kind = "ours" if row["ours"] else "other"
+        parts.append(
+            f'<text class="name {kind}" x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(_cut(row["title"], 36))}</text>'
+        )
+        parts.append(
+            f'<line class="range {kind}" x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}" y1="{y}" y2="{y}"/>'
+        )
+        parts.append(f'<circle class="{kind}" cx="{x(row["value"]):.1f}" cy="{y}" r="5"/>')
+        parts.append(f'<text class="value" x="{right + 10}" y="{y + 4}">{_number(row["value"], percent)}</text>')
+    return _svg(height, label, parts)
+
+
+def reliability(points: Sequence[dict[str, float]], label: str) -> str:
+    """Stated against true share of right answers; the diagonal is honesty."""
+    size, left, top = 260, 60, 12
+    low = min(0.5, *(p["stated"] for p in points), *(p["right"] for p in points))
+
+    def at(v: float) -> float:
+        return (v - low) / (1 - low) * size
+
+    most = max(p["rows"] for p in points)
+    parts = [f'<line class="grid" x1="{left}" y1="{top + size}" x2="{left + size}" y2="{top}"/>']
+    for tick in (low, (low + 1) / 2, 1.0):
+        parts.append(
+            f'<text class="tick" x="{left + at(tick):.0f}" y="{top + size + 18}" text-anchor="middle">{tick:.0%}</text>'
+        )
+        parts.append(
+            f'<text class="tick" x="{left - 8}" y="{top + size - at(tick) + 4:.0f}" text-anchor="end">{tick:.0%}</text>'
+        )
+    dots = [(left + at(p["stated"]), top + size - at(p["right"]), 3 + 9 * (p["rows"] / most) ** 0.5) for p in points]
+    parts.append('<polyline class="line" points="' + " ".join(f"{a:.1f},{b:.1f}" for a, b, _ in dots) + '"/>')
+    parts += [f'<circle class="ours" cx="{a:.1f}" cy="{b:.1f}" r="{r:.1f}" fill-opacity="0.7"/>' for a, b, r in dots]
+    parts.append(
+        f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">how sure the model said it was</text>'
+    )
+    parts.append(f'<text class="tick" x="{left + size + 14}" y="{top + size / 2}">← how often it was right</text>')
+    return _svg(top + size + 48, label, parts, left + size + 190)
+
+
+def scatter(points: Sequence[Sequence[float]], label: str) -> str:
+    """True (across) against predicted (up); the diagonal is right."""
+    size, left, top = 300, 70, 12
+    values = [v for p in points for v in p]
+    low, high = min(values), max(values)
+    span = (high - low) or 1.0
+
+    def at(v: float) -> float:
+        return (v - low) / span * size
+
+    parts = [f'<line class="grid" x1="{left}" y1="{top + size}" x2="{left + size}" y2="{top}"/>']
+    for tick in _ticks(low, high):
+        parts.append(
+            f'<text class="tick" x="{left + at(tick):.0f}" y="{top + size + 18}" text-anchor="middle">{_number(tick, False)}</text>'
+        )
+        parts.append(
+            f'<text class="tick" x="{left - 8}" y="{top + size - at(tick) + 4:.0f}" text-anchor="end">{_number(tick, False)}</text>'
+        )
+    parts += [
+        f'<circle class="ours" cx="{left + at(a):.1f}" cy="{top + size - at(b):.1f}" r="3" fill-opacity="0.45"/>'
+        for a, b in points
+    ]
+    parts.append(f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">true</text>')
+    parts.append(f'<text class="tick" x="{left + size + 12}" y="{top + size / 2}">← predicted</text>')
+    return _svg(top + size + 48, label, parts, left + size + 110)
+
+
+def _svg(height: float, label: str, parts: Sequence[str], width: float = W) -> str:
+    body = "".join(parts)
+    return f'<svg role="img" aria-label="{escape(label, quote=True)}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}">{body}</svg>'
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to five round numbers inside the range."""
+    span = high - low
+    unit = 10.0 ** len(f"{int(span)}") if span >= 1 else 1.0
+    while unit * 2.5 > span:
+        for part in (0.5, 0.2, 0.1):
+            if span / (unit * part) >= 2.5:
+                unit *= part
+                break
+        else:
+            unit /= 10
+            continue
+        break
+    first = -(-low // unit)
+    return [round((first + k) * unit, 12) for k in range(int((high - first * unit) / unit) + 1)]
+
+
+def _number(value: float, percent: bool) -> str:
+    return f"{100 * value:.1f} %" if percent else f"{value:.4g}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,230 @@
+"""Run: the folder that a training leaves, and all that can be asked of it.
+
+    weft.yaml  model.safetensors  config.json  columns.json  tokenizer.json  metrics.jsonl
+    report.html  report.json  rejected.parquet  README.md  manifest.json
+
+The codecs are bound to the weights by hash; a file that was changed or exchanged is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from weft import config
+from weft.config import Settings
+from weft.data.split import TEST
+from weft.data.table import Rejected, Table
+from weft.errors import CheckpointError, DataError, RunError, did_you_mean
+from weft.features.columns import COLUMNS_FILE, Columns
+from weft.files import verify_manifest, write_whole
+from weft.inference import output
+from weft.inference.predict import Predictor, rejected_table
+from weft.models.row import RowConfig, RowModels
+from weft.progress import Silent
+from weft.results.metrics import with_intervals
+from weft.results.report import write_report
+from weft.results.summary import metrics_of
+
+MODEL_FILE, CONFIG_FILE, SETTINGS_FILE, REPORT_FILE = (
+    "model.safetensors",
+    "config.json",
+    "weft.yaml",
+    "report.json",
+)
+
+
+class Run:
+    """A finished run. ``Run(path)`` checks that every file is as it was written."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: must be the folder of a run. There is no such folder. `weft run` makes one.")
+        verify_manifest(self.path)
+
+    @cached_property
+    def settings(self) -> Settings:
+        stored = (self.path / SETTINGS_FILE).read_text(encoding="utf-8")
+        return config.loads(stored, str(self.path / SETTINGS_FILE), needs_source=False)
+
+    @cached_property
+    def figures(self) -> dict[str, Any]:
+        """``report.json``: the numbers of the report."""
+        return json.loads((self.path / REPORT_FILE).read_text(encoding="utf-8"))
+
+    @cached_property
+    def columns(self) -> Columns:
+        return Columns.load(self.path)
+
+    @cached_property
+    def model(self) -> RowModels:
+        return load_model(self.path, self.columns)
+
+    def predict(self, table: Any, allow_missing: bool = False) -> Any:
+        """Predictions for rows in memory: the same kind of table in the same order.
+
+        A row that cannot be read (a word in a number column) has missing predictions.
+
+        Raises:
+            DataError: a column that the model reads is absent (unless ``allow_missing``).
+        """
+        source = Table.of(table)
+        predictor = Predictor(self.columns, self.model, allow_missing)
+        pieces, rows, total = [], [], 0
+        for part in predictor.stream(source):
+            pieces.append(pa.table(predictor.as_columns(part.output)))
+            rows.append(part.clean.rows)
+            total += len(part.clean.rows) + len(part.clean.rejected)
+        if not pieces:
+            return _like(table, pa.table(predictor.as_columns(self._no_rows())))
+        place = np.full(total, -1, np.int64)
+        place[np.concatenate(rows)] = np.arange(sum(map(len, rows)))
+        found = pa.concat_tables(pieces).combine_chunks()
+        return _like(table, found.take(pa.array(place, mask=place < 0)))
+
+    def predict_file(self, source: Any, out: str | Path, allow_missing: bool = False, keep: tuple[str, ...] = (),
+                     say: Silent | None = None) -> dict[str, Any]:  # fmt: skip
+        """Predict a table of any size into a file, whole or not at all; rows set aside go beside it.
+
+        Returns the counts: rows in, predicted, rejected; ``in = predicted + rejected``.
+        """
+        say = say or Silent()
+        out = Path(out)
+        output.check(out)
+        table = Table.of(source)
+        for name in keep:
+            if name not in table.columns:
+                raise DataError(
+                    f"{table.name}: there is no column '{name}' to keep.{did_you_mean(name, table.columns)}"
+                )
+        predictor = Predictor(self.columns, self.model, allow_missing)
+        rejected: list[Rejected] = []
+        done = 0
+        schema = pa.schema(
+            [("row", pa.int64()), *((name, table.columns[name]) for name in keep)]
+            + [(name, array.type) for name, array in predictor.as_columns(self._no_rows()).items()]
+        )
+        with output.writing(out, schema) as writer, say.bar("predicting", table.row_count() or 0) as bar:
+            for part in predictor.stream(table, keep=keep):
+                columns: dict[str, Any] = {"row": pa.array(part.clean.rows)}
+                places = pa.array(np.searchsorted(part.raw.rows, part.clean.rows))
+                for name in keep:
+                    cells = part.raw.batch.column(part.raw.batch.schema.get_field_index(name))
+                    columns[name] = cells.take(places).cast(table.columns[name])
+                columns |= predictor.as_columns(part.output)
+                writer.write(pa.table(columns, schema=schema))
+                rejected += part.clean.rejected
+                done += len(part.clean.rows)
+                bar.advance(len(part.clean.rows) + len(part.clean.rejected))
+        beside = out.with_name(out.stem + ".rejected.parquet")
+        beside.unlink(missing_ok=True)
+        if rejected:
+            with output.writing(beside, rejected_table([]).schema) as writer:
+                writer.write(rejected_table(rejected))
+        return {
+            "rows": done + len(rejected), "predicted": done, "rejected": len(rejected), "output": str(out),
+            "rejected_output": str(beside) if rejected else None,
+        }  # fmt: skip
+
+    def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
+        """The metrics of the run on a table with the target, each with its interval.
+
+        On the very data of the training only the test rows count, unless ``everything``.
+        """
+        source = Table.of(table)
+        predictor = Predictor(self.columns, self.model, allow_missing)
+        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
+        parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
+        outputs, targets, rejected, unseen = [], [], 0, 0
+        for part in predictor.stream(source, with_target=True):
+            target = self.columns.target.encode(part.clean.columns[self.columns.target.name])
+            use = np.ones(len(target), bool) if parts is None else parts[part.clean.rows] == TEST
+            known = (target >= 0) if self.model.classes else np.ones(len(target), bool)
+            unseen += int((use & ~known).sum())
+            outputs.append(part.output[use & known])
+            targets.append(target[use & known])
+            rejected += len(part.clean.rejected)
+        rows = sum(map(len, targets))
+        if not rows:
+            raise DataError(
+                f"{source.name}: must hold rows with a known target '{self.columns.target.name}'. Got none."
+            )
+        metrics = metrics_of(self.columns.target, np.concatenate(outputs), np.concatenate(targets), self._positive())
+        found = with_intervals(metrics, rows)
+        return {
+            "rows": rows, "rejected": rejected, "unknown_class": unseen,
+            "part": "test rows of the training data" if same else "all rows",
+            "metrics": {k: e.to_dict() for k, e in found.items()},
+        }  # fmt: skip
+
+    def report(self) -> Path:
+        """Write ``report.html`` again from ``report.json``; returns its path."""
+        return write_report(self.path, self.figures)
+
+    def _positive(self) -> int | None:
+        positive = self.figures["target"].get("positive")
+        return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
+
+    def _no_rows(self) -> np.ndarray:
+        return np.zeros((0, self.model.classes) if self.model.classes else 0)
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}')"
+
+
+def save_model(folder: Path, model: RowModels, row: RowConfig, columns: Columns) -> None:
+    """Weights with the hash of their columns, and the shape they need."""
+    shape = {"format": 1, "architecture": "weft.RowModels", "copies": len(model.copies), "row": row.to_dict()}
+    write_whole(folder / CONFIG_FILE, json.dumps(shape, indent=1) + "\n")
+    beside = folder / f".{MODEL_FILE}.part"
+    save_file(dict(model.state_dict()), beside, metadata={"columns_sha256": _sha256(columns.dumps())})
+    beside.replace(folder / MODEL_FILE)
+
+
+def load_model(folder: Path, columns: Columns) -> RowModels:
+    """The model of a run. Raises CheckpointError where shape, weights and columns do not belong together."""
+    try:
+        shape = json.loads((folder / CONFIG_FILE).read_text())
+        with safe_open(folder / MODEL_FILE, "pt") as stream:
+            bound = (stream.metadata() or {}).get("columns_sha256")
+        weights = load_file(folder / MODEL_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: must hold readable {CONFIG_FILE} and {MODEL_FILE}. Got: {error}.") from None
+    if shape.get("format") != 1 or bound != _sha256(columns.dumps()):
+        raise CheckpointError(
+            f"{folder / MODEL_FILE}: must have been trained with this {COLUMNS_FILE}. Got another one; "
+            f"the two files come from different runs."
+        )
+    model = RowModels(columns.codecs, columns.target, RowConfig.from_dict(shape["row"]), shape["copies"])
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(f"{folder / MODEL_FILE}: must fit {CONFIG_FILE}. Got: {error}") from None
+    model.eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _like(given: Any, table: pa.Table) -> Any:
+    """``table`` as the kind of table that was given: pandas, polars or Arrow."""
+    kind = type(given).__module__.partition(".")[0]
+    if kind == "pandas":
+        return table.to_pandas().set_index(given.index)
+    if kind == "polars":
+        import polars
+
+        return polars.from_arrow(table)
+    return table

@@ -1,0 +1,108 @@
+"""RowModels fitted to a store: folds, one loop a copy, then calibration on the rows each copy watched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from weft.data.split import uniform
+from weft.features.batching import Batch, collate, in_turn
+from weft.features.store import Store
+from weft.models.row import RowModel, RowModels
+from weft.progress import Silent, duration
+from weft.training.calibration import fit_temperature
+from weft.training.checkpoint import Checkpoints
+from weft.training.loop import Loop, Progress, Recipe
+from weft.training.tracking import Tracker
+
+CHECK_TOKENS = 32_768
+
+
+@dataclass
+class Fitted:
+    """How the training of each copy went, and where its metrics are."""
+
+    copies: list[Progress]
+    steps_an_epoch: int
+    temperature: float
+
+    @property
+    def seconds(self) -> float:
+        return sum(p.seconds for p in self.copies)
+
+
+def fit(
+    models: RowModels,
+    store: Store,
+    train: np.ndarray,
+    valid: np.ndarray,
+    recipe: Recipe,
+    folder: Path,
+    say: Silent,
+) -> Fitted:
+    """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy."""
+    lengths = store.lengths()
+    device = models.temperature.device
+
+    def fetch(rows: np.ndarray) -> Batch:
+        return collate(store.take(rows), len(rows)).to(device)
+
+    done, logs, truths, steps = [], [], [], 1
+    count = len(models.copies)
+    for number, (learn, watch) in enumerate(_folds(store, train, valid, count, recipe.seed, models.classes)):
+        copy = models.copies[number]
+        assert isinstance(copy, RowModel)
+
+        def validate(model: nn.Module, watch: np.ndarray = watch) -> float:
+            assert isinstance(model, RowModel)
+            total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, lengths))
+            return total / len(watch)
+
+        torch.manual_seed(recipe.seed * 1_000 + number)
+        tracker = Tracker(folder, number)
+        loop = Loop(
+            copy, recipe, fetch, learn, lengths, validate, tracker,
+            Checkpoints(folder / "checkpoints" / f"copy-{number}"), say,
+        )  # fmt: skip
+        progress = loop.run()
+        tracker.close()
+        done.append(progress)
+        steps = loop.steps_an_epoch
+        label = f"copy {number + 1} of {count}: " if count > 1 else ""
+        epochs = progress.best_step / loop.steps_an_epoch
+        say.line(f"{label}best after {epochs:.1f} epochs; {progress.stopped}; {duration(progress.seconds)}")
+        if models.classes:
+            copy.eval()
+            with torch.no_grad():
+                for rows in _reading(watch, lengths):
+                    logs.append(copy.head.average(copy(fetch(rows))).cpu().numpy())
+                    truths.append(store.target(rows))
+    temperature = 1.0
+    if models.classes:
+        temperature = fit_temperature(np.concatenate(logs), np.concatenate(truths))
+        models.temperature.fill_(temperature)
+    models.eval()
+    return Fitted(done, steps, temperature)
+
+
+def _reading(rows: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
+    return in_turn(rows, lengths, CHECK_TOKENS, fixed=16)
+
+
+def _folds(
+    store: Store, train: np.ndarray, valid: np.ndarray, copies: int, seed: int, classes: int | None
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(learnt, watched) rows a copy. Folds are dealt in random order within each class."""
+    if copies == 1:
+        return [(train, valid)]
+    pool = np.sort(np.concatenate([train, valid]))
+    strata = store.target(pool) if classes else np.zeros(len(pool), np.int64)
+    order = np.lexsort((uniform(seed + 1, pool), strata))
+    fold = np.empty(len(pool), np.int64)
+    fold[order] = np.arange(len(pool)) % copies
+    return [(pool[fold != k], pool[fold == k]) for k in range(copies)]

@@ -1,0 +1,243 @@
+"""The one training loop: steps, validation, early stopping, checkpoints, an exact way back.
+
+Everything that a step depends on is its number: the batch comes from (seed, epoch), the learning rate
+from the step, the dropout from a random state that checkpoints hold. A run killed and resumed therefore
+ends with the same bits as one that was never killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from weft.errors import TrainingError
+from weft.features.batching import Batch, shuffled
+from weft.training.checkpoint import Checkpoints
+from weft.training.optimizers import Schedule, adamw
+from weft.training.tracking import Tracker
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of a training with every default resolved."""
+
+    epochs: int
+    batch_rows: int
+    learning_rate: float
+    weight_decay: float
+    patience: int
+    average: float
+    """Decay of the moving average of the weights, which is what is validated and kept."""
+    bfloat16: bool
+    seed: int
+    minutes: float | None = None
+    clip: float = 1.0
+    checks: int = 1
+    """Validations an epoch."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands; saved in every checkpoint."""
+
+    step: int = 0
+    best_loss: float = math.inf
+    best_step: int = 0
+    worse: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Asked to stop (Ctrl-C or SIGTERM); the state was saved first."""
+
+
+class Trainable(Protocol):
+    def loss(self, batch: Batch) -> Tensor: ...
+
+
+class Loop:
+    """Trains ``model`` on the rows ``train`` of ``fetch``.
+
+    Args:
+        fetch: row numbers -> Batch.
+        validate: model -> validation loss (lower is better).
+        lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        fetch: Callable[[np.ndarray], Batch],
+        train: np.ndarray,
+        lengths: np.ndarray | None,
+        validate: Callable[[nn.Module], float],
+        tracker: Tracker,
+        checkpoints: Checkpoints,
+        say: Any,
+    ):
+        self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
+        self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
+        self.optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
+        self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
+        self.total = self.steps_an_epoch * recipe.epochs
+        self.check_every = max(1, math.ceil(self.steps_an_epoch / recipe.checks))
+        self.schedule = Schedule(self.total, min(self.total // 10 + 1, self.steps_an_epoch, 500))
+        self.progress = Progress()
+        self.average = {n: p.detach().clone() for n, p in model.named_parameters()}
+        self.best = {n: p.clone() for n, p in self.average.items()}
+
+    def run(self) -> Progress:
+        """Train to the end; the model then holds the best weights. Raises TrainingError, Interrupted."""
+        self._resume()
+        p, recipe = self.progress, self.recipe
+        started = last_save = time.monotonic()
+        before = p.seconds
+        with _polite() as asked, self.say.bar("training", self.total - p.step) as bar:
+            while p.step < self.total and not p.stopped:
+                epoch, first = divmod(p.step, self.steps_an_epoch)
+                batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
+                for rows in batches[first:]:
+                    self._step(self.fetch(rows))
+                    p.seconds = before + time.monotonic() - started
+                    note = ""
+                    if p.step % self.check_every == 0 or p.step == self.total:
+                        note = self._check()
+                    bar.advance(1, note)
+                    if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
+                        self._check()
+                        p.stopped = f"the {recipe.minutes:g} minutes were over"
+                    if asked.is_set() or time.monotonic() - last_save > 60:
+                        self._save()
+                        last_save = time.monotonic()
+                    if asked.is_set():
+                        raise Interrupted
+                    if p.stopped:
+                        break
+        p.stopped = p.stopped or f"all {recipe.epochs} epochs were done"
+        self._save()
+        self._put(self.best)
+        return p
+
+    def _step(self, batch: Batch) -> None:
+        p, recipe = self.progress, self.recipe
+        self.model.train()
+        share = 0.0
+        if recipe.minutes:
+            share = p.seconds / (60 * recipe.minutes)
+        rate = recipe.learning_rate * self.schedule(max(p.step, int(share * self.total)))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(_device(self.model), torch.bfloat16, enabled=recipe.bfloat16):
+            loss = self.model.loss(batch)  # type: ignore[operator]
+        loss.backward()
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        if not (torch.isfinite(loss) and torch.isfinite(length)):
+            raise TrainingError(
+                f"training step {p.step + 1}: the loss and its gradient must be finite. Got a loss of "
+                f"{loss.item():g}. The weights are as they were; lower training.learning_rate "
+                f"(now {recipe.learning_rate:g}) or look for extreme values in the data."
+            )
+        self.optimizer.step()
+        p.step += 1
+        # an average over the few steps done so far while there are few (a bias-corrected decay)
+        decay = min(recipe.average, p.step / (p.step + 9))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.values()), [q.detach() for q in self.model.parameters()], 1 - decay)
+        self.tracker.log(p.step, train_loss=loss.item(), train_rate=rate, train_gradient=length.item())
+
+    def _check(self) -> str:
+        p = self.progress
+        own = {n: q.detach().clone() for n, q in self.model.named_parameters()}
+        self._put(self.average)
+        self.model.eval()
+        with torch.no_grad():
+            loss = self.validate(self.model)
+        self._put(own)
+        self.tracker.log(p.step, valid_loss=loss)
+        if not math.isfinite(loss):
+            raise TrainingError(f"training step {p.step}: the validation loss must be finite. Got {loss:g}.")
+        if loss < p.best_loss:
+            p.best_loss, p.best_step, p.worse = loss, p.step, 0
+            for name, value in self.average.items():
+                self.best[name].copy_(value)
+        else:
+            p.worse += 1
+            if p.worse >= self.recipe.patience * self.recipe.checks:
+                p.stopped = f"the validation loss did not improve for {self.recipe.patience} epochs"
+        return f"validation loss {loss:.4f} (best {p.best_loss:.4f})"
+
+    def _put(self, values: dict[str, Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                parameter.copy_(values[name])
+
+    def _save(self) -> None:
+        extra = {f"average.{n}": v for n, v in self.average.items()} | {f"best.{n}": v for n, v in self.best.items()}
+        state = {"progress": asdict(self.progress) | {"best_loss": _json_number(self.progress.best_loss)},
+                 "recipe": asdict(self.recipe)}  # fmt: skip
+        self.checkpoints.save(self.progress.step, self.model, self.optimizer, extra, state)
+
+    def _resume(self) -> None:
+        folder = self.checkpoints.newest(self.say)
+        if folder is None:
+            return
+        extra, state = self.checkpoints.load(folder, self.model, self.optimizer)
+        saved = state["progress"]
+        if saved["best_loss"] is None:
+            saved["best_loss"] = math.inf
+        self.progress = Progress(**saved)
+        for name in self.average:
+            self.average[name].copy_(extra[f"average.{name}"])
+            self.best[name].copy_(extra[f"best.{name}"])
+        self.tracker.rewind(self.progress.step)
+        self.say.line(f"resumed at step {self.progress.step:,} of {self.total:,}")
+
+
+def _json_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _device(model: nn.Module) -> str:
+    return next(model.parameters()).device.type
+
+
+@contextlib.contextmanager
+def _polite() -> Iterator[threading.Event]:
+    """While open, Ctrl-C and SIGTERM ask for a stop after the step at hand; a second one stops at once."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for s, handler in old.items():
+            signal.signal(s, handler)
+
+
+def machine_has_bfloat16(device: str) -> bool:
+    """Whether bfloat16 matrix products run in hardware that is worth it: a GPU of 2020 on, or AMX."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported()
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
