@@ -7,15 +7,16 @@ the nearest known one. Only what does something is a setting; every key but ``da
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Mapping, Sequence
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from weft.errors import SettingsError, UsageError, did_you_mean, listing
 
@@ -23,7 +24,9 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class SplitSettings(_Settings):
@@ -31,7 +34,7 @@ class SplitSettings(_Settings):
 
     test: Share = 0.15
     """Share of rows kept for the final figures."""
-    valid: Share = 0.15
+    valid: Share = 0.1
     """Share of rows watched while training (early stopping, calibration)."""
     column: str | None = None
     """A column that already says train, valid or test; a missing `valid` is drawn from train."""
@@ -46,14 +49,24 @@ class SplitSettings(_Settings):
     def _one_way(self) -> SplitSettings:
         ways = [name for name in ("column", "by", "time") if getattr(self, name) is not None]
         if len(ways) > 1:
-            raise ValueError(f"a table is split one way, got {listing(ways)}. Keep one of them")
+            raise ValueError(f"a table is split one way. Got {listing(ways)}. Keep one of them")
         if self.test + self.valid >= 0.9:
-            raise ValueError(f"test + valid must leave rows to learn from, got {self.test + self.valid:g}")
+            raise ValueError(f"test + valid must leave rows to learn from. Got {self.test + self.valid:g}")
         return self
 
 
+def _addresses(value: Any) -> Any:
+    """A path is an address too; anything but texts and paths is refused once, not once for each kind."""
+    items = list(value) if isinstance(value, (list, tuple)) else [value]
+    if value is not None and not all(isinstance(item, (str, Path)) and str(item).strip() for item in items):
+        odd = next(item for item in items if not (isinstance(item, (str, Path)) and str(item).strip()))
+        raise ValueError(f"must be a file, glob, folder or address, or a list of them. Got {_shown(odd)}")
+    texts = [str(item) for item in items]
+    return value if value is None else texts if isinstance(value, (list, tuple)) else texts[0]
+
+
 class DataSettings(_Settings):
-    source: str | list[str] | None = None
+    source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
     """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet or Arrow."""
     format: Literal["csv", "jsonl", "parquet", "arrow"] | None = None
     """Said only where the file's ending does not tell."""
@@ -105,8 +118,6 @@ class ModelSettings(_Settings):
     layers: Annotated[int, Field(ge=1, le=256)] | None = None
     heads: Annotated[int, Field(ge=1, le=256)] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
-    members: Annotated[int, Field(ge=1, le=256)] = 16
-    """Heads trained as one ensemble over the same states (TabM, Gorishniy 2024)."""
     copies: Annotated[int, Field(ge=1, le=100)] | None = None
     """Models trained on different folds of train and valid that answer as one (default: 5 on small tables)."""
 
@@ -149,7 +160,7 @@ class Settings(_Settings):
     results: ResultsSettings = ResultsSettings()
 
 
-def load(path: str | Path, changes: Sequence[str] = ()) -> Settings:
+def load(path: str | Path, changes: Sequence[str] = (), needs_source: bool = True) -> Settings:
     """Read a pipeline file; ``changes`` are ``a.b=value`` strings laid over it, the value read as YAML.
 
     Raises:
@@ -158,24 +169,28 @@ def load(path: str | Path, changes: Sequence[str] = ()) -> Settings:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UsageError(f"{path}: there is no such file. `weft init DATA -o {path}` writes one.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: must be a readable UTF-8 text file. Got {error}.") from None
-    return loads(text, str(path), changes)
+    return loads(text, str(path), changes, needs_source)
 
 
-def loads(text: str, name: str = "settings", changes: Sequence[str] = ()) -> Settings:
+def loads(text: str, name: str = "settings", changes: Sequence[str] = (), needs_source: bool = True) -> Settings:
     """As :func:`load`, from the text of a file."""
-    document = _parse(text, name)
-    if document is None:
+    root, document, problems = _parse(text, name)
+    if document is None and not problems:
         raise SettingsError([f"{name}: must hold at least data.source and target. Got an empty file."])
     if not isinstance(document, Mapping):
-        raise SettingsError([f"{name}:1:1: must be a mapping of keys to values. Got a {_kind(document)}."])
+        raise SettingsError(
+            [text for _, text in problems]
+            or [f"{name}:1:1: must be a mapping of keys to values. Got {_kind(document)}."]
+        )
+    origins: dict[tuple[str, ...], str] = {}
     for change in changes:
-        _lay_over(document, change)
-    return _validate(document, name, needs_source=True)
+        document = _lay_over(document, change, origins)
+    return _validate(document, name, needs_source, root, origins, problems)
 
 
 def from_mapping(settings: Mapping[str, Any], needs_source: bool = False) -> Settings:
@@ -185,85 +200,193 @@ def from_mapping(settings: Mapping[str, Any], needs_source: bool = False) -> Set
 
 def dumps(settings: Settings) -> str:
     """The settings as a pipeline file that reads back equal; values at rest (None) are left out."""
-    stream = io.StringIO()
-    yaml = YAML()
-    yaml.default_flow_style = False
-    yaml.width = 110
-    yaml.dump(settings.model_dump(exclude_none=True), stream)
-    return stream.getvalue()
+    return "".join(_lines(settings.model_dump(exclude_none=True), ""))
 
 
-def _parse(text: str, name: str) -> Any:
-    yaml = YAML(typ="rt")
-    yaml.allow_duplicate_keys = False
+# ----------------------------------------------------------------------------------------- YAML
+
+_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp")}
+_PLAIN = re.compile(r"[^\W\d_][\w/-]*(\.[\w/-]+)*")
+_RESERVED = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
+_HIDDEN = re.compile("[\x7f-\x9f\xad\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
+_Problem = tuple[tuple[int, int], str]
+
+
+def _lines(value: Mapping[str, Any], indent: str) -> Iterator[str]:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            yield f"{indent}{_scalar(key)}:\n"
+            yield from _lines(inner, indent + "  ")
+        elif isinstance(inner, list):
+            yield f"{indent}{_scalar(key)}: [{', '.join(map(_scalar, inner))}]\n"
+        else:
+            yield f"{indent}{_scalar(key)}: {_scalar(inner)}\n"
+
+
+def _scalar(value: Any) -> str:
+    """One value on one line; JSON's quoting is YAML's too."""
+    if isinstance(value, str):
+        if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
+            return value
+        return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+    return json.dumps(value) if not isinstance(value, float) else repr(value)
+
+
+def _parse(text: str, name: str) -> tuple[Any, Any, list[_Problem]]:
+    """The nodes of a YAML text (they know their line and column), its plain values, and what is wrong with it.
+
+    Only the nodes are built by the YAML library: a tag makes no object, an alias no copy.
+    """
+    yaml = YAML(typ="rt", pure=True)
     try:
-        return yaml.load(text)
-    except DuplicateKeyError as error:
-        mark = error.problem_mark
-        found = str(error.problem).split(chr(34))
-        key = found[1] if len(found) > 2 else "a key"
-        raise SettingsError(
-            [f"{name}:{mark.line + 1}:{mark.column + 1}: '{key}' is given twice. Keep one of them."]
-        ) from None
+        root = yaml.compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
         raise SettingsError([f"{where}: must be valid YAML. Got: {error.problem or error.context}."]) from None
     except YAMLError as error:
-        raise SettingsError([f"{name}: must be valid YAML. Got: {error}."]) from None
+        raise SettingsError([f"{name}: must be valid YAML. Got: {str(error).splitlines()[0]}."]) from None
+    except RecursionError:
+        raise SettingsError([f"{name}: must be valid YAML. Got brackets nested too deeply."]) from None
+    problems: list[_Problem] = []
+    return root, _value(root, name, problems, {}), problems
 
 
-def _lay_over(document: Any, change: str) -> None:
-    path, sign, value = change.partition("=")
-    keys = [key.strip() for key in path.split(".")]
-    if not sign or not all(keys):
-        raise UsageError(f"--set {change}: must look like training.epochs=20.")
-    for key in keys[:-1]:
-        inner = document.get(key)
-        if isinstance(inner, str) and key in ("target",):
-            inner = document[key] = {"column": inner}
-        elif not isinstance(inner, Mapping):
-            inner = document[key] = {}
-        document = inner
-    document[keys[-1]] = _parse(value, f"--set {change}")
+def _value(node: Any, name: str, problems: list[_Problem], known: dict[int, Any]) -> Any:
+    """Plain values of a node: keys are texts as written, dates stay texts. An alias is the same object again."""
+    if node is None:
+        return None
+    if id(node) in known:
+        return known[id(node)]
+
+    def problem(at: Any, text: str) -> None:
+        mark = at.start_mark
+        problems.append(((mark.line, mark.column), f"{name}:{mark.line + 1}:{mark.column + 1}: {text}"))
+
+    tag = str(node.tag)
+    if tag not in _TAGS:
+        short = tag.replace("tag:yaml.org,2002:", "!!")
+        problem(node, f"must be a plain value. Got the YAML tag {short}, which is never run. Remove it.")
+        return None
+    if isinstance(node, MappingNode):
+        values = known[id(node)] = {}
+        for key, inner in node.value:
+            if not isinstance(key, ScalarNode):
+                problem(key, "a key must be a word. Got a list or mapping.")
+            elif key.value == "<<" and key.style is None:
+                problem(key, "must be a setting. Got the merge key '<<', which is not read. Write the settings out.")
+            elif key.value in values:
+                problem(key, f"'{key.value}' is given twice. Keep one of them.")
+            else:
+                values[key.value] = _value(inner, name, problems, known)
+        return values
+    if isinstance(node, SequenceNode):
+        items: list[Any] = []
+        known[id(node)] = items
+        items += [_value(inner, name, problems, known) for inner in node.value]
+        return items
+    try:
+        return _READ.get(tag.rpartition(":")[2], str)(node.value)
+    except ValueError:
+        problem(node, f"must be a plain value. Got {node.value!r} with the YAML tag {tag.rpartition(':')[2]}.")
+        return None
 
 
-def _validate(document: Mapping[str, Any], name: str, needs_source: bool) -> Settings:
-    problems: list[tuple[tuple[int, int], str]] = []
+def _whole(text: str) -> int:
+    bare = text.replace("_", "")
+    return int(bare, 0) if bare.lstrip("+-")[:2].lower() in ("0x", "0o", "0b") else int(bare)
+
+
+_READ: dict[str, Callable[[str], Any]] = {
+    "int": _whole,
+    "float": lambda text: float(re.sub(r"^([+-]?)\.(inf|nan)$", r"\1\2", text.replace("_", ""), flags=re.IGNORECASE)),
+    "bool": lambda text: text.lower() == "true",
+    "null": lambda text: None,
+}
+
+
+def _lay_over(document: Mapping[str, Any], change: str, origins: dict[tuple[str, ...], str]) -> dict[str, Any]:
+    """The document with one ``a.b=value`` laid over it; ``origins`` remembers where the value came from."""
+    found = re.fullmatch(r'((?:"[^"]*"|[^".=])+(?:\.(?:"[^"]*"|[^".=])+)*)=(.*)', change, re.DOTALL)
+    keys = tuple(k.strip().strip('"') for k in re.findall(r'(?:"[^"]*"|[^".])+', found[1])) if found else ()
+    if not found or not all(keys):
+        raise UsageError(f"--set {change}: must look like training.epochs=20. Put a name with a dot in quotes.")
+    changed = at = dict(document)
+    for depth, key in enumerate(keys[:-1]):
+        inner = at.get(key)
+        if isinstance(inner, str) and keys[: depth + 1] == ("target",):
+            inner = {"column": inner}
+        elif isinstance(inner, str) and depth == 1 and keys[0] == "features":
+            inner = {"type": inner}
+        elif inner is not None and not isinstance(inner, Mapping):
+            raise UsageError(
+                f"--set {change}: '{'.'.join(keys[: depth + 1])}' must be a group of settings. "
+                f"Got {_shown(inner)}, which holds no '{keys[depth + 1]}'."
+            )
+        at[key] = at = dict(inner or {})
+    try:
+        _, at[keys[-1]], problems = _parse(found[2], f"--set {change}")
+    except SettingsError as error:
+        raise UsageError(f"{error} Put the value in quotes.") from None
+    if problems:
+        raise UsageError(problems[0][1])
+    origins[keys] = f"--set {change}"
+    return changed
+
+
+# ------------------------------------------------------------------------------------- validation
+
+
+def _validate(
+    document: Mapping[str, Any],
+    name: str,
+    needs_source: bool,
+    root: Any = None,
+    origins: Mapping[tuple[str, ...], str] | None = None,
+    found: Sequence[_Problem] = (),
+) -> Settings:
+    problems = list(found)
     settings = None
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
         for item in error.errors():
-            position, where = _place(document, item["loc"], item["type"] == "extra_forbidden", name)
-            problems.append((position, f"{where}: {_message(item)}"))
-    source = document.get("data", {}).get("source") if isinstance(document.get("data", {}), Mapping) else True
-    if needs_source and not source:
-        problems.append(((0, 0), f"{name}: data.source is missing. Name the file, glob or folder to read."))
+            loc = tuple(part for part in item["loc"] if part != "[key]")
+            position, where = _place(root, loc, item["type"] == "extra_forbidden", name, origins or {})
+            if position not in [p for p, _ in found]:  # said already by the reader of the YAML
+                problems.append((position, f"{where}: {_message(item)}"))
+    data = document.get("data")
+    if needs_source and not found and not (data.get("source") if isinstance(data, Mapping) else data):
+        problems.append(((-1, 0), f"{name}: data.source is missing. Name the file, glob or folder to read."))
     if problems or settings is None:
         raise SettingsError([text for _, text in sorted(problems, key=lambda p: p[0])])
     return settings
 
 
-def _place(document: Any, loc: tuple, at_key: bool, name: str) -> tuple[tuple[int, int], str]:
-    """Line and column of a pydantic location, from the marks that ruamel keeps."""
-    node, mark = document, None
-    path = [str(part) for part in loc]
+def _place(
+    node: Any, loc: tuple, at_key: bool, name: str, origins: Mapping[tuple[str, ...], str]
+) -> tuple[tuple[int, int], str]:
+    """Line and column of a pydantic location, from the marks of the YAML nodes."""
+    path = ".".join(str(part) for part in loc)
+    for depth in range(len(loc), 0, -1):
+        if loc[:depth] in origins:
+            return (10**9, 0), f"{origins[loc[:depth]]}: {path}"
+    mark = None
     for depth, part in enumerate(loc):
-        if not isinstance(node, (Mapping, list)) or (isinstance(node, Mapping) and part not in node):
+        if isinstance(node, MappingNode):
+            pair = next(((key, value) for key, value in node.value if getattr(key, "value", None) == part), None)
+        else:
+            inside = isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value)
+            pair = (node.value[part], node.value[part]) if inside else None
+        if pair is None:
             break
-        marks = getattr(node, "lc", None)
-        if marks is not None and marks.data and part in marks.data:
-            want_key = at_key and depth == len(loc) - 1
-            mark = (
-                marks.key(part)
-                if want_key and isinstance(node, Mapping)
-                else (marks.value(part) if isinstance(node, Mapping) else marks.item(part))
-            )
-        node = node[part]
+        empty = isinstance(pair[1], ScalarNode) and not pair[1].value  # stands nowhere, or on the next line
+        mark = (pair[0] if empty or (at_key and depth == len(loc) - 1) else pair[1]).start_mark
+        node = pair[1]
     if mark is None:
-        return (0, 0), f"{name}: {'.'.join(path)}" if path else name
-    return (mark[0], mark[1]), f"{name}:{mark[0] + 1}:{mark[1] + 1}: {'.'.join(path)}"
+        origin = next((text for keys, text in origins.items() if keys[: len(loc)] == loc), name)
+        return (-1, 0), f"{origin}: {path}" if path else origin
+    return (mark.line, mark.column), f"{name}:{mark.line + 1}:{mark.column + 1}: {path}"
 
 
 def _message(item: Any) -> str:
@@ -277,16 +400,28 @@ def _message(item: Any) -> str:
         return "is missing. It has no default."
     if kind == "literal_error":
         allowed = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
+        shown = f"'{given}'" if isinstance(given, (str, int, float)) else _kind(given)
         what = "is not a column type" if loc[-1] == "type" and loc[0] == "features" else "is not known here"
-        return f"'{given}' {what}.{did_you_mean(str(given), allowed)} It may be {listing(allowed)}."
+        near = did_you_mean(given, allowed) if isinstance(given, str) else ""
+        return f"{shown} {what}.{near} It may be {listing(allowed)}."
     if kind == "value_error":
         return f"{context['error']}."
     if kind in ("model_type", "model_attributes_type", "dict_type"):
-        return f"must be a mapping of keys to values. Got a {_kind(given)}."
-    text = item["msg"][0].lower() + item["msg"][1:]
-    text = text.replace("input should be", "must be")
-    shown = given if isinstance(given, (str, int, float, bool)) else _kind(given)
-    return f"{text}. Got {shown!r}."
+        short = loc == ("target",) or loc[:1] == ("features",)  # a bare word would do
+        return f"must be a mapping of keys to values. Got {_shown(given)}.{_advice(given, short)}"
+    text = {
+        "int_type": "must be a whole number",
+        "float_type": "must be a number",
+        "bool_type": "must be true or false",
+        "string_type": "must be a text",
+    }.get(kind, item["msg"].replace("Input should be", "must be"))
+    return f"{text}. Got {_shown(given)}.{_advice(given, kind == 'string_type')}"
+
+
+def _advice(given: object, wants_text: bool) -> str:
+    if given is None:
+        return " Fill it or remove it."
+    return " Put it in quotes." if wants_text and isinstance(given, (bool, int, float)) else ""
 
 
 def _keys_at(loc: tuple) -> list[str]:
@@ -298,9 +433,17 @@ def _keys_at(loc: tuple) -> list[str]:
     return list(model.model_fields)
 
 
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, (str, int, float)) else _kind(value)
+
+
 def _kind(value: object) -> str:
+    if value is None:
+        return "nothing"
     if isinstance(value, Mapping):
-        return "mapping"
+        return "a mapping"
     if isinstance(value, (list, tuple)):
-        return "list"
-    return type(value).__name__
+        return "a list"
+    return f"a {type(value).__name__}"

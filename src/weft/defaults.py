@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from weft.config import Settings
+from weft.features.codecs import ClassTarget
+from weft.features.columns import Columns
 from weft.models.row import RowConfig
 from weft.models.transformer import TransformerConfig
-from weft.training.loop import Recipe
+from weft.training.loop import Recipe, machine_has_bfloat16
+
+SMALL = 5_000  # rows below which folds, a linear start and a smaller model pay
 
 
 @dataclass(frozen=True)
@@ -15,44 +21,73 @@ class Facts:
     """What the defaults look at. ``rows``: those learnt from (train and valid)."""
 
     rows: int
-    has_text: bool
+    text: bool
+    classes: int | None
+
+    @classmethod
+    def of(cls, columns: Columns, rows: int) -> Facts:
+        target = columns.target
+        classes = len(target.classes) if isinstance(target, ClassTarget) else None
+        return cls(rows, "text" in columns.types.values(), classes)
+
+    @property
+    def small(self) -> bool:
+        return self.rows < SMALL
 
 
 def row_config(settings: Settings, facts: Facts) -> RowConfig:
     """The shape of the model."""
     model = settings.model
-    width = model.width or (128 if facts.has_text else 64)
-    heads = model.heads or max(1, width // 16)
+    width = model.width or (128 if facts.text else 32 if facts.small else 64)
     dropout = 0.1 if model.dropout is None else model.dropout
-    backbone = TransformerConfig(
-        width=width,
-        layers=model.layers or 2,
-        heads=heads,
-        dropout=dropout,
-        attention_dropout=dropout,
+    linear = (("number", "category", "time") if facts.small else ()) + (("text",) if facts.text else ())
+    return RowConfig(
+        TransformerConfig(
+            width=width,
+            layers=model.layers or 2,
+            heads=model.heads or max(1, width // 16 if width < 128 else width // 32),
+            ffn_width=2 * width,
+            dropout=dropout if facts.text or model.dropout is not None else 0.0,
+            attention_dropout=0.0 if facts.text else dropout,
+        ),
+        hidden=width if facts.text else 2 * width,
+        dropout=2 * dropout if facts.text else dropout,
+        linear=linear,
+        linear_first=facts.small and not facts.text,
+        balanced=settings.training.class_weight == "balanced",
     )
-    balanced = settings.training.class_weight == "balanced"
-    return RowConfig(backbone, members=model.members, hidden=2 * width, dropout=dropout, balanced=balanced)
 
 
 def copies(settings: Settings, facts: Facts) -> int:
     """Models trained on different folds of the rows: five where the table is so small that it costs little."""
-    return settings.model.copies or (5 if facts.rows < 3_000 else 1)
+    return settings.model.copies or (5 if facts.small and not facts.text else 1)
 
 
-def recipe(settings: Settings, facts: Facts, bfloat16: bool) -> Recipe:
+def bfloat16(settings: Settings, facts: Facts, device: str) -> bool:
+    """Whether to multiply in bfloat16: as said, or where it is faster: in hardware, and not on narrow models."""
+    wanted = settings.training.precision
+    if wanted == "auto":
+        return machine_has_bfloat16(device) and (settings.model.width or (128 if facts.text else 0)) >= 128
+    return wanted == "bfloat16"
+
+
+def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
     """How the model is trained."""
     t = settings.training
-    small = facts.rows < 3_000
+    table = (30, 64, 3e-4, 0.01, 6, 0.95) if facts.small else (6, 256, 1e-3, 0.01, 3, 0.99)
+    # texts of many classes need more passes: each class has fewer of them
+    passes = int(np.clip(round(3 * np.sqrt((facts.classes or 2) / 2)), 3, 15))
+    text = (passes, 32, 1e-3, 0.05, 3, 0.99)
+    epochs, batch, rate, decay, patience, average = text if facts.text else table
     return Recipe(
-        epochs=t.epochs or (30 if small else 10),
-        batch_rows=t.batch_rows or (64 if small else 32 if facts.has_text else 256),
-        learning_rate=t.learning_rate or 1e-3,
-        weight_decay=0.01 if t.weight_decay is None else t.weight_decay,
-        patience=t.patience or (8 if small else 3),
-        average=0.95 if small else 0.99,
-        bfloat16=bfloat16,
+        epochs=t.epochs or epochs,
+        batch_rows=t.batch_rows or batch,
+        learning_rate=t.learning_rate or rate,
+        weight_decay=decay if t.weight_decay is None else t.weight_decay,
+        patience=t.patience or patience,
+        average=average,
+        bfloat16=bfloat16(settings, facts, device),
         seed=t.seed,
         minutes=t.minutes,
-        checks=1 if small else 2,
+        threads=None if (settings.model.width or 0) > 128 or facts.text else 2,
     )

@@ -18,15 +18,14 @@ from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.table import Table
 from weft.features.batching import collate
-from weft.features.codecs import CODECS, ClassTarget, NumberTarget, Ragged
+from weft.features.codecs import CODECS, ClassTarget, NumberTarget, Ragged, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import take
 from weft.features.tokenizer import train_tokenizer
-from weft.models.row import RowModel, RowModels
+from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import make_cleaner
 from weft.progress import duration
-from weft.training.loop import machine_has_bfloat16
 from weft.training.optimizers import adamw
 
 SAMPLE_ROWS = 4_096
@@ -44,15 +43,12 @@ def estimate(settings: Settings) -> dict[str, Any]:
     columns = _columns(settings, plan, clean, cleaner)
     split = settings.data.split
     pool = round(rows * (1 - (0 if split.column else split.test)))
-    facts = defaults.Facts(pool, "text" in columns.types.values())
-    bfloat16 = settings.training.precision == "bfloat16" or (
-        settings.training.precision == "auto" and machine_has_bfloat16("cuda" if torch.cuda.is_available() else "cpu")
-    )
-    recipe, copies = defaults.recipe(settings, facts, bfloat16), defaults.copies(settings, facts)
+    facts = defaults.Facts.of(columns, pool)
+    recipe, copies = defaults.recipe(settings, facts, "cpu"), defaults.copies(settings, facts)
     models = RowModels(columns.codecs, columns.target, defaults.row_config(settings, facts), 1)
     codes = columns.encode(clean, with_target=True)
     size = min(recipe.batch_rows, len(clean.rows))
-    tokens, seconds, activations = _probe(models, codes, len(clean.rows), size, recipe.learning_rate, bfloat16)
+    tokens, seconds, activations = _probe(models, codes, len(clean.rows), size, recipe.learning_rate, recipe.bfloat16)
     parameters = models.parameter_count()
     learnt = pool * (1 - 1 / copies) if copies > 1 else rows * (1 - split.test - split.valid)
     steps = int(np.ceil(learnt / recipe.batch_rows)) * recipe.epochs * copies
@@ -62,7 +58,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     # weights, gradients, two moments, the average and the best: six copies of four bytes
     memory = copies * parameters * 4 + parameters * 20 + activations
     stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows)) * rows
-    backbone = models.copies[0].config.backbone
+    backbone = models.each()[0].config.backbone
     about = "" if exact else "about "
     return {
         "plan": {
@@ -106,8 +102,10 @@ def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any) ->
     target.finish()
     texts = [c.name for c in codecs if c.type == "text"]
     words = (t for n in texts for t in clean.columns[n].drop_null().to_pylist())
-    columns = Columns(cleaner, codecs, target, train_tokenizer(words) if texts else None)
+    columns = Columns(cleaner, codecs, target, train_tokenizer(words, lowercase=True) if texts else None)
     for codec in codecs:
+        if isinstance(codec, TextCodec):
+            codec.count(clean.columns[codec.name])
         codec.finish()
     return columns
 
@@ -116,8 +114,7 @@ def _probe(
     models: RowModels, codes: Any, rows: int, size: int, rate: float, bfloat16: bool
 ) -> tuple[float, float, int]:
     """Tokens a row, seconds a step, and bytes of activations of a step, measured on the model itself."""
-    model = models.copies[0]
-    assert isinstance(model, RowModel)
+    model = models.each()[0]
     optimizer = adamw(model, rate, 0.0)
     times = []
     order = np.random.default_rng(0).permutation(rows)

@@ -25,6 +25,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)
+        _flush(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -72,7 +73,7 @@ def write_manifest(folder: Path, names: list[str] | None = None) -> None:
 def verify_manifest(folder: Path) -> None:
     """Raises CheckpointError naming every file that is missing or whose bytes have changed."""
     try:
-        sums = json.loads((folder / MANIFEST).read_text())["sha256"]
+        sums = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: must hold {MANIFEST}, which is written last. It was not finished.") from None
     except (ValueError, KeyError, TypeError):
@@ -80,7 +81,7 @@ def verify_manifest(folder: Path) -> None:
     problems = []
     for name, expected in sums.items():
         file = folder / name
-        if not file.exists():
+        if not file.is_file():
             problems.append(f"{name} is missing")
         elif sha256(file) != expected:
             problems.append(f"{name} has changed since it was written")

@@ -48,7 +48,6 @@ from weft.results.summary import (
 )
 from weft.run import REPORT_FILE, SETTINGS_FILE, Run, load_model, save_model
 from weft.training.fit import Fitted, fit
-from weft.training.loop import machine_has_bfloat16
 
 INFERENCE_ROWS = 65_536
 
@@ -199,19 +198,19 @@ class _Pipeline:
 
     def _model(self, columns: Columns, store: Store, ids: list[np.ndarray]) -> tuple[RowModels, Fitted]:
         settings = self.settings
-        facts = defaults.Facts(len(ids[TRAIN]) + len(ids[VALID]), "text" in columns.types.values())
+        facts = defaults.Facts.of(columns, len(ids[TRAIN]) + len(ids[VALID]))
         shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        wanted = settings.training.precision
-        bfloat16 = machine_has_bfloat16(device) if wanted == "auto" else wanted == "bfloat16"
-        self.recipe = defaults.recipe(settings, facts, bfloat16)
+        self.recipe = defaults.recipe(settings, facts, device)
         torch.manual_seed(self.recipe.seed)
         models = RowModels(columns.codecs, columns.target, shape, copies).to(device)
         backbone = shape.backbone
         self.say.step(
             "model",
             f"a Transformer of {backbone.layers} layers and width {backbone.width}, {models.parameter_count():,} "
-            f"parameters" + (f" in {copies} copies" if copies > 1 else "") + (", bfloat16" if bfloat16 else ""),
+            f"parameters"
+            + (f" in {copies} copies" if copies > 1 else "")
+            + (", bfloat16" if self.recipe.bfloat16 else ""),
         )
         fitted = fit(models, store, ids[TRAIN], ids[VALID], self.recipe, self.out, self.say)
         save_model(self.out, models, shape, columns)
@@ -309,7 +308,7 @@ class _Pipeline:
             "warnings": plan.warnings,
             "model": {
                 "parameters": models.parameter_count(), "copies": len(models.copies),
-                "layers": models.copies[0].config.backbone.layers, "width": models.copies[0].config.backbone.width,
+                "layers": models.each()[0].config.backbone.layers, "width": models.each()[0].config.backbone.width,
                 "temperature": fitted.temperature, "bfloat16": self.recipe.bfloat16,
                 "epochs": [round(p.best_step / fitted.steps_an_epoch, 2) for p in fitted.copies],
                 "stopped": [p.stopped for p in fitted.copies],

@@ -67,8 +67,9 @@ class _RichBar(Bar):
         self._progress, self._task = progress, task
 
     def advance(self, amount: float, note: str = "") -> None:
-        fields = {"note": note} if note else {}
-        self._progress.update(self._task, advance=amount, **fields)
+        if note:
+            self._progress.update(self._task, note=note)
+        self._progress.advance(self._task, amount)
 
 
 class _LineBar(Bar):

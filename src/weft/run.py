@@ -54,8 +54,7 @@ class Run:
 
     @cached_property
     def settings(self) -> Settings:
-        stored = (self.path / SETTINGS_FILE).read_text(encoding="utf-8")
-        return config.loads(stored, str(self.path / SETTINGS_FILE), needs_source=False)
+        return config.load(self.path / SETTINGS_FILE, needs_source=False)
 
     @cached_property
     def figures(self) -> dict[str, Any]:

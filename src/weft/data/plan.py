@@ -27,8 +27,8 @@ class Plan:
 
 
 def look(settings: Settings, table: Table) -> Plan:
-    """Guess what is not said, from the first rows. Raises DataError, SettingsError with all problems."""
-    head = table.head(kinds.SAMPLE_ROWS)
+    """Guess what is not said, from a sample of the rows. Raises DataError, SettingsError with all problems."""
+    head = table.sample(kinds.SAMPLE_ROWS)
     target, split = settings.target.column, settings.data.split
     problems = [
         f"{table.name}: there is no column '{name}' ({where}).{did_you_mean(name, table.columns)} "
@@ -42,11 +42,15 @@ def look(settings: Settings, table: Table) -> Plan:
     ]
     if target in settings.features and settings.features[target].type != "off":
         problems.append(f"features.{target}: the target cannot be read as well. Remove it from features.")
+    for name, what in ((target, "the target"), *((f, f"features.{f}") for f in settings.features)):
+        given = settings.features.get(name)
+        if name in table.columns and not kinds.readable(table.columns[name]) and (not given or given.type != "off"):
+            problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {table.columns[name]}.")
     if problems:
         raise SettingsError(problems)
     if head.num_rows == 0:
         raise DataError(f"{table.name}: must hold rows. Got a header and none.")
-    if head.column(target).null_count == head.num_rows:
+    if all(v is None or v != v or kinds.says_missing(str(v)) for v in head.column(target).to_pylist()):
         raise DataError(
             f"{table.name}: the target '{target}' is missing in every row looked at. Choose another target."
         )
@@ -72,7 +76,18 @@ def look(settings: Settings, table: Table) -> Plan:
                 plan.warnings.append(warning)
         if plan.types.get(name) == "time" or name == split.time:
             texts = [str(v) for v in head.column(name).drop_null().slice(0, 2_000).to_pylist()]
-            plan.formats[name] = kinds.time_format([v for v in texts if v.strip().lower() not in kinds.MISSING_WORDS])
+            plan.formats[name] = kinds.time_format([v for v in texts if not kinds.says_missing(v)])
+            if plan.formats[name] is None and _is_text(table, name):
+                raise DataError(
+                    f"{table.name}: the time column '{name}' must hold dates in one known format such as 2026-11-21 or "
+                    f"2026-11-21T08:30. Got {texts[0] if texts else 'nothing'!r}. Set features.{name}: category."
+                )
+    classes = len(set(head.column(target).to_pylist()))
+    if target_type == "class" and classes > max(20, 0.5 * head.num_rows):
+        plan.warnings.append(
+            f"the target '{target}' has {classes:,} classes in {head.num_rows:,} rows: nearly every row is a class of "
+            f"its own, of which nothing can be learnt. Choose another target, or set target.type: number"
+        )
     if not plan.types:
         reasons = "; ".join(f"'{n}': {r}" for n, r in plan.left_out.items())
         raise DataError(f"{table.name}: no column is left to read beside the target. {reasons or 'There is no other'}.")
@@ -80,3 +95,7 @@ def look(settings: Settings, table: Table) -> Plan:
         if how is not None and plan.types.get(how) != kind:
             plan.extra[how] = kind
     return plan
+
+
+def _is_text(table: Table, name: str) -> bool:
+    return str(table.columns[name]) in ("string", "binary")

@@ -87,16 +87,15 @@ class Splitter:
         else:
             strata = _joined(self._classes, np.int32) if self._classes else None
             parts = np.zeros(len(rows), np.uint8)
-            chosen = self._lowest(rows, s.test + s.valid, strata)
-            parts[chosen] = VALID
-            inner = strata[chosen] if strata is not None else None
-            tested = self._lowest(rows[chosen], s.test / max(1e-9, s.test + s.valid), inner)
-            parts[chosen[tested]] = TEST
+            parts[self._lowest(rows, s.test, strata)] = TEST
+            rest = np.flatnonzero(parts == TRAIN)
+            inner = strata[rest] if strata is not None else None
+            parts[rest[self._lowest(rows[rest], s.valid / (1 - s.test), inner)]] = VALID
         self._check(parts)
         return parts
 
     def _lowest(self, rows: np.ndarray, share: float, strata: np.ndarray | None) -> np.ndarray:
-        """Places of the ``share`` of rows with the lowest draw, in every stratum alike."""
+        """Places of the ``share`` of rows with the lowest draw: exact to one row in every stratum and in all."""
         draw = uniform(self.seed, rows)
         if strata is None:
             strata = np.zeros(len(rows), np.int32)
@@ -105,7 +104,9 @@ class Splitter:
         starts = np.cumsum(sizes) - sizes
         rank = np.empty(len(rows), np.int64)
         rank[order] = np.arange(len(rows)) - np.repeat(starts, sizes)
-        return np.flatnonzero(rank + 0.5 < share * sizes[strata])
+        ends = np.floor(np.cumsum(sizes) * share + 0.5 - 1e-9).astype(np.int64)  # rounding carries over
+        wanted = np.diff(ends, prepend=0)
+        return np.flatnonzero(rank < wanted[strata])
 
     def _check(self, parts: np.ndarray) -> None:
         counts = np.bincount(parts, minlength=3)

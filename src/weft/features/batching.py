@@ -15,7 +15,7 @@ from weft.features.store import TARGET, RowCodes
 
 @dataclass
 class Batch:
-    """Codes as tensors: fixed fields [B], ragged ones [B, T] padded with -1. ``target`` [B] or None."""
+    """Codes as tensors: fixed fields [B], ragged ones [B, T] padded with -1 (weights with 0). ``target`` [B] or None."""
 
     columns: dict[str, dict[str, Tensor]]
     target: Tensor | None
@@ -43,7 +43,8 @@ def _tensor(array: np.ndarray | Ragged) -> Tensor:
     if not isinstance(array, Ragged):
         return torch.from_numpy(np.ascontiguousarray(array))
     lengths = array.lengths()
-    padded = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), -1, array.values.dtype)
+    nothing = 0 if array.values.dtype.kind == "f" else -1
+    padded = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), nothing, array.values.dtype)
     padded[np.arange(padded.shape[1])[None, :] < lengths[:, None]] = array.values
     return torch.from_numpy(padded)
 

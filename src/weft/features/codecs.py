@@ -2,10 +2,12 @@
 
 | type     | codes a row                                   | learnt                                    |
 |----------|-----------------------------------------------|-------------------------------------------|
-| number   | ``value`` float32, standardised, NaN = missing | mean, deviation, quantile edges           |
+| number   | ``value`` float32, standardised, NaN = missing | mean, deviation, edges of bins            |
+|          | ``spike`` int32, 0 = not a frequent value      | values that occur often                   |
 | category | ``code`` int32, 0 = missing, 1 = unknown       | the categories, most frequent first       |
-| time     | ``seconds`` int64 since 1970, lowest = missing | mean, deviation, quantile edges           |
+| time     | ``seconds`` int64 since 1970, lowest = missing | mean, deviation, edges of bins            |
 | text     | ``tokens``, as many as the text has            | length in tokens; the tokenizer is shared |
+|          | ``gram``, ``weight``: its tokens and pairs     | tokens and pairs that several texts hold  |
 
 A codec is saved as JSON beside the weights, never pickled.
 """
@@ -27,12 +29,16 @@ from weft.config import FeatureSettings
 from weft.data.split import uniform
 from weft.errors import DataError
 
-BINS = 48
+BINS = 32
+MOST_SPIKES = 256
+SPIKE_ROWS = 8
 SAMPLE = 100_000
 MISSING, UNKNOWN, FIRST = 0, 1, 2
 MISSING_TIME = np.iinfo(np.int64).min
 MOST_CATEGORIES = 10_000
-MOST_TOKENS = 256
+MOST_TOKENS = 160
+MOST_GRAMS = 200_000
+GRAM_ROWS = 200_000
 
 
 @dataclass
@@ -53,8 +59,7 @@ class Codec:
     """What every column type offers; one subclass a type."""
 
     type: ClassVar[str]
-    fields: ClassVar[dict[str, type]]
-    ragged: ClassVar[bool] = False
+    fields: ClassVar[dict[str, Any]]
 
     def __init__(self, name: str, settings: FeatureSettings | None = None):
         self.name = name
@@ -127,18 +132,24 @@ class _Moments:
 
 
 class NumberCodec(Codec):
-    """Standardised value; the embedding unfolds it over ``edges`` (standardised quantiles, ascending)."""
+    """Standardised value, which the embedding unfolds over ``edges``, and whether it is a frequent value.
+
+    Half of the edges are quantiles of the rows, half quantiles of the distinct values, so that a long tail
+    has bins too. A value that many rows share (0 of a gain, 40 hours a week) often means something of its
+    own: it is a spike, with a vector beside the bins.
+    """
 
     type = "number"
-    fields = {"value": np.float32}
+    fields: ClassVar = {"value": np.float32, "spike": np.int32}
 
     def __init__(self, name: str, settings: FeatureSettings | None = None):
         super().__init__(name, settings)
-        self.mean, self.deviation, self.edges = 0.0, 1.0, np.zeros(0)
+        self.mean, self.deviation = 0.0, 1.0
+        self.edges, self.spikes = np.zeros(0), np.zeros(0)
         self._sampler, self._moments = _Sampler(), _Moments()
 
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
-        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        values = _numbers(array)
         present = ~np.isnan(values)
         self._moments.add(values[present])
         self._sampler.add(rows[present], values[present])
@@ -147,16 +158,22 @@ class NumberCodec(Codec):
         sample = self._sampler.values().astype(np.float64)
         self.mean = self._moments.mean
         self.deviation = self._moments.deviation or 1.0
-        self.edges = np.zeros(0)
-        if len(sample):
-            edges = np.unique(np.quantile(sample, np.linspace(0, 1, BINS + 1)))
-            self.edges = (edges - self.mean) / self.deviation
+        distinct, counts = np.unique(sample, return_counts=True)
+        self.edges = (_edges(sample, distinct) - self.mean) / self.deviation
+        self.spikes = np.zeros(0)
+        if len(distinct) > 2:
+            order = np.lexsort((distinct, -counts))[:MOST_SPIKES]
+            self.spikes = np.sort(distinct[order[counts[order] >= SPIKE_ROWS]])
         self._sampler, self._moments = _Sampler(), _Moments()
 
     def encode(self, array: pa.Array) -> Codes:
-        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        values = _numbers(array)
+        spike = np.zeros(len(values), np.int32)
+        if len(self.spikes):
+            place = np.minimum(np.searchsorted(self.spikes, values), len(self.spikes) - 1)
+            spike = np.where(self.spikes[place] == values, place + 1, 0).astype(np.int32)
         with np.errstate(over="ignore"):
-            return {"value": ((values - self.mean) / self.deviation).astype(np.float32)}
+            return {"value": ((values - self.mean) / self.deviation).astype(np.float32), "spike": spike}
 
     def decode(self, codes: Codes) -> list:
         value = codes["value"]
@@ -165,21 +182,42 @@ class NumberCodec(Codec):
         return [None if np.isnan(v) else float(v) for v in back]
 
     def state(self) -> dict[str, Any]:
-        return {"mean": self.mean, "deviation": self.deviation, "edges": self.edges.tolist()}
+        return {
+            "mean": self.mean,
+            "deviation": self.deviation,
+            "edges": self.edges.tolist(),
+            "spikes": self.spikes.tolist(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.mean, self.deviation = float(state["mean"]), float(state["deviation"])
         self.edges = np.array(state["edges"], np.float64)
+        self.spikes = np.array(state["spikes"], np.float64)
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """float64 with NaN where missing; beyond 1e100, where squares would overflow, a number is 1e100."""
+    return np.clip(array.to_numpy(zero_copy_only=False).astype(np.float64), -1e100, 1e100)
+
+
+def _edges(sample: np.ndarray, distinct: np.ndarray) -> np.ndarray:
+    """Ascending edges of at most ``BINS`` bins."""
+    if len(distinct) <= BINS + 1:
+        return distinct
+    half = BINS // 2
+    by_row = np.quantile(sample, np.linspace(0, 1, BINS + 1 - half), method="nearest")
+    by_value = np.quantile(distinct, np.linspace(0, 1, half + 2)[1:-1], method="nearest")
+    return np.unique(np.concatenate([by_row, by_value]))
 
 
 class TimeCodec(NumberCodec):
     """Whole seconds; the embedding unfolds them into calendar parts and the time elapsed."""
 
     type = "time"
-    fields = {"seconds": np.int64}
+    fields: ClassVar = {"seconds": np.int64}
 
     def encode(self, array: pa.Array) -> Codes:
-        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        values = _numbers(array)
         missing = np.isnan(values)
         seconds = np.floor(np.where(missing, 0, values)).astype(np.int64)
         return {"seconds": np.where(missing, MISSING_TIME, seconds)}
@@ -194,7 +232,7 @@ class CategoryCodec(Codec):
     """Code of a category; one never seen, or too rare to be kept, is UNKNOWN, which training teaches."""
 
     type = "category"
-    fields = {"code": np.int32}
+    fields: ClassVar = {"code": np.int32}
 
     def __init__(self, name: str, settings: FeatureSettings | None = None):
         super().__init__(name, settings)
@@ -235,16 +273,22 @@ class CategoryCodec(Codec):
 
 
 class TextCodec(Codec):
-    """Tokens of a text by the tokenizer that all text columns of a run share."""
+    """Tokens of a text by the tokenizer that all text columns of a run share, and its bag of n-grams.
+
+    The bag holds the tokens and pairs of neighbouring tokens of the whole text that at least two training
+    texts hold, each weighted (1 + ln count) * ln((1 + N) / (1 + documents)) + 1 and scaled to length one: the
+    TF-IDF of a linear model, for the linear path of the model.
+    """
 
     type = "text"
-    fields = {"tokens": np.int32}
-    ragged = True
+    fields: ClassVar = {"tokens": np.int32, "gram": np.int32, "weight": np.float32}
 
     def __init__(self, name: str, settings: FeatureSettings | None = None):
         super().__init__(name, settings)
         self.max_tokens = (settings.max_tokens if settings else None) or 0
         self.tokenizer: Tokenizer | None = None
+        self.texts = 0
+        self.grams, self.documents = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._sampler = _Sampler(4_000)
 
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
@@ -252,24 +296,33 @@ class TextCodec(Codec):
         texts = np.array(array.drop_null().to_pylist(), dtype=object)
         self._sampler.add(rows[present], texts)
 
+    def count(self, array: pa.Array) -> None:
+        """A second look at training texts, once the tokenizer is trained: which n-grams there are."""
+        if self.texts >= GRAM_ROWS:
+            return
+        tokens = self._tokens(array)
+        grams, documents = np.unique(_once_a_row(*self._all_grams(tokens), len(array))[1], return_counts=True)
+        both = np.concatenate([self.grams, grams])
+        self.grams, place = np.unique(both, return_inverse=True)
+        self.documents = np.bincount(place, np.concatenate([self.documents, documents])).astype(np.int64)
+        self.texts += len(array)
+
     def finish(self) -> None:
         """Needs ``tokenizer``; sets ``max_tokens`` to the 99th percentile of the lengths where not given."""
-        assert self.tokenizer is not None
         if not self.max_tokens:
-            sample = [str(t) for t in self._sampler.values()]
-            lengths = [len(e) for e in self.tokenizer.encode_batch_fast(sample, add_special_tokens=False)]
-            self.max_tokens = int(min(MOST_TOKENS, max(8, np.quantile(lengths, 0.99)))) if lengths else 8
+            lengths = self._tokens(pa.array([str(t) for t in self._sampler.values()], pa.string())).lengths()
+            self.max_tokens = int(min(MOST_TOKENS, max(8, np.quantile(lengths, 0.99)))) if len(lengths) else 8
+        keep = np.flatnonzero(self.documents >= 2)
+        if len(keep) > MOST_GRAMS:
+            keep = np.sort(keep[np.argsort(-self.documents[keep], kind="stable")[:MOST_GRAMS]])
+        self.grams, self.documents = self.grams[keep], self.documents[keep]
         self._sampler = _Sampler(4_000)
 
     def encode(self, array: pa.Array) -> Codes:
-        """A missing text has no tokens; a longer one keeps its first ``max_tokens``."""
-        assert self.tokenizer is not None
-        texts = ["" if t is None else t for t in array.to_pylist()]
-        rows = [e.ids[: self.max_tokens] for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(r) for r in rows], out=offsets[1:])
-        values = np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(offsets[-1]))
-        return {"tokens": Ragged(values, offsets)}
+        """A missing text has no tokens; a longer one keeps its first ``max_tokens``, and its whole bag."""
+        tokens = self._tokens(array)
+        lengths = np.minimum(tokens.lengths(), self.max_tokens)
+        return {"tokens": _cut(tokens, lengths), **self._bag(tokens, len(array))}
 
     def decode(self, codes: Codes) -> list:
         assert self.tokenizer is not None
@@ -279,11 +332,72 @@ class TextCodec(Codec):
         texts = self.tokenizer.decode_batch([tokens.values[a:b].tolist() for a, b in bounds])
         return [text or None for text in texts]
 
+    def _tokens(self, array: pa.Array) -> Ragged:
+        assert self.tokenizer is not None
+        texts = ["" if t is None else t for t in array.to_pylist()]
+        rows = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(r) for r in rows], out=offsets[1:])
+        return Ragged(np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(offsets[-1])), offsets)
+
+    def _all_grams(self, tokens: Ragged) -> tuple[np.ndarray, np.ndarray]:
+        """(row, gram) of every token and every pair of neighbours."""
+        assert self.tokenizer is not None
+        row = np.repeat(np.arange(len(tokens.offsets) - 1), tokens.lengths())
+        one = tokens.values.astype(np.int64) + 1
+        same = row[:-1] == row[1:]
+        pair = one[:-1][same] * (self.tokenizer.get_vocab_size() + 1) + one[1:][same]
+        return np.concatenate([row, row[:-1][same]]), np.concatenate([one, pair])
+
+    def _bag(self, tokens: Ragged, rows: int) -> Codes:
+        row, gram = self._all_grams(tokens)
+        if len(self.grams):
+            place = np.minimum(np.searchsorted(self.grams, gram), len(self.grams) - 1)
+            known = self.grams[place] == gram
+            row, place = row[known], place[known]
+        else:
+            row, place = row[:0], gram[:0]
+        row, place, count = _once_a_row(row, place, rows)
+        idf = np.log((1 + self.texts) / (1 + self.documents)) + 1
+        weight = (1 + np.log(count)) * idf[place]
+        length = np.sqrt(np.bincount(row, weight**2, minlength=rows))
+        offsets = np.zeros(rows + 1, np.int64)
+        np.cumsum(np.bincount(row, minlength=rows), out=offsets[1:])
+        return {
+            "gram": Ragged(place.astype(np.int32), offsets),
+            "weight": Ragged((weight / length[row]).astype(np.float32), offsets),
+        }
+
     def state(self) -> dict[str, Any]:
-        return {"max_tokens": self.max_tokens}
+        return {
+            "max_tokens": self.max_tokens,
+            "texts": self.texts,
+            "grams": self.grams.tolist(),
+            "documents": self.documents.tolist(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.max_tokens = int(state["max_tokens"])
+        self.max_tokens, self.texts = int(state["max_tokens"]), int(state["texts"])
+        self.grams = np.array(state["grams"], np.int64)
+        self.documents = np.array(state["documents"], np.int64)
+
+
+def _once_a_row(row: np.ndarray, value: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct (row, value) pairs in order, and how often each came."""
+    order = np.lexsort((value, row))
+    row, value = row[order], value[order]
+    new = np.ones(len(row), bool)
+    new[1:] = (row[1:] != row[:-1]) | (value[1:] != value[:-1])
+    starts = np.flatnonzero(new)
+    return row[starts], value[starts], np.diff(np.append(starts, len(row)))
+
+
+def _cut(tokens: Ragged, lengths: np.ndarray) -> Ragged:
+    """The first ``lengths`` values of each row."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=offsets[1:])
+    places = np.repeat(tokens.offsets[:-1] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    return Ragged(tokens.values[places], offsets)
 
 
 CODECS: dict[str, type[Codec]] = {c.type: c for c in (NumberCodec, CategoryCodec, TimeCodec, TextCodec)}
@@ -335,7 +449,7 @@ class NumberTarget:
         self._moments = _Moments()
 
     def observe(self, array: pa.Array) -> None:
-        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
+        values = _numbers(array)
         self._moments.add(values[~np.isnan(values)])
 
     def finish(self) -> None:
@@ -347,8 +461,7 @@ class NumberTarget:
             )
 
     def encode(self, array: pa.Array) -> np.ndarray:
-        values = array.to_numpy(zero_copy_only=False).astype(np.float64)
-        return ((values - self.mean) / self.deviation).astype(np.float32)
+        return ((_numbers(array) - self.mean) / self.deviation).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
         return {"type": self.type, "name": self.name, "mean": self.mean, "deviation": self.deviation}

@@ -10,7 +10,7 @@ import pyarrow as pa
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import TRAIN
-from weft.features.codecs import CODECS, ClassTarget, Codec, NumberTarget, Target
+from weft.features.codecs import CODECS, ClassTarget, Codec, NumberTarget, Target, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import Store, StoreWriter
 from weft.features.tokenizer import train_tokenizer
@@ -32,8 +32,15 @@ def fit_columns(settings: Settings, plan: Plan, clean: CleanRows, cleaner: Clean
         target.observe(batch.columns[plan.target].filter(pa.array(mine)))
     target.finish()
     texts = [codec.name for codec in codecs if codec.type == "text"]
-    tokenizer = train_tokenizer(_texts(clean, texts)) if texts else None
+    tokenizer = train_tokenizer(_texts(clean, texts), lowercase=True) if texts else None
     columns = Columns(cleaner, codecs, target, tokenizer)
+    start = 0
+    for batch in clean.batches() if texts else ():
+        mine = clean.parts[start : start + len(batch.rows)] == TRAIN
+        start += len(batch.rows)
+        for codec in codecs:
+            if isinstance(codec, TextCodec):
+                codec.count(batch.columns[codec.name].filter(pa.array(mine)))
     for codec in codecs:
         codec.finish()
     return columns

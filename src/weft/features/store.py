@@ -94,9 +94,16 @@ class Store:
         return np.asarray(values[rows])
 
     def lengths(self) -> np.ndarray | None:
-        """Ragged codes of each row, added over the columns; None where every row is of one length."""
-        ragged = [a.lengths() for f in self._fields.values() for a in f.values() if isinstance(a, Ragged)]
-        return np.sum(ragged, axis=0) if ragged else None
+        """Tokens of each row beyond one a column; None where every row is of one length."""
+        return lengths(self._fields)
+
+
+def lengths(codes: RowCodes) -> np.ndarray | None:
+    """Tokens of each row that its texts add, over all columns; None where there is no text."""
+    ragged = [
+        a.lengths() for fields in codes.values() for n, a in fields.items() if n == "tokens" and isinstance(a, Ragged)
+    ]
+    return np.sum(ragged, axis=0) if ragged else None
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:

@@ -8,16 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 PAD, MASK, END = "<pad>", "<mask>", "<end>"
 SPECIAL = [PAD, MASK, END]
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int = 8_192, length: int | None = None) -> Tokenizer:
-    """A byte-level BPE of at most ``vocabulary`` tokens. ``texts`` is streamed once."""
+def train_tokenizer(texts: Iterable[str], vocabulary: int = 8_192, lowercase: bool = False) -> Tokenizer:
+    """A byte-level BPE of at most ``vocabulary`` tokens. ``texts`` is streamed once.
+
+    ``lowercase``: for reading only, where a word means the same at the start of a sentence.
+    """
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    if lowercase:
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=lowercase)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
@@ -26,6 +31,6 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 8_192, length: int |
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer, length=length)
+    tokenizer.train_from_iterator(texts, trainer)
     tokenizer.encode_special_tokens = True  # "<pad>" in a text is five letters, never the token
     return tokenizer

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ ENDINGS = (".parquet", ".csv", ".jsonl")
 class TableWriter(Protocol):
     def write(self, table: pa.Table) -> None: ...
 
+    def close(self) -> None: ...
+
 
 @contextmanager
 def writing(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
@@ -29,7 +32,11 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
     Raises:
         UsageError: the ending is not known or the folder is not there.
     """
-    makers = {".parquet": _Parquet, ".csv": _Csv, ".jsonl": _JsonLines}
+    makers: dict[str, Callable[[Path, pa.Schema], TableWriter]] = {
+        ".parquet": _Parquet,
+        ".csv": _Csv,
+        ".jsonl": _JsonLines,
+    }
     check(path)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -38,6 +45,8 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
             yield writer
         finally:
             writer.close()
+        with beside.open("rb") as stream:
+            os.fsync(stream.fileno())
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
@@ -46,8 +55,13 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
 def check(path: Path) -> None:
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"{path}: the output must end in {listing(ENDINGS)}.")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"{path}: the folder {path.absolute().parent} must exist. Create it.")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise UsageError(f"{path}: the folder {folder} must exist. Create it.")
+    if path.is_dir():
+        raise UsageError(f"{path}: must be a file. It is a folder. Choose another name.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(f"{path}: the folder {folder} must be writable. It is not. Choose another.")
 
 
 class _Parquet:
@@ -63,10 +77,15 @@ class _Parquet:
 
 class _Csv:
     def __init__(self, path: Path, schema: pa.Schema):
-        self._writer = pacsv.CSVWriter(path, schema)
+        self._schema = pa.schema([(f.name, f.type if _fits_csv(f.type) else pa.string()) for f in schema])
+        self._writer = pacsv.CSVWriter(path, self._schema)
 
     def write(self, table: pa.Table) -> None:
-        self._writer.write_table(table)
+        columns = [
+            column if _fits_csv(column.type) else pa.array(map(_word, column.to_pylist()), pa.string())
+            for column in table.columns
+        ]
+        self._writer.write_table(pa.table(columns, schema=self._schema))
 
     def close(self) -> None:
         self._writer.close()
@@ -78,7 +97,36 @@ class _JsonLines:
 
     def write(self, table: pa.Table) -> None:
         rows: list[dict[str, Any]] = table.to_pylist()
-        self._stream.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._stream.writelines(_json(row) + "\n" for row in rows)
 
     def close(self) -> None:
         self._stream.close()
+
+
+def _fits_csv(kind: pa.DataType) -> bool:
+    simple = (pa.types.is_string, pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_date)
+    return any(test(kind) for test in simple)
+
+
+def _word(value: Any) -> str | None:
+    """A value that CSV has no form of, as a text."""
+    return None if value is None else value if isinstance(value, str) else _json(value).strip('"')
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say: NaN and infinity are null, times ISO, bytes their text."""
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

@@ -11,9 +11,9 @@ import pyarrow as pa
 from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import DataError, did_you_mean, listing
 from weft.features.batching import collate, in_turn
-from weft.features.codecs import ClassTarget, Ragged
+from weft.features.codecs import ClassTarget
 from weft.features.columns import Columns
-from weft.features.store import RowCodes, take
+from weft.features.store import RowCodes, lengths, take
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner
 
@@ -32,13 +32,8 @@ class Predicted:
 
 def predict_codes(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
     """Outputs of encoded rows in their order. Rows of like length share a batch, ``TOKEN_BUDGET`` tokens each."""
-    lengths = None
-    for fields in codes.values():
-        for array in fields.values():
-            if isinstance(array, Ragged):
-                lengths = array.lengths() + (0 if lengths is None else lengths)
     outputs: np.ndarray | None = None
-    for chosen in in_turn(np.arange(rows), lengths, TOKEN_BUDGET, len(codes) + 1):
+    for chosen in in_turn(np.arange(rows), lengths(codes), TOKEN_BUDGET, len(codes) + 1):
         picked = {c: {n: take(a, chosen) for n, a in fields.items()} for c, fields in codes.items()}
         out = model.predict(collate(picked, len(chosen)).to(model.temperature.device)).cpu().numpy()
         if outputs is None:

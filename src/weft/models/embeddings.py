@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.codecs import (
@@ -22,16 +23,18 @@ from weft.features.codecs import (
     TextCodec,
     TimeCodec,
 )
+from weft.features.tokenizer import MASK
 from weft.models.tokens import Tokens
 
 Columns = dict[str, dict[str, Tensor]]
+START = 0.1  # deviation of a fresh vector
 
 
 class PiecewiseLinear(nn.Module):
     """Numbers unfolded over quantile bins (Gorishniy 2022, eq. 1), then one matrix a column.
 
     Bin q of column n holds 0 below its lower edge, 1 above its upper edge and the way between inside; the
-    standardised value itself, limited to [-3, 3], is one more input. A missing value (NaN) has a vector of
+    standardised value itself, limited to [-4, 4], is one more input. A missing value (NaN) has a vector of
     its own. [B, N] -> [B, N, D].
     """
 
@@ -52,31 +55,38 @@ class PiecewiseLinear(nn.Module):
         self.register_buffer("lower", lower)
         self.register_buffer("scale", scale)
         self.weight = nn.Parameter(torch.empty(len(edges), bins + 1, width))
-        self.bias = nn.Parameter(torch.empty(len(edges), width))
         self.missing = nn.Parameter(torch.empty(len(edges), width))
-        nn.init.normal_(self.weight, std=(bins + 1) ** -0.5)
-        nn.init.normal_(self.bias, std=0.02)
-        nn.init.normal_(self.missing, std=0.02)
+        nn.init.normal_(self.weight, std=START * 1.5 * bins**-0.5)
+        nn.init.normal_(self.weight[:, -1], std=START)
+        nn.init.normal_(self.missing, std=START)
 
     def forward(self, value_BN: Tensor) -> Tensor:
         gone = torch.isnan(value_BN)
         value = value_BN.masked_fill(gone, 0.0)
         bins = ((value.unsqueeze(-1) - self.lower) * self.scale).clamp(0, 1)
-        inputs_BNQ = torch.cat([bins, value.clamp(-3, 3).unsqueeze(-1)], dim=-1)
-        states = torch.einsum("bnq,nqd->bnd", inputs_BNQ, self.weight) + self.bias
+        inputs_BNQ = torch.cat([bins, value.clamp(-4, 4).unsqueeze(-1)], dim=-1)
+        states = torch.bmm(inputs_BNQ.transpose(0, 1), self.weight).transpose(0, 1)
         return torch.where(gone.unsqueeze(-1), self.missing, states)
 
 
 class NumberEmbedding(nn.Module):
-    """A token a number."""
+    """A token a number: its value unfolded, and a vector for a value that is frequent (starting at zero)."""
+
+    offsets: Tensor
 
     def __init__(self, codecs: Sequence[NumberCodec], width: int):
         super().__init__()
         self.names = [c.name for c in codecs]
         self.unfold = PiecewiseLinear([c.edges for c in codecs], width)
+        sizes = [len(c.spikes) + 1 for c in codecs]
+        self.register_buffer("offsets", torch.tensor(np.cumsum([0, *sizes[:-1]]), dtype=torch.int64))
+        self.spikes = nn.Embedding(sum(sizes), width)
+        nn.init.zeros_(self.spikes.weight)
 
     def forward(self, columns: Columns) -> tuple[Tensor, Tensor | None]:
-        return self.unfold(torch.stack([columns[n]["value"] for n in self.names], dim=1)), None
+        value = torch.stack([columns[n]["value"] for n in self.names], dim=1)
+        spike = torch.stack([columns[n]["spike"] for n in self.names], dim=1).long()
+        return self.unfold(value) + self.spikes(spike + self.offsets), None
 
 
 class CategoryEmbedding(nn.Module):
@@ -85,14 +95,14 @@ class CategoryEmbedding(nn.Module):
 
     offsets: Tensor
 
-    def __init__(self, codecs: Sequence[CategoryCodec], width: int, unknown: float = 0.01):
+    def __init__(self, codecs: Sequence[CategoryCodec], width: int, unknown: float = 0.03):
         super().__init__()
         self.names = [c.name for c in codecs]
         self.unknown = unknown
         sizes = [len(c.categories) + FIRST for c in codecs]
         self.register_buffer("offsets", torch.tensor(np.cumsum([0, *sizes[:-1]]), dtype=torch.int64))
         self.table = nn.Embedding(sum(sizes), width)
-        nn.init.normal_(self.table.weight, std=width**-0.5)
+        nn.init.normal_(self.table.weight, std=START)
 
     def forward(self, columns: Columns) -> tuple[Tensor, Tensor | None]:
         codes = torch.stack([columns[n]["code"] for n in self.names], dim=1).long()
@@ -112,7 +122,7 @@ class TimeEmbedding(nn.Module):
         self.deviations = [c.deviation for c in codecs]
         self.elapsed = PiecewiseLinear([c.edges for c in codecs], width)
         self.parts = nn.Embedding(len(codecs) * (12 + 31 + 7 + 24), width)
-        nn.init.normal_(self.parts.weight, std=width**-0.5 / 2)
+        nn.init.normal_(self.parts.weight, std=START / 2)
 
     def forward(self, columns: Columns) -> tuple[Tensor, Tensor | None]:
         seconds = torch.stack([columns[n]["seconds"] for n in self.names], dim=1)
@@ -148,19 +158,37 @@ def calendar(seconds: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 class TextEmbedding(nn.Module):
-    """The tokens of every text column, one after the other, from one table."""
+    """The tokens of every text column, one after the other, each with a look at its neighbours.
 
-    def __init__(self, codecs: Sequence[TextCodec], width: int):
+    A residual convolution over ``REACH`` tokens gives short phrases a state at once, which attention learns
+    slowly from few texts. In training a share of the tokens is hidden behind MASK.
+    """
+
+    REACH = 5
+
+    def __init__(self, codecs: Sequence[TextCodec], width: int, hidden: float = 0.25):
         super().__init__()
         self.names = [c.name for c in codecs]
+        self.hidden = hidden
         tokenizer = codecs[0].tokenizer
         assert tokenizer is not None
+        self.mask: int = tokenizer.token_to_id(MASK) or 0
         self.table = nn.Embedding(tokenizer.get_vocab_size(), width)
-        nn.init.normal_(self.table.weight, std=width**-0.5)
+        self.norm = nn.RMSNorm(width)
+        self.neighbours = nn.Conv1d(width, width, self.REACH, padding=self.REACH // 2)
+        nn.init.normal_(self.table.weight, std=START / 2)
 
     def forward(self, columns: Columns) -> tuple[Tensor, Tensor]:
-        ids = torch.cat([columns[n]["tokens"] for n in self.names], dim=1)
-        return self.table(ids.clamp(min=0).long()), ids >= 0
+        parts = [columns[n]["tokens"] for n in self.names]
+        ids = torch.cat(parts, dim=1)
+        mask = ids >= 0
+        if self.training and self.hidden:
+            ids = ids.masked_fill((torch.rand(ids.shape, device=ids.device) < self.hidden) & mask, self.mask)
+        x = self.table(ids.clamp(min=0).long())
+        inner = self.norm(x) * mask.unsqueeze(-1)
+        widths = [p.shape[1] for p in parts]
+        near = [self.neighbours(piece.transpose(1, 2)).transpose(1, 2) for piece in inner.split(widths, dim=1)]
+        return x + F.gelu(torch.cat(near, dim=1)), mask
 
 
 EMBEDDINGS: dict[str, type[nn.Module]] = {
@@ -186,7 +214,7 @@ class RowEmbedding(nn.Module):
         self.number = {name: i + 1 for i, name in enumerate(self.names)}
         self.by_type = nn.ModuleDict({t: EMBEDDINGS[t](groups[t], width) for t in self.types})
         self.column = nn.Embedding(len(self.names) + 1, width)  # row 0: the reading token
-        nn.init.normal_(self.column.weight, std=0.02)
+        nn.init.normal_(self.column.weight, std=START)
 
     def forward(self, columns: Columns) -> Tokens:
         parts = [self._parts(t, columns) for t in self.types]
@@ -199,14 +227,15 @@ class RowEmbedding(nn.Module):
     def _parts(self, kind: str, columns: Columns) -> Tokens:
         embedding = self.by_type[kind]
         states, mask = embedding(columns)
+        names: list[str] = embedding.names  # type: ignore[assignment]
         b, t, _ = states.shape
         device = states.device
         if kind != "text":
-            owner = torch.tensor([self.number[n] for n in embedding.names], device=device).expand(b, t)
+            owner = torch.tensor([self.number[n] for n in names], device=device).expand(b, t)
             return Tokens(states, mask, torch.zeros(b, t, dtype=torch.int64, device=device), owner)
-        widths = [columns[n]["tokens"].shape[1] for n in embedding.names]
+        widths = [columns[n]["tokens"].shape[1] for n in names]
         places = torch.cat([torch.arange(w, device=device) for w in widths]).expand(b, t)
         owner = torch.cat(
-            [torch.full((w,), self.number[n], device=device) for n, w in zip(embedding.names, widths, strict=True)]
+            [torch.full((w,), self.number[n], device=device) for n, w in zip(names, widths, strict=True)]
         ).expand(b, t)
         return Tokens(states, mask, places, owner)

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from weft.data.columns import MISSING_WORDS, parse_number, parse_time
+from weft.data.columns import parse_number, parse_time, says_missing
 from weft.data.table import RawBatch, Rejected
 from weft.errors import DataError
 
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]"
+_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{80}-\x{9f}]"
 _BOOLEANS = pa.array(["True", "TRUE", "False", "FALSE"])
 MISSING_TARGET = "the target is missing"
 
@@ -60,9 +60,8 @@ class Cleaner:
             for place, (reason, text) in bad.items():
                 reasons.setdefault(place, Rejected(int(raw.rows[place]), name, reason, text[:1000]))
         if self.target is not None:
-            for place in np.flatnonzero(columns[self.target].is_null().to_numpy(zero_copy_only=False)):
-                missing = Rejected(int(raw.rows[place]), self.target, MISSING_TARGET, "")
-                reasons.setdefault(int(place), missing)
+            for row in np.flatnonzero(columns[self.target].is_null().to_numpy(zero_copy_only=False)).tolist():
+                reasons.setdefault(row, Rejected(int(raw.rows[row]), self.target, MISSING_TARGET, ""))
         rows = raw.rows
         if reasons:
             keep = np.ones(len(rows), dtype=bool)
@@ -81,8 +80,9 @@ class Cleaner:
             values, wrong = _times(name, array, plan.time_format)
         else:
             values, wrong = self._strings(array), {}
-            if plan.type == "category":  # true in one format is True in another
+            if plan.type == "category":  # true in one format is True in another, 1 is 1.0
                 values = pc.if_else(pc.is_in(values, _BOOLEANS), pc.utf8_lower(values), values)
+                values = pc.replace_substring_regex(values, pattern=r"^(-?\d{1,15})\.0+$", replacement=r"\1")
         return values, bad | wrong
 
     def _strings(self, array: pa.Array) -> pa.Array:
@@ -148,7 +148,7 @@ def _numbers(array: pa.Array) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
         except pa.ArrowInvalid:
             values, bad = _parsed(array, parse_number, "must be a number")
     elif pa.types.is_duration(array.type):
-        values = pc.divide(pc.cast(pc.cast(array, pa.duration("us")), pa.int64()).cast(pa.float64()), 1e6)
+        values = pc.divide(pc.cast(pc.cast(array, pa.duration("us"), safe=False), pa.int64()).cast(pa.float64()), 1e6)
     elif pa.types.is_temporal(array.type):
         values, bad = _times("", array, None)
     else:
@@ -165,7 +165,7 @@ def _times(name: str, array: pa.Array, pattern: str | None) -> tuple[pa.Array, d
         micro = pc.cast(pc.cast(array, pa.timestamp("us", getattr(kind, "tz", None)), safe=False), pa.int64())
         return pc.divide(micro.cast(pa.float64(), safe=False), 1e6), {}
     if pa.types.is_time(kind):
-        return pc.divide(pc.cast(pc.cast(array, pa.time64("us")), pa.int64()).cast(pa.float64()), 1e6), {}
+        return pc.divide(pc.cast(pc.cast(array, pa.time64("us"), safe=False), pa.int64()).cast(pa.float64()), 1e6), {}
     if pa.types.is_integer(kind) or pa.types.is_floating(kind):
         return _numbers(array)  # seconds since 1970
     if pattern is None:
@@ -182,7 +182,7 @@ def _parsed(array: pa.Array, parse: object, reason: str) -> tuple[pa.Array, dict
     bad: dict[int, tuple[str, str]] = {}
     for place, cell in enumerate(array.to_pylist()):
         value = None
-        if cell is not None and cell.strip().lower() not in MISSING_WORDS:
+        if cell is not None and not says_missing(cell):
             value = parse(cell)  # type: ignore[operator]
             if value is None:
                 bad[place] = (f"{reason}, is {cell[:60]!r}", cell)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES, Splitter
-from weft.data.table import Rejected, Table
+from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import DataError, TooManyBadRows
 from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
 from weft.progress import Silent
@@ -39,7 +39,7 @@ class CleanRows:
     def take(self, places: np.ndarray, names: list[str]) -> dict[str, pa.Array]:
         """Columns of some of the rows, in memory; ``places`` counts the cleaned rows from 0."""
         chosen = self._table.select(names).take(pa.array(places)).combine_chunks()
-        return {n: pa.concat_arrays(chosen.column(n).chunks) for n in names}
+        return {n: chosen.column(n).combine_chunks() for n in names}
 
     def count(self, part: int) -> int:
         return int((self.parts == part).sum())
@@ -81,18 +81,18 @@ def ingest(
     split = settings.data.split
     how = split.column or split.by or split.time
     extra = {name: ColumnPlan(kind, plan.formats.get(name)) for name, kind in plan.extra.items()}
-    both = Cleaner({**cleaner.plans, **extra}, cleaner.normalize, plan.target)
+    apart = Cleaner(extra, cleaner.normalize)  # a column may be read one way and split by in another
+    wanted = list(dict.fromkeys([*cleaner.plans, *extra]))
     is_class = plan.target_type == "class"
     splitter = Splitter(split, settings.training.seed, stratify=is_class)
     found, writer = Ingested(), None
     with say.bar("reading", table.row_count() or 0) as bar:
-        for raw in table.batches(both.plans):
-            done = both(raw)
+        for raw in table.batches(wanted):
+            done, aside = _both(cleaner, apart, raw)
             found.read += len(done.rows) + len(done.rejected)
             found.rejected += done.rejected
-            splitter.observe(
-                done.rows, done.columns[plan.target] if is_class else None, done.columns[how] if how else None
-            )
+            key = None if how is None else aside[how] if how in aside else done.columns[how]
+            splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
             names = list(cleaner.plans)
             batch = pa.RecordBatch.from_arrays(
                 [pa.array(done.rows), *(done.columns[n] for n in names)], names=[ROW, *names]
@@ -103,9 +103,11 @@ def ingest(
     if writer is None:
         raise DataError(f"{table.name}: must hold rows. Got a header and none.")
     writer.close()
+    if not found.read:
+        raise DataError(f"{table.name}: must hold rows. Got a header and none.")
     if len(found.rejected) == found.read:
         first = found.bad[0] if found.bad else None
-        why = f"row {first.row}, column '{first.column}': {first.reason}" if first else "the target is missing in all"
+        why = f"{_place(first)}: {first.reason}" if first else "the target is missing in all"
         raise DataError(f"{table.name}: must hold rows that can be used. Got none of {found.read:,}; {why}.")
     parts = np.full(found.read, NOT_USED, np.uint8)
     clean = CleanRows(path, parts)
@@ -114,14 +116,32 @@ def ingest(
     return clean, parts, found
 
 
+def _both(cleaner: Cleaner, apart: Cleaner, raw: RawBatch) -> tuple[CleanBatch, dict[str, pa.Array]]:
+    """A batch cleaned for the model, and the columns of the split beside it; a row bad for either is set aside."""
+    done = cleaner(raw)
+    if not apart.plans:
+        return done, {}
+    other = apart(RawBatch(raw.rows, raw.batch))
+    both = np.intersect1d(done.rows, other.rows)
+    known = {r.row for r in done.rejected}
+    rejected = [*done.rejected, *(r for r in other.rejected if r.row not in known)]
+    keep, keep_other = (pa.array(np.isin(b.rows, both)) for b in (done, other))
+    columns = {n: a.filter(keep) for n, a in done.columns.items()}
+    return CleanBatch(both, columns, rejected), {n: a.filter(keep_other) for n, a in other.columns.items()}
+
+
+def _place(bad: Rejected) -> str:
+    return f"row {bad.row}, column '{bad.column}'" if bad.column else f"row {bad.row}"
+
+
 def check_limit(found: Ingested, limit: float, table: str, file: Path) -> None:
     """Raises TooManyBadRows, with the first ten, where more than the share ``limit`` of the rows are bad."""
     bad = found.bad
     if len(bad) > limit * found.read:
-        shown = "\n".join(f"  row {r.row}, column '{r.column}': {r.reason}" for r in bad[:10])
+        shown = "\n".join(f"  {_place(r)}: {r.reason}" for r in bad[:10])
         raise TooManyBadRows(
             f"{table}: at most {limit:.1%} of the rows may be bad (data.max_rejected). Got {len(bad):,} of "
-            f"{found.read:,}. All are in {file}; the first:\n{shown}"
+            f"{found.read:,}. Correct them or allow more. All are in {file}; the first (rows count from 0):\n{shown}"
         )
 
 

@@ -168,4 +168,4 @@ def _words(array: pa.Array) -> np.ndarray:
 
 
 def _numbers(array: pa.Array) -> np.ndarray:
-    return array.to_numpy(zero_copy_only=False).astype(np.float64)[:, None]
+    return np.clip(array.to_numpy(zero_copy_only=False).astype(np.float64), -1e100, 1e100)[:, None]

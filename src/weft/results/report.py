@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from weft.files import write_whole
@@ -28,7 +28,7 @@ _STEPS = (
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("weft.results", "templates"), autoescape=True, undefined=StrictUndefined,
+        loader=PackageLoader("weft.results", "templates"), autoescape=select_autoescape(("html",)), undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["count"] = lambda n: f"{n:,}"
@@ -40,7 +40,9 @@ def _environment() -> Environment:
 def _figure(key: str, value: float) -> str:
     if value != value:
         return "–"
-    return f"{100 * value:.1f} %" if METRICS[key].percent else f"{value:.4g}"
+    if METRICS[key].percent:
+        return f"{100 * value:.1f} %"
+    return f"{value:.3f}" if key in ("auc", "f1", "r2") else f"{value:.3g}"
 
 
 def write_report(folder: Path, figures: dict[str, Any]) -> Path:
@@ -73,4 +75,4 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
 def write_card(folder: Path, figures: dict[str, Any]) -> None:
     """Write the run's ``README.md``."""
     page = _environment().get_template("card.md").render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
-    write_whole(folder / "README.md", page)
+    write_whole(folder / "README.md", page.replace("<", "&lt;"))  # names come from the data, markup does not

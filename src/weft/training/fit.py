@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +14,17 @@ from torch import nn
 from weft.data.split import uniform
 from weft.features.batching import Batch, collate, in_turn
 from weft.features.store import Store
+from weft.models.heads import ClassHead
 from weft.models.row import RowModel, RowModels
 from weft.progress import Silent, duration
 from weft.training.calibration import fit_temperature
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Progress, Recipe
+from weft.training.optimizers import fit_ridge
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 32_768
+RIDGE = 3.0
 
 
 @dataclass
@@ -46,6 +50,23 @@ def fit(
     say: Silent,
 ) -> Fitted:
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy."""
+    with _threads(recipe.threads):
+        return _fit(models, store, train, valid, recipe, folder, say)
+
+
+@contextmanager
+def _threads(most: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(most or before, before))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _fit(
+    models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent
+) -> Fitted:
     lengths = store.lengths()
     device = models.temperature.device
 
@@ -55,8 +76,7 @@ def fit(
     done, logs, truths, steps = [], [], [], 1
     count = len(models.copies)
     for number, (learn, watch) in enumerate(_folds(store, train, valid, count, recipe.seed, models.classes)):
-        copy = models.copies[number]
-        assert isinstance(copy, RowModel)
+        copy = models.each()[number]
 
         def validate(model: nn.Module, watch: np.ndarray = watch) -> float:
             assert isinstance(model, RowModel)
@@ -64,13 +84,14 @@ def fit(
             return total / len(watch)
 
         torch.manual_seed(recipe.seed * 1_000 + number)
+        if copy.config.linear_first and copy.linear is not None:
+            _fit_linear(copy, fetch(learn))
         tracker = Tracker(folder, number)
         loop = Loop(
             copy, recipe, fetch, learn, lengths, validate, tracker,
             Checkpoints(folder / "checkpoints" / f"copy-{number}"), say,
         )  # fmt: skip
         progress = loop.run()
-        tracker.close()
         done.append(progress)
         steps = loop.steps_an_epoch
         label = f"copy {number + 1} of {count}: " if count > 1 else ""
@@ -80,7 +101,7 @@ def fit(
             copy.eval()
             with torch.no_grad():
                 for rows in _reading(watch, lengths):
-                    logs.append(copy.head.average(copy(fetch(rows))).cpu().numpy())
+                    logs.append(copy.answer(fetch(rows)).cpu().numpy())
                     truths.append(store.target(rows))
     temperature = 1.0
     if models.classes:
@@ -88,6 +109,18 @@ def fit(
         models.temperature.fill_(temperature)
     models.eval()
     return Fitted(done, steps, temperature)
+
+
+def _fit_linear(copy: RowModel, batch: Batch) -> None:
+    """The linear path alone, by regression on all rows it learns from (small tables only)."""
+    path, head = copy.linear, copy.head
+    assert path is not None and batch.target is not None
+    target, factor = batch.target, 1.0 if isinstance(head, ClassHead) else 0.5
+    path.eval()
+    fit_ridge(
+        lambda: path(batch.columns), lambda out: factor * head.loss(out, target), path.weights(), path.bias,
+        RIDGE / batch.rows,
+    )  # fmt: skip
 
 
 def _reading(rows: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:

@@ -42,8 +42,8 @@ class Recipe:
     seed: int
     minutes: float | None = None
     clip: float = 1.0
-    checks: int = 1
-    """Validations an epoch."""
+    threads: int | None = None
+    """Threads of a matrix product; None: as many as the machine has. A small model loses by sharing its steps."""
 
 
 @dataclass
@@ -92,16 +92,21 @@ class Loop:
         self.optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
-        self.check_every = max(1, math.ceil(self.steps_an_epoch / recipe.checks))
-        self.schedule = Schedule(self.total, min(self.total // 10 + 1, self.steps_an_epoch, 500))
+        self.schedule = Schedule(self.total, self.total // 10 + 1)
         self.progress = Progress()
         self.average = {n: p.detach().clone() for n, p in model.named_parameters()}
         self.best = {n: p.clone() for n, p in self.average.items()}
 
     def run(self) -> Progress:
         """Train to the end; the model then holds the best weights. Raises TrainingError, Interrupted."""
+        with contextlib.closing(self.tracker):
+            return self._run()
+
+    def _run(self) -> Progress:
         self._resume()
         p, recipe = self.progress, self.recipe
+        if p.step == 0:
+            self._check()  # the start may be the best there is: a linear path fitted first
         started = last_save = time.monotonic()
         before = p.seconds
         with _polite() as asked, self.say.bar("training", self.total - p.step) as bar:
@@ -112,7 +117,7 @@ class Loop:
                     self._step(self.fetch(rows))
                     p.seconds = before + time.monotonic() - started
                     note = ""
-                    if p.step % self.check_every == 0 or p.step == self.total:
+                    if p.step % self.steps_an_epoch == 0 or p.step == self.total:
                         note = self._check()
                     bar.advance(1, note)
                     if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
@@ -138,7 +143,7 @@ class Loop:
             share = p.seconds / (60 * recipe.minutes)
         rate = recipe.learning_rate * self.schedule(max(p.step, int(share * self.total)))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(_device(self.model), torch.bfloat16, enabled=recipe.bfloat16):
             loss = self.model.loss(batch)  # type: ignore[operator]
@@ -169,13 +174,13 @@ class Loop:
         self.tracker.log(p.step, valid_loss=loss)
         if not math.isfinite(loss):
             raise TrainingError(f"training step {p.step}: the validation loss must be finite. Got {loss:g}.")
-        if loss < p.best_loss:
+        if loss < p.best_loss - 1e-5:
             p.best_loss, p.best_step, p.worse = loss, p.step, 0
             for name, value in self.average.items():
                 self.best[name].copy_(value)
         else:
             p.worse += 1
-            if p.worse >= self.recipe.patience * self.recipe.checks:
+            if p.worse >= self.recipe.patience:
                 p.stopped = f"the validation loss did not improve for {self.recipe.patience} epochs"
         return f"validation loss {loss:.4f} (best {p.best_loss:.4f})"
 
@@ -236,8 +241,7 @@ def _polite() -> Iterator[threading.Event]:
 
 
 def machine_has_bfloat16(device: str) -> bool:
-    """Whether bfloat16 matrix products run in hardware that is worth it: a GPU of 2020 on, or AMX."""
+    """Whether the machine multiplies bfloat16 matrices in hardware: a GPU of 2020 on, or AMX, or AVX-512 BF16."""
     if device == "cuda":
-        return torch.cuda.is_bf16_supported()
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe and probe())
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Schedule:
 
     total: int
     warmup: int
-    floor: float = 0.0
+    floor: float = 0.02
 
     def __call__(self, step: int) -> float:
         """``step`` counts from 0."""
@@ -26,12 +27,46 @@ class Schedule:
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); vectors (biases, norms, scales) and embeddings are not decayed."""
-    embeddings = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
-    decayed, plain = [], []
+    """AdamW (Loshchilov & Hutter 2019). A group's ``factor`` multiplies the learning rate of the step.
+
+    Vectors (biases, norms, what is missing) and embeddings are not decayed. Modules may ask for another
+    rate: ``rate_factor`` on a module holds for all its parameters, which are then not decayed.
+    """
+    own: dict[int, float] = {}
+    plain = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    for module in model.modules():
+        factor = getattr(module, "rate_factor", None)
+        if factor is not None:
+            own |= {id(p): factor for p in module.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
-            vector = parameter.dim() < 2 or id(parameter) in embeddings
-            (plain if vector else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    return torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, betas=(0.9, 0.99), foreach=True)
+            factor = own.get(id(parameter), 1.0)
+            free = parameter.dim() < 2 or id(parameter) in plain or id(parameter) in own
+            groups.setdefault((0.0 if free else weight_decay, factor), []).append(parameter)
+    return torch.optim.AdamW(
+        [{"params": ps, "weight_decay": decay, "factor": factor} for (decay, factor), ps in groups.items()],
+        lr=learning_rate,
+        betas=(0.9, 0.99),
+        fused=True,
+    )
+
+
+def fit_ridge(
+    outputs: Callable[[], Tensor], loss: Callable[[Tensor], Tensor], weights: list[nn.Parameter], bias: nn.Parameter,
+    penalty: float,
+) -> None:  # fmt: skip
+    """Ridge or logistic regression by L-BFGS (Liu & Nocedal 1989): mean loss + penalty / 2 |w|^2, the bias free."""
+    optimizer = torch.optim.LBFGS(
+        [*weights, bias], max_iter=100, history_size=10, line_search_fn="strong_wolfe", tolerance_grad=1e-5
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        total = loss(outputs())
+        for weight in weights:
+            total = total + 0.5 * penalty * weight.square().sum()
+        total.backward()
+        return total
+
+    optimizer.step(closure)

@@ -1,0 +1,388 @@
+"""The four formats: CSV, JSON Lines, Parquet and Arrow files to raw record batches with row numbers.
+
+CSV and JSON Lines come as text. What is no row at all comes as ``Rejected``; what is no file, as ``DataError``.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from weft.errors import DataError, listing
+
+_CELL_LIMIT = 1 << 24  # letters of one CSV cell; a quotation mark left open ends here at the latest
+PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+_ICONV = "Got another encoding. Convert it, for example: iconv -f UTF-16 -t UTF-8 {path} > table.csv"
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A row set aside: ``row`` is its number in the table (from 0), ``text`` what came."""
+
+    row: int
+    column: str
+    reason: str
+    text: str
+
+
+@dataclass
+class RawBatch:
+    """Rows ``rows`` (numbers in the table, ascending) of a table, as they came."""
+
+    rows: np.ndarray
+    batch: pa.RecordBatch
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One file of a table."""
+
+    path: str
+    size: int
+    format: str
+    filesystem: Any
+
+
+def batches_of(
+    part: Part, keep: list[str], columns: Mapping[str, pa.DataType], start: int, rows: int
+) -> Iterator[RawBatch]:
+    """The rows of a file; ``keep`` names the columns, ``columns`` the types of the table, ``start`` its first row."""
+    reader = {"csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet, "arrow": _read_arrow}[part.format]
+    batches = reader(part, keep, columns, start, rows)
+    while True:
+        with readable(part):
+            raw = next(batches, None)
+        if raw is None:
+            return
+        yield raw
+
+
+def row_count(part: Part) -> int | None:
+    """Rows of a file that says so without being read."""
+    if part.format != "parquet":
+        return None
+    with readable(part), _binary(part) as stream:
+        return pq.ParquetFile(stream).metadata.num_rows
+
+
+def columns_of(part: Part) -> dict[str, pa.DataType]:
+    """Names and types of the columns of a file."""
+    with readable(part):
+        if part.format == "parquet":
+            with _binary(part) as stream:
+                schema = pq.ParquetFile(stream).schema_arrow
+        elif part.format == "arrow":
+            with _binary(part) as stream:
+                schema = _arrow_reader(stream).schema
+        else:
+            if part.format == "csv":
+                with _text(part) as stream:
+                    names = next(_csv_rows(stream, part.path), [])
+            else:
+                names = _jsonl_names(part)
+            check_names(names, part.path)
+            return dict.fromkeys(names, pa.string())
+    names = [n for n in schema.names if not PANDAS_INDEX.fullmatch(n)]
+    check_names(names, part.path)
+    return {name: _plain_type(schema.field(name).type) for name in names}
+
+
+@contextmanager
+def readable(part: Part) -> Iterator[None]:
+    """Whatever the libraries raise on a damaged file, in Weft's words."""
+    try:
+        yield
+    except DataError:
+        raise
+    except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError) as error:
+        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+        raise DataError(f"{part.path}: must be a readable {part.format} file. Got: {said}. Write it again.") from None
+
+
+def check_names(names: Sequence[str], where: str) -> None:
+    if not names:
+        raise DataError(f"{where}: a table must have at least one column. Got none.")
+    if any(_not_utf8(name) for name in names):
+        raise DataError(f"{where}: column names must be UTF-8 text without NUL. {_ICONV.format(path=where)}")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{where}: column names must differ. Got {listing(twice)} more than once. Rename them.")
+    if any(not name.strip() for name in names):
+        place = [i + 1 for i, name in enumerate(names) if not name.strip()]
+        raise DataError(f"{where}: every column must have a name. Column {place[0]} has none. Name it.")
+
+
+def _binary(part: Part) -> Any:
+    if getattr(part.filesystem, "protocol", None) in ("file", ("file", "local")):
+        return pa.memory_map(part.path, "r")
+    return part.filesystem.open(part.path, "rb")
+
+
+def _text(part: Part) -> IO[str]:
+    """Text of a file; bytes that are not UTF-8 become lone surrogates and are found by the cleaner."""
+    return part.filesystem.open(
+        part.path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline="", compression="infer"
+    )
+
+
+class _Lines:
+    """Lines of a file that can be taken back: those of a CSV row that turns out to be none."""
+
+    def __init__(self, stream: IO[str]):
+        self._stream = stream
+        self._again: list[str] = []
+        self._row: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = self._again.pop() if self._again else self._stream.readline(_CELL_LIMIT)
+        if not line:
+            raise StopIteration
+        self._row.append(line)
+        return line
+
+    def begin(self) -> None:
+        """A row starts here."""
+        self._row.clear()
+
+    def give_back(self) -> str:
+        """The first line since :meth:`begin`; the others will come again."""
+        self._again += self._row[:0:-1]
+        return self._row[0]
+
+
+class _NoRow(list[str]):
+    """Why a line is no CSV row, and the line."""
+
+
+def _csv_rows(stream: IO[str], path: str) -> Iterator[list[str]]:
+    """Fields of each row, the header first; a line that is no CSV comes as a ``_NoRow``.
+
+    A quotation mark that is never closed costs its line, not the rest of the file.
+    """
+    csv.field_size_limit(_CELL_LIMIT)
+    first = stream.readline(1 << 20)
+    if _not_utf8(first):
+        raise DataError(f"{path}: the header must be UTF-8 text. {_ICONV.format(path=path)}")
+    while first and not first.strip():
+        first = stream.readline(1 << 20)
+    bare = re.sub(r'"[^"]*"', "", first)
+    delimiter = "\t" if path.endswith((".tsv", ".tsv.gz")) else max([",", "\t", ";", "|"], key=bare.count)
+    lines = _Lines(stream)
+    stream.seek(0)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    header = True
+    while True:
+        lines.begin()
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            line = lines.give_back()
+            if header:
+                raise DataError(f"{path}: the header must be a CSV line. Got: {error}. Correct it.") from None
+            reader = csv.reader(lines, delimiter=delimiter, strict=True)
+            yield _NoRow(["a quotation mark is never closed" if "end of data" in str(error) else str(error), line])
+            continue
+        if fields and not (header and not "".join(fields).strip()):  # a blank line is no row
+            if header and len(fields) > 1 and not fields[0].strip():
+                fields[0] = "Unnamed: 0"  # the index that pandas writes, under the name it reads it back by
+            header = False
+            yield fields
+
+
+def _not_utf8(text: str) -> bool:
+    return "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _read_csv(part: Part, keep: list[str], columns: Iterable[str], start: int, rows: int) -> Iterator[RawBatch]:
+    with _text(part) as stream:
+        lines = _csv_rows(stream, part.path)
+        names = next(lines)
+        places = [names.index(name) for name in keep]
+        number = itertools.count(start)
+        while chunk := list(itertools.islice(lines, rows)):
+            good, ids, bad = [], [], []
+            for fields in chunk:
+                row = next(number)
+                if isinstance(fields, _NoRow):
+                    bad.append(Rejected(row, "", f"not a CSV line: {fields[0]}", fields[1][:1000].rstrip("\r\n")))
+                elif len(fields) == len(names):
+                    good.append(fields)
+                    ids.append(row)
+                else:
+                    reason = f"must have {len(names)} fields like the header, has {len(fields)}"
+                    bad.append(Rejected(row, "", reason, ",".join(fields)[:1000]))
+            cells = list(zip(*good, strict=True)) if good else [()] * len(names)
+            arrays = [_strings(cells[i]) for i in places]
+            yield RawBatch(_ids(ids), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
+
+
+def _strings(cells: Sequence[str | None]) -> pa.Array:
+    """Text cells; an empty cell is missing, one with bytes that are not UTF-8 keeps them for the cleaner."""
+    cells = [cell if cell else None for cell in cells]
+    try:
+        return pa.array(cells, pa.string())
+    except (UnicodeEncodeError, pa.ArrowException):
+        return pa.array([None if c is None else _bytes(c) for c in cells], pa.binary())
+
+
+def _bytes(cell: str) -> bytes:
+    try:
+        return cell.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, as JSON can write it
+        return cell.encode("utf-8", "surrogatepass")
+
+
+def _jsonl_names(part: Part) -> list[str]:
+    names: dict[str, None] = {}
+    with _text(part) as stream:
+        start = stream.read(1 << 12)
+        if _not_utf8(start[:2]):
+            raise DataError(f"{part.path}: must be UTF-8 text. {_ICONV.format(path=part.path)}")
+        if start.lstrip().startswith("["):
+            raise DataError(
+                f"{part.path}: must be JSON Lines, one object a line. Got a JSON array. "
+                f"Convert it: jq -c '.[]' {Path(part.path).name} > table.jsonl"
+            )
+        stream.seek(0)
+        for line in itertools.islice(stream, 2_000):
+            row = _json(line)
+            if isinstance(row, dict):
+                names.update(dict.fromkeys(row))
+    if not names:
+        raise DataError(f"{part.path}: must be JSON Lines, one object a line. Got no object in its first lines.")
+    return list(names)
+
+
+def _json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _read_jsonl(part: Part, keep: list[str], columns: Iterable[str], start: int, rows: int) -> Iterator[RawBatch]:
+    known = set(columns)
+    with _text(part) as stream:
+        number = itertools.count(start)
+        while chunk := list(itertools.islice(stream, rows)):
+            good, ids, bad = [], [], []
+            for line in chunk:
+                if not line.strip():
+                    continue
+                row, value = next(number), _json(line)
+                if isinstance(value, dict) and value.keys() <= known:
+                    good.append(value)
+                    ids.append(row)
+                else:
+                    odd = listing(sorted(value.keys() - known)) if isinstance(value, dict) else ""
+                    reason = f"has columns that the first rows do not: {odd}" if odd else "not a JSON object"
+                    bad.append(Rejected(row, "", reason, line[:1000].rstrip("\r\n")))
+            arrays = [_strings([_cell(value.get(name)) for value in good]) for name in keep]
+            yield RawBatch(_ids(ids), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
+
+
+def _cell(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _read_parquet(
+    part: Part, keep: list[str], columns: Mapping[str, pa.DataType], start: int, rows: int
+) -> Iterator[RawBatch]:
+    with _binary(part) as stream:
+        for batch in pq.ParquetFile(stream).iter_batches(batch_size=rows, columns=keep):
+            yield RawBatch(count(start, batch.num_rows), _ordered(batch, keep, columns))
+            start += batch.num_rows
+
+
+def _arrow_reader(stream: Any) -> Any:
+    try:
+        return pa.ipc.open_file(stream)
+    except pa.ArrowInvalid:
+        stream.seek(0)
+        return pa.ipc.open_stream(stream)
+
+
+def _read_arrow(
+    part: Part, keep: list[str], columns: Mapping[str, pa.DataType], start: int, rows: int
+) -> Iterator[RawBatch]:
+    with _binary(part) as stream:
+        reader = _arrow_reader(stream)
+        whole = (
+            (reader.get_batch(i) for i in range(reader.num_record_batches))
+            if isinstance(reader, pa.ipc.RecordBatchFileReader)
+            else reader
+        )
+        for batch in whole:
+            for offset in range(0, batch.num_rows, rows):
+                piece = batch.slice(offset, rows)
+                yield RawBatch(count(start, piece.num_rows), _ordered(piece, keep, columns))
+                start += piece.num_rows
+
+
+def _ordered(batch: pa.RecordBatch, keep: list[str], columns: Mapping[str, pa.DataType]) -> pa.RecordBatch:
+    arrays = []
+    for name in keep:
+        array = plain(batch.column(name))
+        arrays.append(array if array.type == columns[name] else pc.cast(array, columns[name], safe=False))
+    return pa.RecordBatch.from_arrays(arrays, names=keep)
+
+
+def _plain_type(kind: pa.DataType) -> pa.DataType:
+    """The few Arrow types the rest of Weft sees: dictionaries, views, large, decimal and named types unfolded."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return _plain_type(kind.storage_type)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _plain_type(kind.value_type)
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
+        return pa.binary()
+    if pa.types.is_decimal(kind):
+        return pa.float64()
+    return kind
+
+
+def plain(column: Any) -> Any:
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        chunks = column.chunks if isinstance(column, pa.ChunkedArray) else None
+        storage = column.storage if chunks is None else pa.chunked_array([c.storage for c in chunks], kind.storage_type)
+        return plain(storage)
+    if pa.types.is_dictionary(kind):
+        return plain(pc.cast(column, kind.value_type))
+    if pa.types.is_run_end_encoded(kind):
+        return plain(pc.run_end_decode(column))
+    wanted = _plain_type(kind)
+    return column if kind == wanted else pc.cast(column, wanted, safe=False)
+
+
+def count(start: int, rows: int) -> np.ndarray:
+    return np.arange(start, start + rows, dtype=np.int64)
+
+
+def _ids(ids: list[int]) -> np.ndarray:
+    return np.asarray(ids, dtype=np.int64)

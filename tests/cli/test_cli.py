@@ -1,0 +1,152 @@
+"""The commands as a newcomer types them: what they print, what they leave, how they end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+import pytest
+from tests.tables import mixed, numeric
+
+from weft.cli import app, call
+
+SMALL = ["--set", "model.width=16", "--set", "model.layers=1", "--set", "model.copies=1", "--set", "training.epochs=2"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_from_a_csv_to_predictions(here, capsys):
+    pacsv.write_csv(mixed(300), "shop.csv")
+    assert call(["init", "shop.csv", "--target", "bought"]) == 0
+    text = (here / "weft.yaml").read_text()
+    assert "review:" in text and "text" in text and "# holds" in text
+    assert call(["check", "weft.yaml"]) == 0
+    assert "is valid" in capsys.readouterr().out
+    assert call(["run", "weft.yaml", "-o", "model", *SMALL]) == 0
+    told = capsys.readouterr()
+    assert "model/report.html" in told.out
+    steps = ["data", "preprocess", "features", "model", "inference", "results"]
+    said = [line.split()[0] for line in told.err.splitlines() if line and line[0] != " "]
+    assert [s for s in said if s in steps] == steps
+    assert call(["predict", "model", "shop.csv", "-o", "out.csv", "--keep", "colour"]) == 0
+    header, first, *_ = (here / "out.csv").read_text().splitlines()
+    assert header.replace('"', "").startswith("row,colour,prediction,probability") and first.startswith("0,")
+    assert call(["evaluate", "model", "shop.csv"]) == 0
+    assert "Accuracy" in capsys.readouterr().out
+    (here / "model" / "report.html").unlink()
+    assert call(["report", "model"]) == 0
+    assert (here / "model" / "report.html").exists()
+
+
+def test_json_is_one_object_on_stdout(here, capsys):
+    pq.write_table(numeric(200), "t.parquet")
+    for arguments in (
+        ["init", "t.parquet", "--target", "label", "--json"],
+        ["check", "weft.yaml", "--json", "--set", "features.y=off"],
+        ["run", "weft.yaml", "-o", "model", "--json", "--set", "features.y=off", *SMALL],
+        ["predict", "model", "t.parquet", "-o", "out.jsonl", "--json"],
+        ["evaluate", "model", "t.parquet", "--json"],
+        ["report", "model", "--json"],
+    ):
+        assert call(arguments) == 0, arguments
+        out = capsys.readouterr().out
+        assert isinstance(json.loads(out), dict) and out.count("\n") == 1, arguments
+
+
+def test_check_foretells_what_the_run_builds(here, capsys):
+    pq.write_table(mixed(300), "t.parquet")
+    assert call(["init", "t.parquet", "--target", "bought"]) == 0
+    capsys.readouterr()
+    assert call(["check", "weft.yaml", "--json", *SMALL]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert call(["run", "weft.yaml", "-o", "model", "--json", *SMALL]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert told["rows"] == done["data"]["rows"] == 300
+    assert {n: c["type"] for n, c in told["plan"]["columns"].items()} == {c["name"]: c["type"] for c in done["columns"]}
+    # the vocabulary is learnt from all 300 rows here and from the training rows there
+    assert told["parameters"] == pytest.approx(done["model"]["parameters"], rel=0.05)
+    assert told["seconds_at_most"] > 0 and told["memory_bytes"] > 4 * told["parameters"]
+
+
+def test_wrong_use_ends_with_2_and_says_what_to_do(here, capsys):
+    pq.write_table(numeric(60), "t.parquet")
+    cases = {
+        ("runn",): "run",
+        ("run",): "FILE",
+        ("run", "nothing.yaml"): "there is no such file",
+        ("init", "t.parquet", "--target", "lable"): "Did you mean 'label'?",
+        ("predict", "model"): "DATA",
+        ("init", "t.xyz"): "no such file",
+    }
+    for arguments, word in cases.items():
+        code = call(list(arguments))
+        told = capsys.readouterr()
+        assert code in (1, 2) and word in told.err and "Traceback" not in told.err, (arguments, told.err)
+    (here / "weft.yaml").write_text("data: {source: t.parquet}\ntarget: label\ntraning: {}\nmodel: {width: wide}\n")
+    assert call(["run", "weft.yaml"]) == 2
+    told = capsys.readouterr().err
+    assert "weft.yaml:3:1" in told and "'training'" in told and "weft.yaml:4:16" in told
+
+
+def test_failures_end_with_1(here, capsys):
+    assert call(["predict", "nothing", "t.parquet", "-o", "x.csv"]) == 1
+    assert "no such folder" in capsys.readouterr().err
+    pq.write_table(numeric(60).set_column(4, "label", pa.array(["a"] * 60)), "one.parquet")
+    (here / "weft.yaml").write_text("data: {source: one.parquet}\ntarget: label\n")
+    assert call(["run", "weft.yaml", "--json"]) == 1
+    told = capsys.readouterr()
+    assert "at least two classes" in told.err and "at least two classes" in json.loads(told.out)["error"]
+
+
+def test_init_does_not_write_over_a_file(here, capsys):
+    pq.write_table(numeric(60), "t.parquet")
+    (here / "weft.yaml").write_text("mine")
+    assert call(["init", "t.parquet"]) == 2 and (here / "weft.yaml").read_text() == "mine"
+    assert call(["init", "t.parquet", "--force"]) == 0 and (here / "weft.yaml").read_text() != "mine"
+
+
+@pytest.mark.parametrize("name", ["a: b", "on", "1st", "naïve 'quoted' \"double\"", "#no", "名前", "a\tb", "null"])
+def test_init_quotes_any_column_name(here, name):
+    from weft import config
+
+    pq.write_table(pa.table({name: [float(i) for i in range(60)], "y": ["a", "b"] * 30}), "t.parquet")
+    assert call(["init", "t.parquet", "--target", "y"]) == 0
+    assert config.load("weft.yaml").features[name].type == "number"
+
+
+def test_every_command_explains_itself(capsys):
+    for name in app:
+        if not name.startswith("-"):
+            assert call([name, "--help"]) == 0
+            assert f"weft {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_stop_it_saves_and_goes_on_later(here, how):
+    pq.write_table(numeric(4000), "t.parquet")
+    (here / "weft.yaml").write_text(
+        "data: {source: t.parquet}\ntarget: label\nfeatures: {y: off}\nmodel: {copies: 1}\n"
+        "training: {epochs: 6, patience: 9, batch_rows: 8}\nresults: {baselines: false}\n"
+    )
+    command = [sys.executable, "-m", "weft", "run", "weft.yaml", "-o", "model"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+    metrics = here / "model" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size > 2_000):
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "--resume" in told and list((here / "model" / "checkpoints").rglob("step-*"))
+    code = call(["run", "weft.yaml", "-o", "model", "--resume"])
+    assert code == 0 and (here / "model" / "manifest.json").exists()

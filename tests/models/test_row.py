@@ -1,0 +1,154 @@
+"""A row's answer depends on the row: not on its batch, the padding, or the order of the columns."""
+
+import datetime as dt
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from tests.tables import mixed
+
+from weft.config import Settings
+from weft.data.plan import look
+from weft.data.table import Table
+from weft.features.batching import collate
+from weft.features.columns import Columns
+from weft.features.fit import fit_columns
+from weft.features.store import take
+from weft.inference.predict import predict_codes
+from weft.models.embeddings import PiecewiseLinear, calendar
+from weft.models.linear import LinearPath
+from weft.models.row import RowConfig, RowModels, combine
+from weft.models.transformer import TransformerConfig
+from weft.preprocess.ingest import ingest, make_cleaner
+from weft.progress import Silent
+
+CONFIG = RowConfig(
+    TransformerConfig(width=16, layers=2, heads=2), 16, 0.0, linear=("number", "category", "time", "text")
+)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    table = Table.of(mixed())
+    settings = Settings(target="bought")
+    plan = look(settings, table)
+    cleaner = make_cleaner(settings, plan)
+    path = tmp_path_factory.mktemp("rows") / "clean.arrow"
+    clean, _, _ = ingest(settings, plan, table, cleaner, path, Silent())
+    columns = fit_columns(settings, plan, clean, cleaner)
+    torch.manual_seed(0)
+    models = RowModels(columns.codecs, columns.target, CONFIG, 2)
+    for parameter in models.parameters():  # nothing may stay at its quiet zero start
+        torch.nn.init.normal_(parameter, std=0.2)
+    models.eval()
+    return columns, models, next(clean.batches())
+
+
+def answers(models, codes, rows):
+    return models.predict(collate({c: {n: take(a, rows) for n, a in f.items()} for c, f in codes.items()}, len(rows)))
+
+
+def test_a_row_does_not_depend_on_its_batch(parts):
+    columns, models, clean = parts
+    codes = columns.encode(clean)
+    rows = np.arange(60)
+    together = answers(models, codes, rows)
+    alone = torch.cat([answers(models, codes, rows[i : i + 1]) for i in rows])
+    mixed_up = answers(models, codes, rows[::-1].copy()).flip(0)
+    assert together.std(0).max() > 0.01  # the answers do differ from row to row
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(together, mixed_up, atol=1e-5, rtol=0)
+    by_budget = predict_codes(models, {c: {n: take(a, rows) for n, a in f.items()} for c, f in codes.items()}, 60)
+    np.testing.assert_allclose(by_budget, together.numpy(), atol=1e-5)
+
+
+def test_every_column_matters_and_its_order_does_not(parts):
+    columns, models, clean = parts
+    codes = columns.encode(clean)
+    rows = np.arange(30)
+    base = answers(models, codes, rows)
+    backwards = {name: codes[name] for name in reversed(list(codes))}
+    assert torch.equal(base, answers(models, backwards, rows))
+    for name in codes:
+        other = dict(codes)
+        other[name] = {n: take(a, np.roll(np.arange(len(clean.rows)), 1)) for n, a in codes[name].items()}
+        assert not torch.allclose(base, answers(models, other, rows), atol=1e-4), name
+
+
+def test_missing_is_a_value_of_its_own(parts):
+    columns, models, clean = parts
+    codes = columns.encode(clean)
+    base = answers(models, codes, np.arange(5))
+    for codec in columns.codecs:
+        kind = clean.columns[codec.name].type
+        gone = {**codes, codec.name: codec.encode(pa.nulls(len(clean.rows), kind))}
+        got = answers(models, gone, np.arange(5))
+        assert torch.isfinite(got).all() and not torch.allclose(base, got, atol=1e-4), codec.name
+
+
+def test_named_states_are_given_on_request_and_change_nothing(parts):
+    columns, models, clean = parts
+    codes = columns.encode(clean)
+    batch = collate({c: {n: take(a, np.arange(4)) for n, a in f.items()} for c, f in codes.items()}, 4)
+    model = models.each()[0]
+    states = {}
+    with torch.no_grad():
+        plain, seen = model(batch), model(batch, states)
+    torch.testing.assert_close(plain, seen, atol=1e-5, rtol=1e-5)
+    attention = states["block00.attention"]
+    assert attention.shape[:2] == (4, 2) and attention.shape[2] == attention.shape[3]
+    torch.testing.assert_close(attention.sum(-1), torch.ones_like(attention[..., 0]))
+
+
+def test_columns_saved_and_loaded_encode_the_same(parts, tmp_path):
+    columns, models, clean = parts
+    columns.save(tmp_path)
+    again = Columns.load(tmp_path)
+    assert again.dumps() == columns.dumps()
+    rows = np.arange(len(clean.rows))
+    assert torch.equal(answers(models, columns.encode(clean), rows), answers(models, again.encode(clean), rows))
+
+
+def test_piecewise_linear_by_hand():
+    unfold = PiecewiseLinear([np.array([0.0, 1.0, 3.0])], 3)
+    with torch.no_grad():
+        unfold.weight.copy_(torch.eye(3)[None])
+        unfold.missing.fill_(9.0)
+    value = torch.tensor([[-1.0], [0.5], [2.0], [5.0], [torch.nan]])
+    expected = [[0, 0, -1], [0.5, 0, 0.5], [1, 0.5, 2], [1, 1, 4], [9, 9, 9]]
+    torch.testing.assert_close(unfold(value)[:, 0], torch.tensor(expected, dtype=torch.float32))
+
+
+def test_calendar_is_pythons():
+    random = np.random.default_rng(0)
+    seconds = random.integers(-62_000_000_000, 200_000_000_000, 2_000)
+    month, day, weekday, hour = calendar(torch.from_numpy(seconds))
+    for i, s in enumerate(seconds.tolist()):
+        t = dt.datetime(1970, 1, 1) + dt.timedelta(seconds=s)
+        assert (month[i], day[i], weekday[i], hour[i]) == (t.month - 1, t.day - 1, t.weekday(), t.hour)
+
+
+def test_the_linear_path_is_linear_and_starts_at_zero(parts):
+    columns, _, clean = parts
+    path = LinearPath(columns.codecs, 2, frozenset(("number", "category", "time", "text"))).eval()
+    codes = columns.encode(clean)
+    batch = collate({c: {n: take(a, np.arange(50)) for n, a in f.items()} for c, f in codes.items()}, 50)
+    assert not path(batch.columns).any()
+    torch.manual_seed(0)
+    for parameter in path.parameters():
+        torch.nn.init.normal_(parameter)
+    one = path(batch.columns)
+    with torch.no_grad():
+        for parameter in path.parameters():
+            parameter.mul_(2)
+    torch.testing.assert_close(path(batch.columns), 2 * one)
+    assert one.std() > 0.1
+
+
+def test_copies_answer_with_the_mean_of_their_probabilities():
+    p = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]])
+    torch.testing.assert_close(combine(list(p.log()), 2, torch.ones(())), torch.tensor([[0.7, 0.3]]))
+    torch.testing.assert_close(
+        combine([torch.tensor([1.0]), torch.tensor([3.0])], None, torch.ones(())), torch.tensor([2.0])
+    )

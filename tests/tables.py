@@ -1,0 +1,36 @@
+"""Small tables with a known truth, for tests that train."""
+
+import numpy as np
+import pyarrow as pa
+
+FAST = {"model": {"width": 16, "layers": 1, "copies": 1}, "training": {"epochs": 3, "batch_rows": 32}}
+
+
+def mixed(rows=400, seed=0):
+    """Number, category, time and text that each tell something of the class ``bought``; some values missing."""
+    random = np.random.default_rng(seed)
+    price = random.lognormal(3, 1, rows)
+    colour = random.choice(["red", "green", "蓝"], rows)
+    seconds = random.integers(1_600_000_000, 1_700_000_000, rows)
+    words = np.where(random.random(rows) < 0.5, "lovely soft fabric", "returned it at once")
+    score = (price < 20) * 1.0 + (colour == "red") * 1.0 + np.char.startswith(words, "lovely") * 1.5
+    bought = np.where(score + random.normal(0, 0.4, rows) > 1.7, "yes", "no")
+    review = [f"{w}, size {random.integers(1, 60)} was {random.choice(['small', 'fine', 'huge'])}" for w in words]
+    gone = random.random(rows) < 0.1
+    return pa.table(
+        {
+            "price": pa.array(price, mask=gone),
+            "colour": pa.array(colour, mask=np.roll(gone, 5)),
+            "when": pa.array(seconds, pa.timestamp("s")),
+            "review": pa.array(review, mask=np.roll(gone, 9)),
+            "bought": bought,
+        }
+    )
+
+
+def numeric(rows=400, seed=0, noise=0.3):
+    """``y`` is linear in ``a`` and ``b``; ``label`` says whether it is above its median; ``c`` is noise."""
+    random = np.random.default_rng(seed)
+    a, b, c = random.normal(size=(3, rows))
+    y = 2 * a - b + random.normal(0, noise, rows) + 5
+    return pa.table({"a": a, "b": b, "c": c, "y": y, "label": np.where(y > np.median(y), "high", "low")})
