@@ -109,11 +109,13 @@ def test_an_empty_row_gives_finite_states(cell):
 @pytest.mark.parametrize("cell", CELLS)
 def test_writes_text_as_a_language_model(cell):
     torch.manual_seed(0)
-    writer = LanguageModel(LanguageConfig(RecurrentConfig(24, 2, cell, "writing"), 31)).eval()
-    nn.init.normal_(writer.table.weight)
+    writer = LanguageModel(LanguageConfig(RecurrentConfig(24, 2, cell, "writing"), 31, tied=False)).eval()
+    for parameter in writer.parameters():
+        nn.init.normal_(parameter, std=0.8)
     text = torch.randint(0, 31, (3, 6))
     mask = torch.arange(6)[None, :] < torch.tensor([[6], [2], [4]])
     written = writer.generate(text, 10, mask)
+    assert written.unique().numel() > 4
     assert torch.equal(written, writer.generate(text, 10, mask, cached=False))
     for row in range(3):
         assert torch.equal(written[row : row + 1], writer.generate(text[row : row + 1, mask[row]], 10))

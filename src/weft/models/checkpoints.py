@@ -273,7 +273,9 @@ def _compare(
     ignored: set[str],
 ) -> None:  # fmt: skip
     unknown = [f for n, f in found.items() if n not in expected and f not in ignored]
-    missing = [n for n in expected if n not in found]
+    heads = tuple(f"{n}." for n in family.head)
+    prefix = family.prefix if any(f.startswith(family.prefix) for f in found.values()) else ""
+    missing = [n if f"{n}.".startswith(heads) else prefix + n for n in expected if n not in found]
     shapes, kinds = [], []
     for name, place in expected.items():
         if name in found:
