@@ -208,10 +208,29 @@ def test_rewriting_writes_the_same_with_and_without_a_cache():
     assert not torch.equal(written, model.generate(text, 12, mask))  # the source is read both ways
 
 
+def test_a_second_source_is_read_as_a_whole_too():
+    model, x = build(replace(OWN, attention="rewriting", layers=1)), torch.randn(1, 6, 32)
+    places = torch.arange(6)[None]
+
+    def second_turn(changed: torch.Tensor) -> torch.Tensor:
+        cache = model.new_cache()
+        model(tokens(x[:, :3]), cache=cache)
+        source = torch.tensor([[True, True, False]])
+        turn = Tokens(changed[:, 3:], None, places[:, 3:], torch.zeros_like(places[:, 3:]), source)
+        return model(turn, cache=cache)
+
+    for at, seen in ((4, [True, True, True]), (5, [False, False, True])):
+        changed = x.clone()
+        changed[:, at] += 1
+        moved = (second_turn(x) - second_turn(changed)).abs().amax(dim=-1)[0] > 1e-5
+        assert moved.tolist() == seen
+
+
 def test_an_empty_row_gives_finite_states():
     mask = torch.tensor([[True] * 4, [False] * 4])
     for config in (OWN, SHAPES["writing"]):
-        assert torch.isfinite(build(config)(tokens(torch.randn(2, 4, 32), mask))).all()
+        for states in (None, {}):
+            assert torch.isfinite(build(config)(tokens(torch.randn(2, 4, 32), mask), states=states)).all()
 
 
 def test_dropout_is_where_the_papers_put_it():
@@ -245,6 +264,13 @@ def test_shapes_that_cannot_be_are_refused():
     ]:  # fmt: skip
         with pytest.raises(ValueError, match=words):
             replace(OWN, **wrong)
+
+
+def test_a_source_is_given_where_it_is_read():
+    x = tokens(torch.randn(1, 3, 32))
+    for config, source in ((OWN, x), (replace(OWN, cross=True), None)):
+        with pytest.raises(ValueError, match="must be given a source"):
+            build(config)(x, source=source)
 
 
 def test_the_config_comes_back_from_json():

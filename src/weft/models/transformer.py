@@ -141,7 +141,7 @@ class Attention(nn.Module):
             self.kv = nn.Linear(config.width, 2 * g * k, bias=inner)
         else:
             self.qkv = Joined(config.width, (h + 2 * g) * k, bias=inner)
-        if config.qk_norm:
+        if config.qk_norm and not source:
             self.q_norm = nn.RMSNorm(k, eps=config.norm_eps)
             self.k_norm = nn.RMSNorm(k, eps=config.norm_eps)
         self.out = nn.Linear(h * k, config.width, bias=config.biases == "all")
@@ -339,6 +339,8 @@ class Transformer(nn.Module):
             first: when reading, how many leading tokens are wanted; the last block then skips the others.
         """
         c = self.config
+        if c.cross != (source is not None):
+            raise ValueError("a Transformer with cross-attention, and no other, must be given a source.")
         x = self._placed(tokens, 0 if cache is None else cache.length)
         if states is not None:
             states["embedding"] = x
