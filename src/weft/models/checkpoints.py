@@ -93,8 +93,8 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32, device: str 
         verify_manifest(folder)
     settings, family, name = _settings(folder)
     stored = _stored(folder)
-    canonical, kept = _canonical(folder, family, stored), {}
-    shapes = {n: s.shape for n, s in stored.items()} | {n: stored[f].shape for n, f in canonical.items()}
+    files = _canonical(folder, family, stored)
+    shapes = {n: s.shape for n, s in stored.items()} | {n: stored[f].shape for n, f in files.items()}
     try:
         config = family.read(settings, shapes)
         with torch.device("meta"):
@@ -103,31 +103,18 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32, device: str 
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
     tokenizer = load_tokenizer(folder)
     if tokenizer is not None and isinstance(config, LanguageConfig):
-        largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-        if largest >= config.vocabulary:
-            raise CheckpointError(
-                f"{folder}: the tokenizer must fit the {config.vocabulary:,} rows of the token table. It has a token "
-                f"with id {largest:,}. Take both from one checkpoint."
-            )
+        _compare_tokenizer(folder, tokenizer, config.vocabulary)
     expected, copies = _places(family, model)
-    ignored = [f for n, f in canonical.items() if n not in expected and (n in copies or _ignored(family, n))]
-    _compare(folder, family, expected, canonical, stored, set(ignored))
+    ignored = [f for n, f in files.items() if n not in expected and (n in copies or _ignored(family, n))]
+    _compare(folder, family, expected, files, stored, set(ignored))
+    _compare_copies(folder, {files[c]: files[n] for c, n in copies.items() if c in files}, stored)
     model = model.to(dtype).to_empty(device=device)
     state = model.state_dict()
     for n, place in expected.items():
-        kept[n] = stored[canonical[n]]
         with torch.no_grad():
-            place.of(state).copy_(_tensor(kept[n], canonical[n]))
-    for copy, original in copies.items():
-        if copy in canonical and not torch.equal(
-            _tensor(stored[canonical[copy]], canonical[copy]), _tensor(kept[original], canonical[original])
-        ):
-            raise CheckpointError(
-                f"{folder}: '{canonical[copy]}' must equal '{canonical[original]}', as config.json says "
-                "tie_word_embeddings. They differ. Set it to false if the output matrix is meant to be its own."
-            )
+            place.of(state).copy_(_tensor(stored, files[n]))
     parameters = sum(p.numel() for p in model.parameters())
-    kinds = sorted({s.kind for s in kept.values()})
+    kinds = sorted({stored[files[n]].kind for n in expected})
     return Pretrained(model.eval(), tokenizer, name, parameters, ", ".join(kinds), ignored)
 
 
@@ -209,9 +196,9 @@ def _header(file: Path) -> Iterator[tuple[str, Stored]]:
         ) from None
 
 
-def _tensor(stored: Stored, name: str) -> Tensor:
+def _tensor(stored: dict[str, Stored], name: str) -> Tensor:
     # opened anew for each: pages that were read stay in memory until the file is closed
-    with safe_open(stored.file, "pt") as shard:
+    with safe_open(stored[name].file, "pt") as shard:
         return shard.get_tensor(name)
 
 
@@ -294,6 +281,25 @@ def _compare(
         raise CheckpointError(
             f"{folder}: the weights must be those that config.json describes. Got weights {'; '.join(problems)}. "
             "Take both from one checkpoint, unchanged."
+        )
+
+
+def _compare_copies(folder: Path, copies: dict[str, str], stored: dict[str, Stored]) -> None:
+    """A tied matrix may be stored a second time if it says the same."""
+    for copy, original in copies.items():
+        if not torch.equal(_tensor(stored, copy), _tensor(stored, original)):
+            raise CheckpointError(
+                f"{folder}: '{copy}' must equal '{original}', as config.json says tie_word_embeddings. They differ. "
+                "Set it to false if the output matrix is meant to be its own."
+            )
+
+
+def _compare_tokenizer(folder: Path, tokenizer: Tokenizer, rows: int) -> None:
+    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if largest >= rows:
+        raise CheckpointError(
+            f"{folder}: the tokenizer must fit the {rows:,} rows of the token table. It has a token with id "
+            f"{largest:,}. Take both from one checkpoint."
         )
 
 

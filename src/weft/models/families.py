@@ -54,6 +54,18 @@ class Settings:
             raise Unfit(f"'{key}' must be a number. Got {found!r}.")
         return float(found)
 
+    def flag(self, key: str, default: bool) -> bool:
+        found = self.get(key, default)
+        if not isinstance(found, bool):
+            raise Unfit(f"'{key}' must be true or false. Got {found!r}.")
+        return found
+
+    def table(self, key: str) -> Mapping[str, Any]:
+        found = self.get(key, {})
+        if not isinstance(found, dict):
+            raise Unfit(f"'{key}' must be an object. Got {found!r}.")
+        return found
+
     def only(self, key: str, allowed: Any) -> None:
         """The key is ``allowed`` or absent."""
         if self.get(key, allowed) != allowed:
@@ -137,7 +149,7 @@ def _read_bert(s: Settings, shapes: Shapes) -> LanguageConfig:
     return LanguageConfig(
         backbone, s.whole("vocab_size"), types=s.whole("type_vocab_size", 2),
         output="transform" if any(n.startswith("cls.predictions.") for n in shapes) else "none",
-        tied=s.get("tie_word_embeddings", True), pooler="pooler.dense.weight" in shapes, family="bert", **s.special(),
+        tied=s.flag("tie_word_embeddings", True), pooler="pooler.dense.weight" in shapes, family="bert", **s.special(),
     )  # fmt: skip
 
 
@@ -184,7 +196,7 @@ def _read_gpt2(s: Settings, shapes: Shapes) -> LanguageConfig:
         feed_forward=s.choice("activation_function", "gelu_new", GELUS),  # type: ignore[arg-type]
         dropout=s.number("resid_pdrop", 0.1), attention_dropout=s.number("attn_pdrop", 0.1),
     )  # fmt: skip
-    tied = s.get("tie_word_embeddings", True)
+    tied = s.flag("tie_word_embeddings", True)
     return LanguageConfig(backbone, s.whole("vocab_size"), tied=tied, family="gpt2", **s.special())
 
 
@@ -223,7 +235,7 @@ LLAMA_HEAD: Names = {"lm_head": "output"}
 
 def _rotary(s: Settings) -> tuple[float, RotaryScaling | None]:
     """The base and the scaling, as ``transformers`` 5 writes them (rope_parameters) or as 4 did."""
-    values = {"rope_theta": s.get("rope_theta", 10_000.0), **s.get("rope_scaling", {}), **s.get("rope_parameters", {})}
+    values = {"rope_theta": s.get("rope_theta", 10_000.0), **s.table("rope_scaling"), **s.table("rope_parameters")}
     rope = Settings({"partial_rotary_factor": s.get("partial_rotary_factor"), **values})
     rope.only("partial_rotary_factor", 1.0)
     base = rope.number("rope_theta", 10_000.0)
@@ -249,18 +261,21 @@ def _read_llama(family: Literal["llama", "qwen2", "qwen3", "mistral"]) -> Callab
         if family.startswith("qwen"):
             s.only("use_sliding_window", False)
         heads = s.whole("num_attention_heads")
-        head_width = s.get("head_dim", 128 if family == "qwen3" else None)
+        # what transformers takes where a config does not say: mistral has a window unless it is null
+        window = s.whole("sliding_window", 4_096) if s.values.get("sliding_window", 0) is not None else None
+        width = s.whole("hidden_size")
+        head_width = s.whole("head_dim", 128 if family == "qwen3" else max(1, width // heads))
         base, scaling = _rotary(s)
         backbone = TransformerConfig(
-            width=s.whole("hidden_size"), layers=s.whole("num_hidden_layers"), heads=heads,
+            width=width, layers=s.whole("num_hidden_layers"), heads=heads,
             groups=s.whole("num_key_value_heads", heads), head_width=head_width,
             ffn_width=s.whole("intermediate_size"), attention="writing", norm="rms",
             norm_eps=s.number("rms_norm_eps", 1e-6), positions="rotary", rotary_base=base, rotary_scaling=scaling,
             max_positions=s.whole("max_position_embeddings", 2_048), biases="qkv" if family == "qwen2" else "none",
-            qk_norm=family == "qwen3", window=s.values.get("sliding_window", 4_096) if family == "mistral" else None,
+            qk_norm=family == "qwen3", window=window if family == "mistral" else None,
             attention_dropout=s.number("attention_dropout", 0.0),
         )  # fmt: skip
-        tied = s.get("tie_word_embeddings", False)
+        tied = s.flag("tie_word_embeddings", False)
         headless = not tied and not any(n.startswith(("model.", "lm_head.")) for n in shapes)
         return LanguageConfig(
             backbone, s.whole("vocab_size"), output="none" if headless else "linear", tied=tied, family=family,
@@ -328,7 +343,7 @@ def _read_vit(s: Settings, shapes: Shapes) -> ImageConfig:
         feed_forward=s.choice("hidden_act", "gelu", GELUS),  # type: ignore[arg-type]
         dropout=s.number("hidden_dropout_prob", 0.0), attention_dropout=s.number("attention_probs_dropout_prob", 0.0),
     )  # fmt: skip
-    labels: Mapping[str, str] = s.get("id2label", {})
+    labels = s.table("id2label")
     classes = shapes["classifier.weight"][0] if "classifier.weight" in shapes else 0
     if classes:
         classes = len(labels) or classes
