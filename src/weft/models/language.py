@@ -208,9 +208,23 @@ class LanguageModel(nn.Module):
         """
         if self.config.backbone.attention == "reading":
             raise UsageError("a model that reads cannot write. Use one whose attention is writing or rewriting.")
+        ends = torch.tensor(self.config.end if end is None else end, dtype=torch.int64, device=ids_BT.device)
         training = self.training
         self.eval()
-        ends = torch.tensor(self.config.end if end is None else end, dtype=torch.int64, device=ids_BT.device)
+        try:
+            return self._write(ids_BT, max_new, mask_BT, prefix_BT, ends, cached)
+        finally:
+            self.train(training)
+
+    def _write(
+        self,
+        ids_BT: Tensor,
+        max_new: int,
+        mask_BT: Tensor | None,
+        prefix_BT: Tensor | None,
+        ends: Tensor,
+        cached: bool,
+    ) -> Tensor:
         if mask_BT is not None:
             # empty places to the left: the last token of every row is then in the last place
             order = mask_BT.long().argsort(dim=1, stable=True)
@@ -234,7 +248,6 @@ class LanguageModel(nn.Module):
             new = self.tokens(following[:, None], past=past)
             tokens = new if cached else Tokens.join([tokens, new])
             past = past + 1
-        self.train(training)
         if not written:
             return ids_BT[:, :0]
         return torch.stack(written, dim=1)
