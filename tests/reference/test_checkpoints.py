@@ -237,6 +237,36 @@ def test_names_of_older_files_are_understood(tmp_path):
     assert torch.equal(found.model(text), model(text))
 
 
+def test_gpt2_as_its_authors_stored_it(tmp_path):
+    """Names without a prefix, and the causal mask among the weights."""
+    shape = TransformerConfig(
+        16, 1, 2, norm="layer", attention="writing", norm_eps=1e-5, positions="learned", max_positions=12,
+        feed_forward="gelu_tanh", biases="all",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LanguageModel(LanguageConfig(shape, 20)).eval()
+    assert save_hf(model, tmp_path / "new") == "gpt2"
+    tensors = {n.removeprefix("transformer."): t for n, t in load_file(tmp_path / "new" / WEIGHTS).items()}
+    assert "h.0.attn.c_attn.weight" in tensors
+    tensors["h.0.attn.bias"] = torch.ones(1, 1, 12, 12).tril()
+    save_file(tensors, tmp_path / "new" / WEIGHTS)
+    (tmp_path / "new/manifest.json").unlink()
+    found = load_hf(tmp_path / "new")
+    assert found.ignored == ["h.0.attn.bias"]
+    text = torch.randint(0, 20, (2, 7))
+    assert torch.equal(found.model(text), model(text))
+
+
+def test_bfloat16_files_are_read_as_float32_unless_asked(tmp_path):
+    rough = llama().bfloat16()
+    save_hf(rough, tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "bfloat16"
+    found = load_hf(tmp_path / "out")
+    assert found.stored == "BF16"
+    state = rough.state_dict()
+    assert all(torch.equal(t, state[n].float()) for n, t in found.model.state_dict().items())
+
+
 def test_rotation_as_older_configs_write_it(folder):
     old = {"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}, "rope_parameters": None}
     change(folder / "config.json", **old)

@@ -234,12 +234,33 @@ def test_an_empty_row_gives_finite_states():
 
 
 def test_dropout_is_where_the_papers_put_it():
-    x = tokens(torch.randn(2, 5, 32))
-    for config in (replace(OWN, dropout=0.3), replace(OWN, attention_dropout=0.3)):
-        model = build(config)
-        assert torch.equal(model(x), model(x))
-        model.train()
-        assert not torch.equal(model(x), model(x))
+    """On the embeddings, on the output of each sublayer before it is added, and on the attention map."""
+    x = torch.randn(2, 50, 32)
+
+    def halved(after, before):
+        kept = after != 0
+        torch.testing.assert_close(after[kept], 2 * before[kept], rtol=1e-4, atol=1e-4)
+        assert 0.4 < kept.float().mean() < 0.6
+
+    model = build(replace(OWN, dropout=0.5, layers=1)).train()
+    states: dict[str, torch.Tensor] = {}
+    model(tokens(x), states=states)
+    halved(states["embedding"], x)
+    block = model.blocks[0]
+    for silent, part, inner in (
+        (block.feed_forward.down, lambda y: block.attention(y, None, False, None)[0], block.attention_norm),
+        (block.attention.out, block.feed_forward, block.feed_forward_norm),
+    ):
+        kept = silent.weight.detach().clone()
+        nn.init.zeros_(silent.weight)
+        added = block(x, None, False, None, None, None, None) - x
+        halved(torch.where(added.abs() < 1e-6, 0, added), part(inner(x)))
+        silent.weight.data.copy_(kept)
+    attentive = build(replace(OWN, attention_dropout=0.5))
+    assert torch.equal(attentive(tokens(x)), attentive(tokens(x)))
+    attentive.train()
+    assert not torch.equal(attentive(tokens(x)), attentive(tokens(x)))
+    assert not torch.equal(attentive(tokens(x), states={}), attentive(tokens(x), states={}))
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
