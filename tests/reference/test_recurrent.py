@@ -141,11 +141,16 @@ def test_learns_to_remember():
 
 
 def test_dropout_stands_between_layers_and_before_the_output():
-    ours = model("gru", "reading", dropout=0.5)
     x = tokens(torch.randn(2, 5, 8))
+    ours = model("gru", "reading", dropout=0.5)
     assert torch.equal(ours(x), ours(x))
     ours.train()
-    assert not torch.equal(ours(x), ours(x))
+    first, second = {}, {}
+    ours(x, states=first), ours(x, states=second)
+    assert torch.equal(first["layer00.output"], second["layer00.output"])
+    assert not torch.equal(first["layer01.output"], second["layer01.output"])
+    single = model("gru", "reading", dropout=0.5, layers=1).train()
+    assert not torch.equal(single(x), single(x))
 
 
 def test_wrong_use_is_refused():
