@@ -36,18 +36,17 @@ class Tokens:
         """The tokens of each row, one part after the other."""
         if len(parts) == 1:
             return parts[0]
-        masks = None
-        if any(p.mask_BT is not None for p in parts):
-            masks = torch.cat(
-                [
-                    p.mask_BT if p.mask_BT is not None else torch.ones_like(p.columns_BT, dtype=torch.bool)
-                    for p in parts
-                ],
-                dim=1,
-            )
         return Tokens(
             torch.cat([p.states_BTD for p in parts], dim=1),
-            masks,
+            _joined([(p.mask_BT, p.columns_BT) for p in parts], absent=True),
             torch.cat([p.positions_BT for p in parts], dim=1),
             torch.cat([p.columns_BT for p in parts], dim=1),
+            _joined([(p.prefix_BT, p.columns_BT) for p in parts], absent=False),
         )
+
+
+def _joined(parts: Sequence[tuple[Tensor | None, Tensor]], absent: bool) -> Tensor | None:
+    """Flags side by side; a part that has none counts as ``absent``, and no flags at all stay none."""
+    if all(flags is None for flags, _ in parts):
+        return None
+    return torch.cat([torch.full_like(c, absent, dtype=torch.bool) if f is None else f for f, c in parts], dim=1)

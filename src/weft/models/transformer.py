@@ -5,8 +5,8 @@
     FFN(x) = max(0, x W_1 + b_1) W_2 + b_2                  (or gelu, or gated silu)
 
 The attention mask is all that differs between reading (every token sees every token), writing (a token
-sees itself and those before) and rewriting (as writing, but all see the source). A family of checkpoints
-is a row of settings, not a class.
+sees itself and those before) and rewriting (as writing, but all see the source). The textbook's encoder-decoder
+is two of them, the second with cross-attention. A family of checkpoints is a row of settings, not a class.
 
 Shape suffixes: B batch, T tokens, S tokens that are read (T + those in the cache), D width, H heads,
 G groups of keys, K head width, F feed-forward width.
@@ -15,13 +15,15 @@ G groups of keys, K head width, F feed-forward width.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weft.errors import DataError
+from weft.models.positions import RotaryScaling, Turn, rotate, rotation, sinusoids
 from weft.models.tokens import Tokens
 
 
@@ -44,8 +46,15 @@ class TransformerConfig:
     norm_eps: float = 1e-6
     positions: Literal["none", "sinusoidal", "learned", "rotary"] = "rotary"
     max_positions: int | None = None
-    """Size of the table of learned positions."""
+    """Longest text in tokens: the size of the table of learned positions, or what a checkpoint was made for."""
     rotary_base: float = 10_000.0
+    rotary_scaling: RotaryScaling | None = None
+    window: int | None = None
+    """A token reads itself and the ``window - 1`` before it (Mistral; Beltagy 2020). None: all before it."""
+    qk_norm: bool = False
+    """RMSNorm on each head's queries and keys before they are turned (Qwen3; Henry 2020)."""
+    embedding_norm: bool = False
+    """Norm once tokens and positions are added (BERT)."""
     feed_forward: Literal["relu", "gelu", "gelu_tanh", "gated_silu"] = "gated_silu"
     biases: Literal["all", "qkv", "none"] = "none"
     cross: bool = False
@@ -63,6 +72,10 @@ class TransformerConfig:
             raise ValueError("learned positions need max_positions.")
         if self.positions == "rotary" and self.key_width % 2:
             raise ValueError(f"rotary positions need an even head width. Got {self.key_width}.")
+        if self.window is not None and self.attention == "reading":
+            raise ValueError("a window looks back, so attention must be writing or rewriting. Got reading.")
+        if isinstance(self.rotary_scaling, dict):  # as it comes back from JSON
+            object.__setattr__(self, "rotary_scaling", RotaryScaling(**self.rotary_scaling))
 
     @property
     def key_width(self) -> int:
@@ -82,9 +95,13 @@ class TransformerConfig:
 
 @dataclass
 class Cache:
-    """Keys and values of tokens already read, a pair [B, G, S, K] a block, and which places hold tokens."""
+    """Keys and values of tokens already read, a pair [B, G, S, K] a block, and which places hold tokens.
+
+    ``sources``: the same of the second sequence, which cross-attention reads at every step.
+    """
 
     pairs: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    sources: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     mask_BS: Tensor | None = None
     length: int = 0
 
@@ -104,25 +121,11 @@ def norm(config: TransformerConfig, width: int) -> nn.Module:
     return nn.LayerNorm(width, eps=config.norm_eps, bias=config.biases == "all")
 
 
-def sinusoids(positions: Tensor, width: int) -> Tensor:
-    """Positions [...] -> [..., width]: sin and cos of p / 10000^(2i/width), interleaved (Vaswani 2017, 3.5)."""
-    rates = torch.exp(torch.arange(0, width, 2, device=positions.device) * (-math.log(10_000.0) / width))
-    angles = positions.unsqueeze(-1) * rates
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[..., :width]
+class Joined(nn.Linear):
+    """Several matrices over one input, stored as one; ``rows`` asks for some of its outputs only."""
 
-
-def rotation(positions_BT: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
-    """cos and sin [B, 1, T, width] of rotary positions (Su 2021), halves side by side as Llama stores them."""
-    rates = base ** (-torch.arange(0, width, 2, device=positions_BT.device, dtype=torch.float32) / width)
-    angles = positions_BT[:, None, :, None].float() * rates
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def rotate(x_BHTK: Tensor, turn: tuple[Tensor, Tensor]) -> Tensor:
-    cos, sin = turn
-    first, second = x_BHTK.chunk(2, dim=-1)
-    return x_BHTK * cos.to(x_BHTK.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x_BHTK.dtype)
+    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        return F.linear(x, self.weight[rows], None if self.bias is None else self.bias[rows])
 
 
 class Attention(nn.Module):
@@ -137,7 +140,10 @@ class Attention(nn.Module):
             self.q = nn.Linear(config.width, h * k, bias=inner)
             self.kv = nn.Linear(config.width, 2 * g * k, bias=inner)
         else:
-            self.qkv = nn.Linear(config.width, (h + 2 * g) * k, bias=inner)
+            self.qkv = Joined(config.width, (h + 2 * g) * k, bias=inner)
+        if config.qk_norm and not source:
+            self.q_norm = nn.RMSNorm(k, eps=config.norm_eps)
+            self.k_norm = nn.RMSNorm(k, eps=config.norm_eps)
         self.out = nn.Linear(h * k, config.width, bias=config.biases == "all")
 
     def forward(
@@ -145,7 +151,7 @@ class Attention(nn.Module):
         x_BTD: Tensor,
         mask: Tensor | None,
         causal: bool,
-        turn: tuple[Tensor, Tensor] | None,
+        turn: Turn | None,
         source_BSD: Tensor | None = None,
         cache: Cache | None = None,
         block: int = 0,
@@ -154,40 +160,50 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Output [B, T, D], and the attention map [B, H, T, S] where ``transparent``; T is ``first`` if given."""
         c = self.config
-        h, g, k = c.heads, c.key_groups, c.key_width
-        b, t, _ = x_BTD.shape
-        if source_BSD is None and first is not None and first < t:
-            # only the first tokens ask, all are read
-            weight, bias = self.qkv.weight, self.qkv.bias
-            cut = h * k
-            q = F.linear(x_BTD[:, :first], weight[:cut], None if bias is None else bias[:cut])
-            key, value = F.linear(x_BTD, weight[cut:], None if bias is None else bias[cut:]).split(
-                [g * k, g * k], dim=-1
-            )
-            t = first
-        elif source_BSD is None:
-            q, key, value = self.qkv(x_BTD).split([h * k, g * k, g * k], dim=-1)
+        if source_BSD is None:
+            q, key, value = self._own(x_BTD, first)
+            if turn is not None:
+                q, key = rotate(q, (turn[0][:, :, : q.shape[2]], turn[1][:, :, : q.shape[2]])), rotate(key, turn)
+            if cache is not None:
+                key, value = cache.extend(block, key, value)
         else:
-            q = self.q(x_BTD)
-            key, value = self.kv(source_BSD).split([g * k, g * k], dim=-1)
-        q = q.view(b, t, h, k).transpose(1, 2)
-        key = key.view(b, -1, g, k).transpose(1, 2)
-        value = value.view(b, -1, g, k).transpose(1, 2)
-        if turn is not None:
-            q, key = rotate(q, (turn[0][:, :, :t], turn[1][:, :, :t])), rotate(key, turn)
-        if cache is not None:
-            key, value = cache.extend(block, key, value)
+            q, key, value = self._other(x_BTD, source_BSD, cache, block)
         dropped = c.attention_dropout if self.training else 0.0
+        weights = None
         if transparent:
             y, weights = attend(q, key, value, mask, causal, dropped)
         else:
-            y, weights = (
-                F.scaled_dot_product_attention(
-                    q, key, value, attn_mask=mask, dropout_p=dropped, is_causal=causal, enable_gqa=g != h
-                ),
-                None,
+            grouped = c.key_groups != c.heads
+            y = F.scaled_dot_product_attention(
+                q, key, value, attn_mask=mask, dropout_p=dropped, is_causal=causal, enable_gqa=grouped
             )
-        return self.out(y.transpose(1, 2).reshape(b, t, h * k)), weights
+        return self.out(y.transpose(1, 2).flatten(2)), weights
+
+    def _own(self, x_BTD: Tensor, first: int | None) -> tuple[Tensor, Tensor, Tensor]:
+        c = self.config
+        cut, kv = c.heads * c.key_width, c.key_groups * c.key_width
+        if first is not None and first < x_BTD.shape[1]:
+            # only the first tokens ask, all are read
+            q = self.qkv(x_BTD[:, :first], slice(0, cut))
+            key, value = self.qkv(x_BTD, slice(cut, None)).split(kv, dim=-1)
+        else:
+            q, key, value = self.qkv(x_BTD).split([cut, kv, kv], dim=-1)
+        q, key = self._heads(q), self._heads(key)
+        if c.qk_norm:
+            q, key = self.q_norm(q), self.k_norm(key)
+        return q, key, self._heads(value)
+
+    def _other(self, x_BTD: Tensor, source_BSD: Tensor, cache: Cache | None, block: int) -> tuple[Tensor, ...]:
+        if cache is not None and block in cache.sources:
+            return self._heads(self.q(x_BTD)), *cache.sources[block]
+        key, value = (self._heads(part) for part in self.kv(source_BSD).chunk(2, dim=-1))
+        if cache is not None:
+            cache.sources[block] = (key, value)
+        return self._heads(self.q(x_BTD)), key, value
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """[B, T, H K] -> [B, H, T, K]."""
+        return x.unflatten(-1, (-1, self.config.key_width)).transpose(1, 2)
 
 
 def attend(
@@ -250,7 +266,7 @@ class Block(nn.Module):
         x_BTD: Tensor,
         mask: Tensor | None,
         causal: bool,
-        turn: tuple[Tensor, Tensor] | None,
+        turn: Turn | None,
         source: Tokens | None,
         cache: Cache | None,
         states: dict[str, Tensor] | None,
@@ -266,8 +282,8 @@ class Block(nn.Module):
             states[f"{name}.attention"] = weights
         if source is not None:
             inner = self.cross_norm(x) if before else x
-            read = None if source.mask_BT is None else source.mask_BT[:, None, None, :]
-            y, weights = self.cross(inner, read, False, None, source.states_BTD, transparent=seen)
+            read = _readable(source.mask_BT)
+            y, weights = self.cross(inner, read, False, None, source.states_BTD, cache, self.index, seen)
             x = self._add(x, y, self.cross_norm)
             if states is not None and weights is not None:
                 states[f"{name}.cross"] = weights
@@ -286,6 +302,8 @@ class Transformer(nn.Module):
         self.config = config
         if config.positions == "learned":
             self.positions = nn.Embedding(config.max_positions or 0, config.width)
+        if config.embedding_norm:
+            self.embedding_norm = norm(config, config.width)
         self.blocks = nn.ModuleList(Block(config, i) for i in range(config.layers))
         self.norm = norm(config, config.width) if config.norm_at == "before" else nn.Identity()
         self.initialise()
@@ -321,11 +339,15 @@ class Transformer(nn.Module):
             first: when reading, how many leading tokens are wanted; the last block then skips the others.
         """
         c = self.config
-        x = self._placed(tokens)
+        if c.cross != (source is not None):
+            raise ValueError("a Transformer with cross-attention, and no other, must be given a source.")
+        x = self._placed(tokens, 0 if cache is None else cache.length)
         if states is not None:
             states["embedding"] = x
         mask, causal = self._mask(tokens, cache)
-        turn = rotation(tokens.positions_BT, c.key_width, c.rotary_base) if c.positions == "rotary" else None
+        turn = None
+        if c.positions == "rotary":
+            turn = rotation(tokens.positions_BT, c.key_width, c.rotary_base, c.rotary_scaling)
         for block in self.blocks:
             last = block.index == c.layers - 1 and c.attention == "reading"
             x = block(x, mask, causal, turn, source, cache, states, first if last else None)
@@ -333,43 +355,82 @@ class Transformer(nn.Module):
             cache.length += tokens.shape[1]
         return self.norm(x[:, :first])
 
-    def _placed(self, tokens: Tokens) -> Tensor:
+    def new_cache(self) -> Cache:
+        return Cache()
+
+    def _placed(self, tokens: Tokens, past: int) -> Tensor:
         c, x = self.config, tokens.states_BTD
+        if c.max_positions and past + tokens.shape[1] > c.max_positions:
+            longest = int(tokens.positions_BT.max()) + 1
+            if longest > c.max_positions:
+                raise DataError(
+                    f"a text must have at most {c.max_positions:,} tokens for this model. Got {longest:,}. "
+                    "Cut it, or use a model with more positions."
+                )
         if c.positions == "sinusoidal":
             x = x + sinusoids(tokens.positions_BT, c.width).to(x.dtype)
         elif c.positions == "learned":
             x = x + self.positions(tokens.positions_BT)
+        if c.embedding_norm:
+            x = self.embedding_norm(x)
         return F.dropout(x, c.dropout, self.training)
 
     def _mask(self, tokens: Tokens, cache: Cache | None) -> tuple[Tensor | None, bool]:
         """The mask [B or 1, 1, T, S] (True: may be read) or None, and whether plain causal order suffices."""
-        kind, valid = self.config.attention, tokens.mask_BT
+        c, valid, prefix = self.config, tokens.mask_BT, tokens.prefix_BT
         b, t, _ = tokens.shape
+        device = tokens.states_BTD.device
         past = 0
         if cache is not None:
             past = cache.length
             if valid is not None or cache.mask_BS is not None:
-                now = (
-                    valid if valid is not None else torch.ones(b, t, dtype=torch.bool, device=tokens.states_BTD.device)
-                )
+                now = torch.ones(b, t, dtype=torch.bool, device=device) if valid is None else valid
                 before = cache.mask_BS
                 if before is None:
-                    before = torch.ones(b, past, dtype=torch.bool, device=now.device)
+                    before = torch.ones(b, past, dtype=torch.bool, device=device)
                 valid = cache.mask_BS = torch.cat([before, now], dim=1)
-        if kind == "reading":
-            return (None if valid is None else valid[:, None, None, :]), False
-        if valid is None and kind == "writing":
-            if past == 0:
-                return None, t > 1
-            if t == 1:
-                return None, False
-        device = tokens.states_BTD.device
+        if c.attention == "reading":
+            return _readable(valid), False
+        window = c.window if c.window is not None and past + t > c.window else None
+        if valid is None and prefix is None and window is None and (past == 0 or t == 1):
+            return None, t > 1
         rows = torch.arange(past, past + t, device=device)[:, None]
-        seen = (torch.arange(past + t, device=device)[None, :] <= rows)[None, None]
-        if kind == "rewriting" and tokens.prefix_BT is not None:
-            seen = seen | tokens.prefix_BT[:, None, None, :]
+        columns = torch.arange(past + t, device=device)[None, :]
+        seen = columns <= rows
+        if window is not None:
+            seen = seen & (columns > rows - window)
+        seen = seen[None, None]
+        if c.attention == "rewriting" and prefix is not None:
+            # the places in the cache come before these, so every token sees them already
+            seen = seen | F.pad(prefix, (past, 0))[:, None, None, :]
         if valid is not None:
             # a place without a token reads itself, so that no row of the softmax is empty
-            own = torch.arange(past + t, device=device)[None, :] == rows
-            seen = (seen & valid[:, None, None, :]) | own[None, None]
+            seen = (seen & valid[:, None, None, :]) | (columns == rows)[None, None]
         return seen, False
+
+
+def _readable(mask_BT: Tensor | None) -> Tensor | None:
+    """The mask [B, 1, 1, T] of what a reader may read; a row without any token reads its empty places."""
+    if mask_BT is None:
+        return None
+    return (mask_BT | ~mask_BT.any(dim=1, keepdim=True))[:, None, None, :]
+
+
+class EncoderDecoder(nn.Module):
+    """The textbook model (Vaswani 2017, figure 1): one Transformer reads the source, another writes the
+    target and at every block also reads what the first made of the source. Both have the shape ``config``."""
+
+    def __init__(self, config: TransformerConfig):
+        super().__init__()
+        self.encoder = Transformer(replace(config, attention="reading", cross=False))
+        self.decoder = Transformer(replace(config, attention="writing", cross=True))
+
+    def read(self, source: Tokens, states: dict[str, Tensor] | None = None) -> Tokens:
+        """The source as the decoder sees it; once a text, however many steps are written."""
+        return replace(source, states_BTD=self.encoder(source, states=states))
+
+    def forward(
+        self, source: Tokens, target: Tokens, cache: Cache | None = None, states: dict[str, Tensor] | None = None
+    ) -> Tensor:
+        """States [B, T, D] of the target's tokens."""
+        return self.decoder(target, cache, self.read(source), states)

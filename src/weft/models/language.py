@@ -1,0 +1,322 @@
+"""Models of one kind of input: LanguageModel reads or writes text, ImageModel reads pictures.
+
+Each is a table in, a backbone, a matrix out. Checkpoints of other libraries are loaded into these
+(``weft.models.checkpoints``). Shape suffixes: B batch, T tokens, D width, V vocabulary, C classes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weft.errors import UsageError
+from weft.models.recurrent import Recurrent, RecurrentCache, RecurrentConfig
+from weft.models.tokens import Tokens
+from weft.models.transformer import Cache, Transformer, TransformerConfig
+
+IGNORED = -100
+"""A target that does not count in the loss."""
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """The shape of a LanguageModel, and the ids its checkpoint gives a meaning to."""
+
+    backbone: TransformerConfig | RecurrentConfig
+    vocabulary: int
+    types: int = 0
+    """Kinds of token that have a vector of their own (BERT's first and second text)."""
+    scaled: bool = False
+    """Vectors of tokens times sqrt(width) (Vaswani 2017, 3.4)."""
+    output: Literal["none", "linear", "transform"] = "linear"
+    """States to logits: one matrix; or BERT's, with a layer and a norm before it and a bias."""
+    tied: bool = True
+    """The output matrix is the token table (Press & Wolf 2017)."""
+    pooler: bool = False
+    """BERT's layer on the first token: tanh(W x + b)."""
+    begin: int | None = None
+    end: tuple[int, ...] = ()
+    pad: int | None = None
+    family: str | None = None
+    """The family of checkpoints it was read from, and is written as."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "end", tuple(self.end))
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "recurrent": isinstance(self.backbone, RecurrentConfig)}
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> LanguageConfig:
+        stored = dict(stored)
+        kind = RecurrentConfig if stored.pop("recurrent", False) else TransformerConfig
+        return cls(**{**stored, "backbone": kind(**stored["backbone"])})
+
+
+class LanguageModel(nn.Module):
+    """Ids -> token vectors -> backbone -> logits of the vocabulary."""
+
+    def __init__(self, config: LanguageConfig):
+        super().__init__()
+        self.config = config
+        width = config.backbone.width
+        self.table = nn.Embedding(config.vocabulary, width)
+        nn.init.normal_(self.table.weight, std=width**-0.5)
+        if config.types:
+            self.types = nn.Embedding(config.types, width)
+            nn.init.normal_(self.types.weight, std=0.02)
+        self.backbone: Transformer | Recurrent
+        if isinstance(config.backbone, RecurrentConfig):
+            self.backbone = Recurrent(config.backbone)
+        else:
+            self.backbone = Transformer(config.backbone)
+        if config.pooler:
+            self.pooler = nn.Linear(width, width)
+        if config.output == "transform":
+            self.transform = nn.Linear(width, width)
+            self.transform_norm = nn.LayerNorm(width, eps=getattr(config.backbone, "norm_eps", 1e-5))
+            self.output_bias = nn.Parameter(torch.zeros(config.vocabulary))
+        if config.output != "none" and not config.tied:
+            self.output = nn.Linear(width, config.vocabulary, bias=False)
+
+    def tokens(
+        self,
+        ids_BT: Tensor,
+        mask_BT: Tensor | None = None,
+        types_BT: Tensor | None = None,
+        prefix_BT: Tensor | None = None,
+        past: Tensor | int = 0,
+    ) -> Tokens:
+        """Ids as Tokens. Positions count the tokens of a row, so padding may stand anywhere.
+
+        Args:
+            past: how many tokens each row has before these, [B] or one number.
+        """
+        if mask_BT is None:
+            places = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
+        else:
+            places = (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
+        if isinstance(past, Tensor):
+            past = past[:, None]
+        types = torch.zeros_like(ids_BT) if types_BT is None else types_BT
+        states = self.table(ids_BT)
+        if self.config.scaled:
+            states = states * math.sqrt(self.config.backbone.width)
+        if self.config.types:
+            states = states + self.types(types)
+        return Tokens(states, mask_BT, places + past, types, prefix_BT)
+
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        mask_BT: Tensor | None = None,
+        types_BT: Tensor | None = None,
+        prefix_BT: Tensor | None = None,
+        states: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """The backbone's states [B, T, D]."""
+        return self.backbone(self.tokens(ids_BT, mask_BT, types_BT, prefix_BT), states=states)
+
+    def logits(self, states_BTD: Tensor) -> Tensor:
+        if self.config.output == "none":
+            raise UsageError("this model must have an output matrix to give logits. It is an encoder; use pooled().")
+        bias = None
+        if self.config.output == "transform":
+            states_BTD = self.transform_norm(F.gelu(self.transform(states_BTD)))
+            bias = self.output_bias
+        matrix = self.table.weight if self.config.tied else self.output.weight
+        return F.linear(states_BTD, matrix, bias)
+
+    def forward(
+        self,
+        ids_BT: Tensor,
+        mask_BT: Tensor | None = None,
+        types_BT: Tensor | None = None,
+        prefix_BT: Tensor | None = None,
+        states: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """Logits [B, T, V]."""
+        return self.logits(self.hidden(ids_BT, mask_BT, types_BT, prefix_BT, states))
+
+    def pooled(
+        self,
+        ids_BT: Tensor,
+        mask_BT: Tensor | None = None,
+        types_BT: Tensor | None = None,
+        how: Literal["mean", "first", "last", "pooler"] = "mean",
+    ) -> Tensor:
+        """One vector a text [B, D]: the mean of its tokens' states, its first, its last, or BERT's pooler."""
+        x = self.hidden(ids_BT, mask_BT, types_BT)
+        mask = torch.ones_like(ids_BT, dtype=torch.bool) if mask_BT is None else mask_BT
+        if how == "mean":
+            share = mask.unsqueeze(-1).to(x.dtype)
+            return (x * share).sum(dim=1) / share.sum(dim=1).clamp(min=1)
+        rows = torch.arange(len(x), device=x.device)
+        if how == "last":
+            return x[rows, x.shape[1] - 1 - mask.flip(1).long().argmax(dim=1)]
+        first = x[rows, mask.long().argmax(dim=1)]
+        if how == "first":
+            return first
+        if not self.config.pooler:
+            raise UsageError("this model has no pooler. Use 'mean' or 'first'.")
+        return torch.tanh(self.pooler(first))
+
+    def loss(
+        self,
+        ids_BT: Tensor,
+        mask_BT: Tensor | None = None,
+        targets_BT: Tensor | None = None,
+        types_BT: Tensor | None = None,
+        prefix_BT: Tensor | None = None,
+    ) -> Tensor:
+        """Mean over targets of -log p(target), in nats.
+
+        A writer's target is the next token, unless that is padding or part of the prefix. A reader needs
+        ``targets_BT``: what each place must say, IGNORED where nothing is asked (masked tokens).
+        """
+        logits = self(ids_BT, mask_BT, types_BT, prefix_BT)
+        if targets_BT is None:
+            if self.config.backbone.attention == "reading":
+                raise UsageError("a model that reads needs targets_BT: with both sides seen, the next token is given.")
+            targets_BT = ids_BT
+            if mask_BT is not None:
+                targets_BT = targets_BT.masked_fill(~mask_BT, IGNORED)
+            if prefix_BT is not None:
+                targets_BT = targets_BT.masked_fill(prefix_BT, IGNORED)
+            logits, targets_BT = logits[:, :-1], targets_BT[:, 1:]
+        return F.cross_entropy(logits.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        ids_BT: Tensor,
+        max_new: int,
+        mask_BT: Tensor | None = None,
+        prefix_BT: Tensor | None = None,
+        end: tuple[int, ...] | None = None,
+        cached: bool = True,
+    ) -> Tensor:
+        """The most probable next token, again and again: [B, at most ``max_new``] new ids.
+
+        A row is done when it has written one of ``end`` (default: the checkpoint's); it is filled up with
+        it while other rows go on. ``cached=False`` reads everything anew at every step (same ids, slower).
+        """
+        if self.config.backbone.attention == "reading":
+            raise UsageError("a model that reads cannot write. Use one whose attention is writing or rewriting.")
+        ends = torch.tensor(self.config.end if end is None else end, dtype=torch.int64, device=ids_BT.device)
+        training = self.training
+        self.eval()
+        try:
+            return self._write(ids_BT, max_new, mask_BT, prefix_BT, ends, cached)
+        finally:
+            self.train(training)
+
+    def _write(
+        self,
+        ids_BT: Tensor,
+        max_new: int,
+        mask_BT: Tensor | None,
+        prefix_BT: Tensor | None,
+        ends: Tensor,
+        cached: bool,
+    ) -> Tensor:
+        if mask_BT is not None:
+            # empty places to the left: the last token of every row is then in the last place
+            order = mask_BT.long().argsort(dim=1, stable=True)
+            ids_BT, mask_BT = ids_BT.gather(1, order), mask_BT.gather(1, order)
+            prefix_BT = None if prefix_BT is None else prefix_BT.gather(1, order)
+        cache = self.backbone.new_cache() if cached else None
+        past = torch.full((len(ids_BT),), ids_BT.shape[1], device=ids_BT.device)
+        if mask_BT is not None:
+            past = mask_BT.sum(dim=1)
+        written: list[Tensor] = []
+        done = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
+        tokens = self.tokens(ids_BT, mask_BT, prefix_BT=prefix_BT)
+        while len(written) < max_new:
+            following = self.logits(self._read(tokens, cache)[:, -1]).argmax(dim=-1)
+            if written:
+                following = torch.where(done, written[-1], following)
+            done = done | torch.isin(following, ends)
+            written.append(following)
+            if bool(done.all()):
+                break
+            new = self.tokens(following[:, None], past=past)
+            tokens = new if cached else Tokens.join([tokens, new])
+            past = past + 1
+        if not written:
+            return ids_BT[:, :0]
+        return torch.stack(written, dim=1)
+
+    def _read(self, tokens: Tokens, cache: Cache | RecurrentCache | None) -> Tensor:
+        return self.backbone(tokens, cache=cache)
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """The shape of an ImageModel. Pictures are square, ``image`` pixels a side, cut into squares of ``patch``."""
+
+    backbone: TransformerConfig
+    image: int
+    patch: int
+    channels: int = 3
+    classes: int = 0
+    """0: states only."""
+    labels: tuple[str, ...] = ()
+    family: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if self.image % self.patch:
+            raise ValueError(f"image must be a multiple of patch. Got {self.image} and {self.patch}.")
+
+    @property
+    def patches(self) -> int:
+        return (self.image // self.patch) ** 2
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: dict[str, Any]) -> ImageConfig:
+        return cls(**{**stored, "backbone": TransformerConfig(**stored["backbone"])})
+
+
+class ImageModel(nn.Module):
+    """Pixels -> a token a patch, after one that reads the picture -> backbone -> logits (Dosovitskiy 2021)."""
+
+    def __init__(self, config: ImageConfig):
+        super().__init__()
+        self.config = config
+        width = config.backbone.width
+        self.cut = nn.Conv2d(config.channels, width, config.patch, stride=config.patch)
+        self.reader = nn.Parameter(torch.zeros(1, 1, width))
+        self.backbone = Transformer(config.backbone)
+        if config.classes:
+            self.output = nn.Linear(width, config.classes)
+
+    def tokens(self, pixels_BCHW: Tensor) -> Tokens:
+        b, size = len(pixels_BCHW), self.config.image
+        if pixels_BCHW.shape[1:] != (self.config.channels, size, size):
+            raise UsageError(
+                f"pictures must be [B, {self.config.channels}, {size}, {size}] for this model. "
+                f"Got {list(pixels_BCHW.shape)}. Resize them."
+            )
+        patches = self.cut(pixels_BCHW).flatten(2).transpose(1, 2)
+        states = torch.cat([self.reader.expand(b, -1, -1), patches], dim=1)
+        places = torch.arange(states.shape[1], device=states.device).expand(b, -1)
+        return Tokens(states, None, places, torch.zeros_like(places))
+
+    def hidden(self, pixels_BCHW: Tensor, states: dict[str, Tensor] | None = None, first: int | None = None) -> Tensor:
+        """The backbone's states [B, 1 + patches, D]."""
+        return self.backbone(self.tokens(pixels_BCHW), states=states, first=first)
+
+    def forward(self, pixels_BCHW: Tensor, states: dict[str, Tensor] | None = None) -> Tensor:
+        """Logits [B, C], from the token that reads the picture."""
+        if not self.config.classes:
+            raise UsageError("this model has no classes. Use hidden(), or a checkpoint with a classifier.")
+        return self.output(self.hidden(pixels_BCHW, states, first=1)[:, 0])
