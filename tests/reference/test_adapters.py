@@ -61,6 +61,13 @@ def test_the_equation():
     close(layer(x, slice(1, 3)), (x @ whole.T + layer.bias)[:, 1:3])
 
 
+def test_dropout_is_on_what_the_adapter_reads():
+    learner = taught(config=LoraConfig(dropout=0.5))
+    assert torch.equal(learner(TEXT), learner(TEXT))
+    learner.train()
+    assert not torch.equal(learner(TEXT), learner(TEXT))
+
+
 def test_equals_peft():
     ours, base = taught(config=LoraConfig(rank=4, scale=6.0)), model()
     names = ["qkv", "out", "up", "down"]
