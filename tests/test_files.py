@@ -12,7 +12,9 @@ from weft.files import MANIFEST, verify_manifest, whole_folder, write_manifest, 
 
 def test_write_whole_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
     write_whole(tmp_path / "a.txt", "old")
-    write_whole(tmp_path / "a.txt", "新")
+    with (tmp_path / "a.txt").open() as reader:
+        write_whole(tmp_path / "a.txt", "新")
+        assert reader.read() == "old"  # who has it open reads the old file, never half of the new one
     assert (tmp_path / "a.txt").read_bytes() == "新".encode() and [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 

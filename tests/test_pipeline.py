@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -83,7 +84,7 @@ class TestARun:
         table = mixed(30).append_column("id", pa.array(range(30)))
         pacsv.write_csv(table, tmp_path / "in.csv")
         lines = (tmp_path / "in.csv").read_text().splitlines()
-        price, rest = lines[4].split(",", 1)
+        _, rest = lines[4].split(",", 1)
         lines[4] = "1e999," + rest
         lines.insert(9, "too,few")
         (tmp_path / "in.csv").write_text("\n".join(lines) + "\n")
@@ -231,7 +232,12 @@ def test_balanced_weights_find_more_of_a_rare_class_and_stay_calibrated(tmp_path
 
 
 class TestStoppedAndResumed:
-    SETTINGS = {**FAST, "target": "label", "features": {"y": "off"}, "training": {"epochs": 4, "batch_rows": 16}}
+    SETTINGS: ClassVar = {
+        **FAST,
+        "target": "label",
+        "features": {"y": "off"},
+        "training": {"epochs": 4, "batch_rows": 16},
+    }
 
     def test_gives_the_same_weights(self, tmp_path, monkeypatch):
         from weft.training.loop import Loop
@@ -273,7 +279,7 @@ class TestStoppedAndResumed:
 class TestBadInput:
     def test_a_single_class(self, tmp_path):
         table = numeric(60).set_column(4, "label", pa.array(["high"] * 60))
-        with pytest.raises(DataError, match="at least two classes.*only 'high'"):
+        with pytest.raises(DataError, match=r"at least two classes.*only 'high'"):
             train(table, "label", tmp_path / "run")
 
     def test_a_target_that_is_missing_everywhere(self, tmp_path):
@@ -316,7 +322,7 @@ class TestBadInput:
         assert len(raised.value.problems) == 2 and "Did you mean 'label'?" in raised.value.problems[0]
 
     def test_a_positive_class_that_is_none(self, tmp_path):
-        with pytest.raises(SettingsError, match="target.positive"):
+        with pytest.raises(SettingsError, match=r"target\.positive"):
             train(numeric(100), {"column": "label", "positive": "hihg"}, tmp_path / "run", features={"y": "off"})
 
     def test_a_leak_is_warned_about(self, tmp_path):
@@ -343,3 +349,16 @@ class TestBadInput:
             weft.load(tmp_path / "nothing")
         with pytest.raises(CheckpointError, match="was not finished"):
             weft.load(tmp_path)
+
+    def test_bad_rows_are_named_even_when_they_leave_a_part_of_the_split_empty(self, tmp_path):
+        table = numeric(100)
+        values = [str(v) if i < 4 else "junk" for i, v in enumerate(table["a"].to_pylist())]
+        with pytest.raises(TooManyBadRows, match="96 of 100"):
+            train(table.set_column(0, "a", pa.array(values)), "label", tmp_path / "run", features={"a": "number"})
+
+    def test_a_kept_cell_that_is_not_utf8_is_shown_not_fatal(self, run, tmp_path):
+        pacsv.write_csv(mixed(6).append_column("note", pa.array(["x"] * 6)), tmp_path / "in.csv")
+        data = (tmp_path / "in.csv").read_bytes().replace(b'"x"\n', b'"\xff"\n', 1)
+        (tmp_path / "in.csv").write_bytes(data)
+        run.predict_file(str(tmp_path / "in.csv"), tmp_path / "out.parquet", keep=("note",))
+        assert pq.read_table(tmp_path / "out.parquet")["note"].to_pylist() == ["\ufffd", *["x"] * 5]

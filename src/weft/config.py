@@ -111,15 +111,41 @@ class TargetSettings(_Settings):
 
 
 class ModelSettings(_Settings):
-    backbone: Literal["transformer"] = "transformer"
+    from_: Annotated[str | None, Field(alias="from")] = None
+    """A checkpoint whose text model reads the row: a run, a Hugging Face folder or a hub id."""
+    backbone: Literal["transformer", "rnn"] = "transformer"
     """What reads the tokens."""
+    cell: Literal["rnn", "gru", "lstm"] | None = None
+    """The step of a recurrent backbone (default: gru)."""
     width: Annotated[int, Field(ge=8, le=16384)] | None = None
     """D, the width of a token (default: by the data, shown by `weft check`)."""
     layers: Annotated[int, Field(ge=1, le=256)] | None = None
     heads: Annotated[int, Field(ge=1, le=256)] | None = None
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    adapter: Literal["lora"] | None = None
+    """Train small matrices beside the frozen ones of the checkpoint (LoRA, Hu 2021)."""
+    rank: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Width of the adapter's matrices (default: 16)."""
     copies: Annotated[int, Field(ge=1, le=100)] | None = None
     """Models trained on different folds of train and valid that answer as one (default: 5 on small tables)."""
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> ModelSettings:
+        if self.from_ is not None:
+            own = [n for n in ("width", "layers", "heads", "cell") if getattr(self, n) is not None]
+            if own or self.backbone != "transformer":
+                raise ValueError(
+                    f"the checkpoint says {listing(own or ['backbone'])} itself. Remove it, or remove from"
+                )
+        if self.adapter is not None and self.from_ is None:
+            raise ValueError("an adapter is trained beside a checkpoint. Say from, or remove adapter")
+        if self.rank is not None and self.adapter is None:
+            raise ValueError("rank is for an adapter. Say adapter: lora, or remove rank")
+        if self.cell is not None and self.backbone != "rnn":
+            raise ValueError("cell is for a recurrent backbone. Say backbone: rnn, or remove cell")
+        if self.heads is not None and self.backbone == "rnn":
+            raise ValueError("a recurrent backbone has no heads. Remove heads")
+        return self
 
 
 class TrainingSettings(_Settings):
@@ -200,7 +226,7 @@ def from_mapping(settings: Mapping[str, Any], needs_source: bool = False) -> Set
 
 def dumps(settings: Settings) -> str:
     """The settings as a pipeline file that reads back equal; values at rest (None) are left out."""
-    return "".join(_lines(settings.model_dump(exclude_none=True), ""))
+    return "".join(_lines(settings.model_dump(exclude_none=True, by_alias=True), ""))
 
 
 # ----------------------------------------------------------------------------------------- YAML
@@ -215,15 +241,15 @@ _Problem = tuple[tuple[int, int], str]
 def _lines(value: Mapping[str, Any], indent: str) -> Iterator[str]:
     for key, inner in value.items():
         if isinstance(inner, Mapping) and inner:
-            yield f"{indent}{_scalar(key)}:\n"
+            yield f"{indent}{scalar(key)}:\n"
             yield from _lines(inner, indent + "  ")
         elif isinstance(inner, list):
-            yield f"{indent}{_scalar(key)}: [{', '.join(map(_scalar, inner))}]\n"
+            yield f"{indent}{scalar(key)}: [{', '.join(map(scalar, inner))}]\n"
         else:
-            yield f"{indent}{_scalar(key)}: {_scalar(inner)}\n"
+            yield f"{indent}{scalar(key)}: {scalar(inner)}\n"
 
 
-def _scalar(value: Any) -> str:
+def scalar(value: Any) -> str:
     """One value on one line; JSON's quoting is YAML's too."""
     if isinstance(value, str):
         if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
@@ -430,7 +456,7 @@ def _keys_at(loc: tuple) -> list[str]:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         annotation = field.annotation if field is not None else FeatureSettings
         model = annotation if hasattr(annotation, "model_fields") else FeatureSettings
-    return list(model.model_fields)
+    return [field.alias or name for name, field in model.model_fields.items()]
 
 
 def _shown(value: object) -> str:

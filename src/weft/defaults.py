@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from weft.config import Settings
 from weft.features.codecs import ClassTarget
 from weft.features.columns import Columns
+from weft.models.pretrained import TextModel
+from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig
 from weft.models.transformer import TransformerConfig
 from weft.training.loop import Recipe, machine_has_bfloat16
 
+FINE_TUNING_RATE = 1e-3
 SMALL = 5_000  # rows below which folds, a linear start and a smaller model pay
 
 
@@ -23,12 +26,14 @@ class Facts:
     rows: int
     text: bool
     classes: int | None
+    source: TextModel | None = None
+    """The checkpoint to start from."""
 
     @classmethod
-    def of(cls, columns: Columns, rows: int) -> Facts:
+    def of(cls, columns: Columns, rows: int, source: TextModel | None = None) -> Facts:
         target = columns.target
         classes = len(target.classes) if isinstance(target, ClassTarget) else None
-        return cls(rows, "text" in columns.types.values(), classes)
+        return cls(rows, "text" in columns.types.values(), classes, source)
 
     @property
     def small(self) -> bool:
@@ -38,42 +43,76 @@ class Facts:
 def row_config(settings: Settings, facts: Facts) -> RowConfig:
     """The shape of the model."""
     model = settings.model
+    balanced = settings.training.class_weight == "balanced"
+    backbone: TransformerConfig | RecurrentConfig
+    if facts.source is not None:
+        backbone = facts.source.backbone
+        if model.dropout is not None:
+            backbone = replace(backbone, dropout=model.dropout, attention_dropout=model.dropout)
+        dropout = 0.1 if model.dropout is None else model.dropout
+        return RowConfig(
+            backbone, backbone.width, dropout, linear=("text",), balanced=balanced, smoothing=0.05,
+            pretrained=facts.source.config,
+        )  # fmt: skip
     width = model.width or (128 if facts.text else 32 if facts.small else 64)
     dropout = 0.1 if model.dropout is None else model.dropout
     linear = (("number", "category", "time") if facts.small else ()) + (("text",) if facts.text else ())
-    return RowConfig(
-        TransformerConfig(
+    if model.backbone == "rnn":
+        backbone = RecurrentConfig(width, model.layers or 1, model.cell or "gru", dropout=dropout)
+    else:
+        backbone = TransformerConfig(
             width=width,
             layers=model.layers or 2,
             heads=model.heads or max(1, width // 16 if width < 128 else width // 32),
             ffn_width=2 * width,
             dropout=dropout if facts.text or model.dropout is not None else 0.0,
             attention_dropout=0.0 if facts.text else dropout,
-        ),
+        )
+    return RowConfig(
+        backbone,
         hidden=width if facts.text else 2 * width,
         dropout=2 * dropout if facts.text else dropout,
         linear=linear,
         linear_first=facts.small and not facts.text,
-        balanced=settings.training.class_weight == "balanced",
+        balanced=balanced,
     )
 
 
 def copies(settings: Settings, facts: Facts) -> int:
     """Models trained on different folds of the rows: five where the table is so small that it costs little."""
-    return settings.model.copies or (5 if facts.small and not facts.text else 1)
+    return settings.model.copies or (5 if facts.small and not facts.text and settings.model.backbone != "rnn" else 1)
+
+
+def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:
+    """A checkpoint as the start: more passes where rows are few, a lower rate below (`models.pretrained.layerwise`)."""
+    t = settings.training
+    return Recipe(
+        epochs=t.epochs or int(np.clip(np.ceil(3 * np.sqrt(10_000 / facts.rows) - 0.05), 2, 15)),
+        batch_rows=t.batch_rows or 32,
+        learning_rate=t.learning_rate or FINE_TUNING_RATE,
+        weight_decay=0.01 if t.weight_decay is None else t.weight_decay,
+        patience=t.patience or 3,
+        average=0.99,
+        bfloat16=bfloat16(settings, facts, device),
+        seed=t.seed,
+        minutes=t.minutes,
+    )
 
 
 def bfloat16(settings: Settings, facts: Facts, device: str) -> bool:
     """Whether to multiply in bfloat16: as said, or where it is faster: in hardware, and not on narrow models."""
     wanted = settings.training.precision
     if wanted == "auto":
-        return machine_has_bfloat16(device) and (settings.model.width or (128 if facts.text else 0)) >= 128
+        width = facts.source.backbone.width if facts.source else settings.model.width or (128 if facts.text else 0)
+        return machine_has_bfloat16(device) and width >= 128
     return wanted == "bfloat16"
 
 
 def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
     """How the model is trained."""
     t = settings.training
+    if facts.source is not None:
+        return _fine_tuning(settings, facts, device)
     table = (30, 64, 3e-4, 0.01, 6, 0.95) if facts.small else (6, 256, 1e-3, 0.01, 3, 0.99)
     # texts of many classes need more passes: each class has fewer of them
     passes = int(np.clip(round(3 * np.sqrt((facts.classes or 2) / 2)), 3, 15))

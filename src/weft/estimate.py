@@ -22,7 +22,8 @@ from weft.features.codecs import CODECS, ClassTarget, NumberTarget, Ragged, Text
 from weft.features.columns import Columns
 from weft.features.store import take
 from weft.features.tokenizer import train_tokenizer
-from weft.models.row import RowModels
+from weft.models.pretrained import TextModel, load_text_model
+from weft.models.row import RowModels, shape_in_words
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import make_cleaner
 from weft.progress import duration
@@ -40,10 +41,11 @@ def estimate(settings: Settings) -> dict[str, Any]:
     rows, exact = _rows(table)
     cleaner = make_cleaner(settings, plan)
     clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=SAMPLE_ROWS))
-    columns = _columns(settings, plan, clean, cleaner)
+    source = load_text_model(settings.model.from_) if settings.model.from_ else None
+    columns = _columns(settings, plan, clean, cleaner, source)
     split = settings.data.split
     pool = round(rows * (1 - (0 if split.column else split.test)))
-    facts = defaults.Facts.of(columns, pool)
+    facts = defaults.Facts.of(columns, pool, source)
     recipe, copies = defaults.recipe(settings, facts, "cpu"), defaults.copies(settings, facts)
     models = RowModels(columns.codecs, columns.target, defaults.row_config(settings, facts), 1)
     codes = columns.encode(clean, with_target=True)
@@ -58,7 +60,6 @@ def estimate(settings: Settings) -> dict[str, Any]:
     # weights, gradients, two moments, the average and the best: six copies of four bytes
     memory = copies * parameters * 4 + parameters * 20 + activations
     stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows)) * rows
-    backbone = models.each()[0].config.backbone
     about = "" if exact else "about "
     return {
         "plan": {
@@ -71,9 +72,10 @@ def estimate(settings: Settings) -> dict[str, Any]:
         "seconds_at_most": most,
         "words": {
             "rows": f"{about}{rows:,} of {tokens:.0f} tokens each",
-            "model": f"{backbone.layers} layers of width {backbone.width}, {parameters:,} parameters"
+            "model": f"{shape_in_words(models.each()[0].config)}, {parameters:,} parameters"
             + (f", {copies} copies" if copies > 1 else ""),
-            "training": f"at most {recipe.epochs} epochs of {steps // (recipe.epochs * copies):,} steps of {recipe.batch_rows} rows",
+            "training": f"at most {recipe.epochs} epochs of {steps // (recipe.epochs * copies):,} steps of "
+            f"{recipe.batch_rows} rows",
             "memory": f"about {_size(memory)} for the model and a step, beside about 500 MB for the libraries",
             "disk": f"about {_size(stored * 2)} while it runs",
             "time": f"at most about {duration(most)} of training on this machine (early stopping often halves it)",
@@ -93,7 +95,7 @@ def _rows(table: Table) -> tuple[int, bool]:
     return max(rows, len(first.rows)), False
 
 
-def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any) -> Columns:
+def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any, source: TextModel | None) -> Columns:
     codecs = [CODECS[kind](name, settings.features.get(name)) for name, kind in sorted(plan.types.items())]
     target = ClassTarget(plan.target) if plan.target_type == "class" else NumberTarget(plan.target)
     for codec in codecs:
@@ -102,7 +104,8 @@ def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any) ->
     target.finish()
     texts = [c.name for c in codecs if c.type == "text"]
     words = (t for n in texts for t in clean.columns[n].drop_null().to_pylist())
-    columns = Columns(cleaner, codecs, target, train_tokenizer(words, lowercase=True) if texts else None)
+    tokenizer = source.tokenizer if source else train_tokenizer(words, lowercase=True) if texts else None
+    columns = Columns(cleaner, codecs, target, tokenizer)
     for codec in codecs:
         if isinstance(codec, TextCodec):
             codec.count(clean.columns[codec.name])

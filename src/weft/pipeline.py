@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 
 from weft import config, defaults
@@ -30,9 +29,10 @@ from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
 from weft.features.store import TARGET, Store
 from weft.files import MANIFEST, write_manifest, write_whole
-from weft.inference.predict import predict_codes, rejected_table
-from weft.models.row import RowModels
-from weft.preprocess.ingest import CleanRows, Ingested, check_limit, ingest, make_cleaner, split_in_words
+from weft.inference.predict import predict_codes
+from weft.models.pretrained import TextModel, load_text_model
+from weft.models.row import RowModels, shape_in_words
+from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.progress import Silent, duration
 from weft.results.baselines import MOST_ROWS
 from weft.results.report import write_card, write_report
@@ -47,7 +47,8 @@ from weft.results.summary import (
     verdict,
 )
 from weft.run import REPORT_FILE, SETTINGS_FILE, Run, load_model, save_model
-from weft.training.fit import Fitted, fit
+from weft.training.adapters import detach, merge, save_adapter
+from weft.training.fit import Fitted, fit, start
 
 INFERENCE_ROWS = 65_536
 
@@ -104,6 +105,7 @@ class _Pipeline:
 
     def run(self) -> Run:
         plan = look(self.settings, self.table)
+        self.source = self._open_source(plan)
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
@@ -111,7 +113,10 @@ class _Pipeline:
         with self._timed("preprocess"):
             clean, found, cleaner = self._preprocess(plan)
         with self._timed("features"):
-            columns = fit_columns(self.settings, plan, clean, cleaner)
+            tokenizer, longest = None, None
+            if self.source is not None:
+                tokenizer, longest = self.source.tokenizer, self.source.backbone.max_positions
+            columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest)
             positive_problem(self.settings, columns)
             columns.save(self.out)
             shutil.rmtree(self.work / "store", ignore_errors=True)
@@ -129,6 +134,18 @@ class _Pipeline:
             figures = self._results(plan, clean, columns, store, ids, judged, output)
         figures |= self._facts(plan, clean, found, columns, models, fitted)
         return self._finish(figures)
+
+    def _open_source(self, plan: Plan) -> TextModel | None:
+        """The checkpoint to start from, opened before anything is written."""
+        source = self.settings.model.from_
+        if source is None:
+            return None
+        if "text" not in plan.types.values():
+            raise SettingsError(
+                ["model.from: a checkpoint reads text columns. The table has none. Say which is text in features, "
+                 "or remove it."]
+            )  # fmt: skip
+        return load_text_model(source)
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -176,11 +193,9 @@ class _Pipeline:
     def _preprocess(self, plan: Plan) -> tuple[CleanRows, Ingested, Any]:
         cleaner = make_cleaner(self.settings, plan)
         aside = self.out / "rejected.parquet"
-        clean, parts, found = ingest(self.settings, plan, self.table, cleaner, self.work / "clean.arrow", self.say)
-        aside.unlink(missing_ok=True)
-        if found.rejected:
-            pq.write_table(rejected_table(found.rejected), aside, compression="zstd", write_page_checksum=True)
-        check_limit(found, self.settings.data.max_rejected, self.table.name, aside)
+        clean, parts, found = ingest(
+            self.settings, plan, self.table, cleaner, self.work / "clean.arrow", aside, self.say
+        )
         np.save(self.out / "split.npy", parts)
         self.say.step(
             "preprocess",
@@ -198,21 +213,30 @@ class _Pipeline:
 
     def _model(self, columns: Columns, store: Store, ids: list[np.ndarray]) -> tuple[RowModels, Fitted]:
         settings = self.settings
-        facts = defaults.Facts.of(columns, len(ids[TRAIN]) + len(ids[VALID]))
+        facts = defaults.Facts.of(columns, len(ids[TRAIN]) + len(ids[VALID]), self.source)
         shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.recipe = defaults.recipe(settings, facts, device)
         torch.manual_seed(self.recipe.seed)
         models = RowModels(columns.codecs, columns.target, shape, copies).to(device)
-        backbone = shape.backbone
         self.say.step(
             "model",
-            f"a Transformer of {backbone.layers} layers and width {backbone.width}, {models.parameter_count():,} "
-            f"parameters"
+            f"{shape_in_words(shape)}, {models.parameter_count():,} parameters"
             + (f" in {copies} copies" if copies > 1 else "")
             + (", bfloat16" if self.recipe.bfloat16 else ""),
         )
+        if self.source is not None:
+            for copy in models.each():
+                start(copy, self.source.model, settings.model.adapter == "lora", settings.model.rank or 16)
+        trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
+        if trained < models.parameter_count():
+            self.say.line(f"{trained:,} parameters are trained ({trained / models.parameter_count():.1%})")
         fitted = fit(models, store, ids[TRAIN], ids[VALID], self.recipe, self.out, self.say)
+        if settings.model.adapter == "lora":
+            for number, copy in enumerate(models.each()):
+                save_adapter(copy, self.out / ("adapter" if number == 0 else f"adapter-{number}"))
+                merge(copy)
+                detach(copy)
         save_model(self.out, models, shape, columns)
         return models, fitted
 
@@ -279,7 +303,9 @@ class _Pipeline:
             "target": {
                 "name": target.name, "type": target.type, "reason": plan.target_reason,
                 **({"classes": target.classes, "counts": target.counts} if isinstance(target, ClassTarget) else {}),
-                "positive": target.classes[positive] if positive is not None and isinstance(target, ClassTarget) else None,
+                "positive": None
+                if positive is None or not isinstance(target, ClassTarget)
+                else target.classes[positive],
             },
         }  # fmt: skip
 
@@ -308,7 +334,7 @@ class _Pipeline:
             "warnings": plan.warnings,
             "model": {
                 "parameters": models.parameter_count(), "copies": len(models.copies),
-                "layers": models.each()[0].config.backbone.layers, "width": models.each()[0].config.backbone.width,
+                "shape": shape_in_words(models.each()[0].config), "from": self.settings.model.from_,
                 "temperature": fitted.temperature, "bfloat16": self.recipe.bfloat16,
                 "epochs": [round(p.best_step / fitted.steps_an_epoch, 2) for p in fitted.copies],
                 "stopped": [p.stopped for p in fitted.copies],

@@ -54,8 +54,15 @@ class Spoken(Silent):
     @contextmanager
     def bar(self, label: str, total: float) -> Iterator[Bar]:
         if self.console.is_terminal:
-            columns = (TextColumn("            {task.description}"), BarColumn(30), TextColumn("{task.percentage:>3.0f}%"),
-                       TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))  # fmt: skip
+            columns = (
+                TextColumn("            {task.description}"),
+                BarColumn(30),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
             with Progress(*columns, console=self.console, transient=True) as progress:
                 yield _RichBar(progress, progress.add_task(label, total=total, note=""))
         else:

@@ -23,13 +23,14 @@ from safetensors.torch import load_file, save_file
 from weft import config
 from weft.config import Settings
 from weft.data.split import TEST
-from weft.data.table import Rejected, Table
+from weft.data.table import Rejected, Table, shown
 from weft.errors import CheckpointError, DataError, RunError, did_you_mean
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.files import verify_manifest, write_whole
 from weft.inference import output
-from weft.inference.predict import Predictor, rejected_table
+from weft.inference.predict import Predictor
 from weft.models.row import RowConfig, RowModels
+from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
 from weft.results.metrics import with_intervals
 from weft.results.report import write_report
@@ -51,6 +52,11 @@ class Run:
         if not self.path.is_dir():
             raise RunError(f"{self.path}: must be the folder of a run. There is no such folder. `weft run` makes one.")
         verify_manifest(self.path)
+        if not (self.path / REPORT_FILE).exists():
+            raise RunError(
+                f"{self.path}: must be a trained run. It is an imported checkpoint; start a model from it with "
+                f"model: {{from: {self.path}}}."
+            )
 
     @cached_property
     def settings(self) -> Settings:
@@ -117,8 +123,10 @@ class Run:
             for part in predictor.stream(table, keep=keep):
                 columns: dict[str, Any] = {"row": pa.array(part.clean.rows)}
                 places = pa.array(np.searchsorted(part.raw.rows, part.clean.rows))
+                kept = shown(part.raw.batch.select(list(keep)), table.columns) if keep else None
                 for name in keep:
-                    cells = part.raw.batch.column(part.raw.batch.schema.get_field_index(name))
+                    assert kept is not None
+                    cells = kept.column(kept.schema.get_field_index(name))
                     columns[name] = cells.take(places).cast(table.columns[name])
                 columns |= predictor.as_columns(part.output)
                 writer.write(pa.table(columns, schema=schema))

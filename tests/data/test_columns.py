@@ -94,7 +94,7 @@ COLUMNS: dict[str, tuple[str, list | pa.Array, str, str]] = {
     "yes and no": ("smoker", some("yes", "no"), "category", "2 different values"),
     "chinese texts": ("评论", han(15, 40), "text", ""),
     "chinese lines of one length": ("句", han(7, 7), "text", ""),
-    "chinese names": ("姓名", han(2, 3), "text", "short texts"),
+    "chinese names": ("姓名", han(2, 2), "text", "short texts"),
     "chinese categories": ("城市", some("北京", "上海", "广州", "深圳"), "category", "4 different values"),
     "reviews": ("review", words(8, 40), "text", "words on average"),
     "short titles": ("title", words(2, 3), "text", "short texts"),
@@ -202,9 +202,12 @@ class TestLeaks:
         noisy = [c if draw.random() < 0.95 else "yes" for c in self.CLASSES.to_pylist()]
         steps = np.repeat(np.arange(N // 3), 3)  # ties hide where the classes mix
         mixed = ["yes", "no", "yes"] * (N // 3)
+        half = [0] * 200 + list(range(1, 101))  # nothing tells apart the 200, sorted as they are
+        halved = ["no"] * 100 + ["yes"] * 200
         for column, target in [
             (noisy, self.CLASSES), (draw.normal(size=N), self.CLASSES), (draw.integers(0, 9, N), self.CLASSES),
-            ([str(i) for i in range(N)], self.CLASSES), (steps, mixed), (self.NUMBERS + draw.normal(size=N), self.WIDE),
+            ([str(i) for i in range(N)], self.CLASSES), (steps, mixed), (half, halved),
+            (self.NUMBERS + draw.normal(size=N), self.WIDE),
             ([1.0 if draw.random() < 0.5 else None for _ in range(N)], self.CLASSES), ([None] * N, self.CLASSES),
         ]:  # fmt: skip
             assert leaks("x", pa.chunked_array([pa.array(column)]), pa.chunked_array([pa.array(target)])) is None

@@ -66,6 +66,7 @@ class TestCsv:
     def test_byte_order_mark_windows_lines_and_gz(self, put: Put, name: str) -> None:
         content = b"\xef\xbb\xbfa,b\r\n1,2\r\n\r\n3,4"
         table = Table.open(put(name, gzip.compress(content) if name.endswith("gz") else content))
+        assert list(table.columns) == ["a", "b"]
         assert rows_of(table) == {0: ("1", "2"), 1: ("3", "4")}  # a blank line is no row
 
     def test_ragged_lines_cost_their_row(self, put: Put) -> None:
@@ -179,6 +180,9 @@ class TestJsonLines:
     def test_files_that_are_no_table(self, put: Put, content: str | bytes, what: str) -> None:
         with pytest.raises(DataError, match=what):
             Table.open(put("a.jsonl", content))
+
+    def test_a_byte_order_mark(self, put: Put) -> None:
+        assert rows_of(Table.open(put("a.jsonl", b'\xef\xbb\xbf{"a": 1}\r\n{"a": 2}'))) == {0: ("1",), 1: ("2",)}
 
     def test_half_of_a_pair_and_bad_bytes_stay_in_their_cell(self, put: Put) -> None:
         table = Table.open(put("a.jsonl", b'{"a": "\\ud800"}\n{"a": "\xff"}\n{"a": "ok"}\n'))

@@ -35,7 +35,7 @@ def parts(tmp_path_factory):
     plan = look(settings, table)
     cleaner = make_cleaner(settings, plan)
     path = tmp_path_factory.mktemp("rows") / "clean.arrow"
-    clean, _, _ = ingest(settings, plan, table, cleaner, path, Silent())
+    clean, _, _ = ingest(settings, plan, table, cleaner, path, path.with_name("rejected.parquet"), Silent())
     columns = fit_columns(settings, plan, clean, cleaner)
     torch.manual_seed(0)
     models = RowModels(columns.codecs, columns.target, CONFIG, 2)

@@ -31,9 +31,12 @@ Put = Callable[[str, "str | bytes"], Path]
 
 def take_in(source: Any, path: Path, **settings: Any) -> tuple[CleanRows, np.ndarray, Ingested]:
     table = source if isinstance(source, Table) else Table.of(source)
+    settings["data"] = {"max_rejected": 0.9, **settings.get("data", {})}
     chosen = from_mapping({"target": "y", **settings})
     plan = look(chosen, table)
-    return ingest(chosen, plan, table, make_cleaner(chosen, plan), path / "clean.arrow", Silent())
+    return ingest(
+        chosen, plan, table, make_cleaner(chosen, plan), path / "clean.arrow", path / "rejected.parquet", Silent()
+    )
 
 
 def lines(rows: int, **odd: str) -> str:

@@ -210,7 +210,7 @@ def test_the_schedule_warms_up_and_decays():
 
 def test_vectors_and_embeddings_are_not_decayed_and_a_module_may_ask_for_its_own_rate():
     model = nn.ModuleDict({"a": nn.Linear(3, 4), "b": nn.Embedding(5, 3), "c": nn.LayerNorm(4), "d": nn.Linear(2, 2)})
-    model["d"].rate_factor = 5.0
+    model["d"].rate_factor, model["d"].decayed = 5.0, False
     groups = {(g["weight_decay"], g["factor"]): g["params"] for g in adamw(model, 1e-3, 0.1).param_groups}
     assert [p.shape for p in groups[0.1, 1.0]] == [(4, 3)]
     assert len(groups[0.0, 1.0]) == 4 and len(groups[0.0, 5.0]) == 2

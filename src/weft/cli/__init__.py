@@ -27,8 +27,14 @@ for name, line in {
     "predict": "Predict the rows of a table of any size.",
     "evaluate": "Judge a run on a table that holds the target.",
     "report": "Write the report of a run again and say where it is.",
+    "export": "Write a run in the form of another library.",
 }.items():
     app.command(f"weft.cli.{name}:{name}", name=name, help=line)
+app.command(
+    "weft.cli.import_checkpoint:import_checkpoint",  # import is a word of Python
+    name="import",
+    help="Read a Hugging Face checkpoint into a run folder.",
+)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from weft.cli import answer
+from weft.config import scalar
 from weft.data.columns import SAMPLE_ROWS, guess, guess_target
 from weft.data.table import Table
 from weft.errors import UsageError, did_you_mean
@@ -51,7 +52,7 @@ def init(
     table = Table.open(data)
     if target is not None and target not in table.columns:
         raise UsageError(f"{data}: there is no column '{target}'.{did_you_mean(target, table.columns)}")
-    head = table.head(SAMPLE_ROWS)
+    head = table.sample(SAMPLE_ROWS)
     guesses = {name: guess(name, head.column(name)) for name in table.columns}
     chosen = target or _likely_target(list(table.columns), {n: g.type for n, g in guesses.items()})
     why = guess_target(head.column(chosen))
@@ -59,14 +60,14 @@ def init(
         f"# Written by weft init from {len(head):,} rows of {data}. Every guess can be changed.",
         "version: 1",
         "data:",
-        f"  source: {_quoted(data)}",
-        f"target: {_quoted(chosen)}" + f"  # a {why.type}: {why.reason}" + ("" if target else "; guessed, check this"),
+        f"  source: {scalar(data)}",
+        f"target: {scalar(chosen)}" + f"  # a {why.type}: {why.reason}" + ("" if target else "; guessed, check this"),
         "features:  # text, number, category, time, or off",
     ]
-    width = max((len(_quoted(n)) for n in guesses), default=0)
+    width = max((len(scalar(n)) for n in guesses), default=0)
     for name, found in guesses.items():
         if name != chosen:
-            lines.append(f"  {_quoted(name) + ':':<{width + 1}} {found.type:<8}  # {found.reason}")
+            lines.append(f"  {scalar(name) + ':':<{width + 1}} {found.type:<8}  # {found.reason}")
     write_whole(out, "\n".join(lines) + "\n")
     used = sum(g.type != "off" for n, g in guesses.items() if n != chosen)
     answer(
@@ -76,7 +77,7 @@ def init(
             "columns": {n: {"type": g.type, "reason": g.reason} for n, g in guesses.items() if n != chosen},
         },
         [
-            f"{data}: {len(guesses)} columns; the target is taken to be '{chosen}' ({why.type}), {used} columns are read.",
+            f"{data}: {len(guesses)} columns, {used} are read; the target is taken to be '{chosen}' ({why.type}).",
             f"wrote:   {out}",
             f"next:    look at it, then  weft check {out}",
         ],
@@ -90,11 +91,3 @@ def _likely_target(names: list[str], types: dict[str, str]) -> str:
             return lowered[word]
     usable = [n for n in names if types[n] in ("category", "number")]
     return usable[-1] if usable else names[-1]
-
-
-def _quoted(text: str) -> str:
-    """A YAML scalar that reads back as this text."""
-    plain = text and all(c.isalnum() or c in "_-./*" for c in text) and text[0].isalpha()
-    if plain and text.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "nan"):
-        return text
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t") + '"'

@@ -123,7 +123,7 @@ class Table:
         if rows <= 0:
             return pa.table({name: pa.array([], kind) for name, kind in self.columns.items()})
         for raw in self.batches(rows=min(rows, BATCH_ROWS)):
-            batches.append(_shown(raw.batch.slice(0, rows - taken), self.columns))
+            batches.append(shown(raw.batch.slice(0, rows - taken), self.columns))
             taken += batches[-1].num_rows
             if taken >= rows:
                 break
@@ -144,7 +144,7 @@ class Table:
             return pa.concat_tables(pieces).slice(0, rows)
         kept, draws = self.head(0), np.zeros(0)
         for raw in self.batches():
-            kept = pa.concat_tables([kept, pa.Table.from_batches([_shown(raw.batch, self.columns)])])
+            kept = pa.concat_tables([kept, pa.Table.from_batches([shown(raw.batch, self.columns)])])
             drawn = np.where(raw.rows < rows // 4, -1.0, uniform(_SAMPLE_SEED, raw.rows))
             draws = np.concatenate([draws, drawn])
             if len(draws) > rows:
@@ -191,7 +191,7 @@ def _canonical(column: pa.ChunkedArray) -> Iterator[bytes]:
         yield repr(array.cast(pa.int64()).to_pylist() if pa.types.is_timestamp(kind) else array.to_pylist()).encode()
 
 
-def _shown(batch: pa.RecordBatch, columns: dict[str, pa.DataType]) -> pa.RecordBatch:
+def shown(batch: pa.RecordBatch, columns: dict[str, pa.DataType]) -> pa.RecordBatch:
     """Cells of a text column that are not UTF-8 shown with replacement characters."""
     arrays = []
     for name, array in zip(batch.schema.names, batch.columns, strict=True):

@@ -15,7 +15,7 @@ from weft.features.store import TARGET, RowCodes
 
 @dataclass
 class Batch:
-    """Codes as tensors: fixed fields [B], ragged ones [B, T] padded with -1 (weights with 0). ``target`` [B] or None."""
+    """Codes as tensors: fixed fields [B], ragged ones [B, T] padded with -1 (weights with 0); ``target`` [B]."""
 
     columns: dict[str, dict[str, Tensor]]
     target: Tensor | None

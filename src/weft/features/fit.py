@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+from tokenizers import Tokenizer
 
 from weft.config import Settings
 from weft.data.plan import Plan
@@ -19,8 +20,14 @@ from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
 
 
-def fit_columns(settings: Settings, plan: Plan, clean: CleanRows, cleaner: Cleaner) -> Columns:
-    """Codecs that have seen the training rows and no other."""
+def fit_columns(
+    settings: Settings, plan: Plan, clean: CleanRows, cleaner: Cleaner, tokenizer: Tokenizer | None = None,
+    longest: int | None = None,
+) -> Columns:  # fmt: skip
+    """Codecs that have seen the training rows and no other.
+
+    ``tokenizer`` is that of a checkpoint, whose rows may have ``longest`` tokens in all; default: one is trained.
+    """
     codecs: list[Codec] = [CODECS[kind](name, settings.features.get(name)) for name, kind in sorted(plan.types.items())]
     target: Target = ClassTarget(plan.target) if plan.target_type == "class" else NumberTarget(plan.target)
     start = 0
@@ -32,7 +39,8 @@ def fit_columns(settings: Settings, plan: Plan, clean: CleanRows, cleaner: Clean
         target.observe(batch.columns[plan.target].filter(pa.array(mine)))
     target.finish()
     texts = [codec.name for codec in codecs if codec.type == "text"]
-    tokenizer = train_tokenizer(_texts(clean, texts), lowercase=True) if texts else None
+    if texts and tokenizer is None:
+        tokenizer = train_tokenizer(_texts(clean, texts), lowercase=True)
     columns = Columns(cleaner, codecs, target, tokenizer)
     start = 0
     for batch in clean.batches() if texts else ():
@@ -43,6 +51,9 @@ def fit_columns(settings: Settings, plan: Plan, clean: CleanRows, cleaner: Clean
                 codec.count(batch.columns[codec.name].filter(pa.array(mine)))
     for codec in codecs:
         codec.finish()
+        if isinstance(codec, TextCodec) and longest is not None:
+            # one place for the reading token, one after each text
+            codec.max_tokens = min(codec.max_tokens, (longest - 1) // len(texts) - 1)
     return columns
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from weft.data.table import RawBatch, Rejected, Table
+from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
 from weft.features.batching import collate, in_turn
 from weft.features.codecs import ClassTarget
@@ -106,19 +106,3 @@ def _filled(raw: RawBatch, absent: list[str]) -> RawBatch:
     for name in absent:
         batch = batch.append_column(name, pa.nulls(batch.num_rows))
     return RawBatch(raw.rows, batch, raw.rejected)
-
-
-def rejected_table(rejected: list[Rejected]) -> pa.Table:
-    """Rows set aside, as a table: row, column, reason, text."""
-    return pa.table(
-        {
-            "row": pa.array([r.row for r in rejected], pa.int64()),
-            "column": pa.array([r.column for r in rejected], pa.string()),
-            "reason": pa.array([r.reason for r in rejected], pa.string()),
-            "text": pa.array([_printable(r.text) for r in rejected], pa.string()),
-        }
-    )
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")

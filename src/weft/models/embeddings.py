@@ -5,7 +5,10 @@ Shape suffixes: B rows, N columns of the type, Q bins, T tokens, D width.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -199,30 +202,104 @@ EMBEDDINGS: dict[str, type[nn.Module]] = {
 }
 
 
-class RowEmbedding(nn.Module):
-    """Codes of a batch -> Tokens: the reading token first, then every column's, each with its column's vector.
+@dataclass(frozen=True)
+class PretrainedText:
+    """What a checkpoint says of the tokens that go in: how many there are, and which stand around a text."""
 
-    Columns are taken in the order of their names within their type, so the order in the table is no matter.
+    vocabulary: int
+    types: int = 0
+    scaled: bool = False
+    before: int | None = None
+    after: int | None = None
+    family: str | None = None
+
+
+class PretrainedTextEmbedding(nn.Module):
+    """The tokens of every text column by the table of a checkpoint, each text closed by its end token."""
+
+    def __init__(self, codecs: Sequence[TextCodec], width: int, config: PretrainedText, hidden: float = 0.0):
+        super().__init__()
+        self.names = [c.name for c in codecs]
+        self.config, self.hidden = config, hidden
+        tokenizer = codecs[0].tokenizer
+        assert tokenizer is not None
+        masks = [tokenizer.token_to_id(t) for t in ("[MASK]", "<mask>", "[UNK]")]
+        self.mask = next((m for m in masks if m is not None), None)
+        self.table = nn.Embedding(config.vocabulary, width)
+        if config.types:
+            self.types = nn.Embedding(config.types, width)
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        x = self.table(ids)
+        if self.config.scaled:
+            x = x * math.sqrt(x.shape[-1])
+        return x + self.types.weight[0] if self.config.types else x
+
+    def forward(self, columns: Columns) -> tuple[Tensor, Tensor]:
+        parts = [columns[n]["tokens"].long() for n in self.names]
+        if self.config.after is not None:
+            ended = []
+            for ids in parts:
+                length = (ids >= 0).sum(dim=1, keepdim=True)
+                ended.append(F.pad(ids, (0, 1), value=-1).scatter(1, length, self.config.after))
+            parts = ended
+        ids = torch.cat(parts, dim=1)
+        mask = ids >= 0
+        if self.training and self.hidden and self.mask is not None:
+            ids = ids.masked_fill((torch.rand(ids.shape, device=ids.device) < self.hidden) & mask, self.mask)
+        return self.vectors(ids.clamp(min=0)), mask
+
+
+class RowEmbedding(nn.Module):
+    """Codes of a batch -> Tokens: the reading token and every column's, each with its column's vector.
+
+    The reading token has column 0; it comes first, or last where tokens see only those before them. Columns
+    are taken in the order of their names within their type, so the order in the table is no matter. Before a
+    pretrained text the reading token is the checkpoint's own (BERT's [CLS]), positions run on from text to
+    text, and the columns' vectors of texts start at zero: the checkpoint finds what it is used to.
     """
 
-    def __init__(self, codecs: Sequence[Codec], width: int):
+    def __init__(
+        self, codecs: Sequence[Codec], width: int, pretrained: PretrainedText | None = None, reader_last: bool = False
+    ):
         super().__init__()
         ordered = sorted(codecs, key=lambda c: c.name)
         self.types = [t for t in EMBEDDINGS if any(c.type == t for c in ordered)]
-        groups = {t: [c for c in ordered if c.type == t] for t in self.types}
+        groups: dict[str, list[Any]] = {t: [c for c in ordered if c.type == t] for t in self.types}
         self.names = [c.name for t in self.types for c in groups[t]]
         self.number = {name: i + 1 for i, name in enumerate(self.names)}
-        self.by_type = nn.ModuleDict({t: EMBEDDINGS[t](groups[t], width) for t in self.types})
+        self.reader_last = reader_last
+        self.pretrained = pretrained if "text" in self.types else None
+        self.by_type = nn.ModuleDict({t: EMBEDDINGS[t](groups[t], width) for t in self.types if t != "text"})
+        if "text" in self.types:
+            if pretrained is None:
+                self.by_type["text"] = TextEmbedding(groups["text"], width)
+            else:
+                self.by_type["text"] = PretrainedTextEmbedding(groups["text"], width, pretrained)
         self.column = nn.Embedding(len(self.names) + 1, width)  # row 0: the reading token
         nn.init.normal_(self.column.weight, std=START)
+        if self.pretrained is not None:
+            quiet = [self.number[c.name] for c in groups["text"]] + ([0] if pretrained and pretrained.before else [])
+            with torch.no_grad():
+                self.column.weight[quiet] = 0.0
 
     def forward(self, columns: Columns) -> Tokens:
         parts = [self._parts(t, columns) for t in self.types]
-        rows = parts[0].shape[0]
-        zero = torch.zeros(rows, 1, dtype=torch.int64, device=self.column.weight.device)
-        tokens = Tokens.join([Tokens(self.column(zero) * 0, None, zero, zero), *parts])
+        reader = self._reader(parts[0].shape[0])
+        if self.reader_last:
+            places = sum(p.shape[1] if p.mask_BT is None else p.mask_BT.sum(dim=1, keepdim=True) for p in parts)
+            reader.positions_BT = reader.positions_BT + places
+        tokens = Tokens.join([*parts, reader] if self.reader_last else [reader, *parts])
         tokens.states_BTD = tokens.states_BTD + self.column(tokens.columns_BT)
         return tokens
+
+    def _reader(self, rows: int) -> Tokens:
+        zero = torch.zeros(rows, 1, dtype=torch.int64, device=self.column.weight.device)
+        states = self.column(zero) * 0
+        text = self.by_type["text"] if self.pretrained is not None else None
+        if isinstance(text, PretrainedTextEmbedding) and text.config.before is not None and not self.reader_last:
+            states = states + text.vectors(zero + text.config.before)
+        return Tokens(states, None, zero, zero)
 
     def _parts(self, kind: str, columns: Columns) -> Tokens:
         embedding = self.by_type[kind]
@@ -234,7 +311,12 @@ class RowEmbedding(nn.Module):
             owner = torch.tensor([self.number[n] for n in names], device=device).expand(b, t)
             return Tokens(states, mask, torch.zeros(b, t, dtype=torch.int64, device=device), owner)
         widths = [columns[n]["tokens"].shape[1] for n in names]
-        places = torch.cat([torch.arange(w, device=device) for w in widths]).expand(b, t)
+        if self.pretrained is not None:
+            widths = [w + (self.pretrained.after is not None) for w in widths]
+            places = mask.long().cumsum(dim=1) - (1 if self.reader_last else 0)
+            places = places.clamp(min=0)
+        else:
+            places = torch.cat([torch.arange(w, device=device) for w in widths]).expand(b, t)
         owner = torch.cat(
             [torch.full((w,), self.number[n], device=device) for n, w in zip(names, widths, strict=True)]
         ).expand(b, t)

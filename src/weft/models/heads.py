@@ -29,23 +29,55 @@ class _Read(nn.Module):
             return self.down(h.float())
 
 
+class Directions(nn.Module):
+    """Cosine to a direction a class: scale * cos(x / |x| - centre, w_c) + b_c.
+
+    A pretrained model puts like texts side by side from the start. ``begin`` sets the centre to the mean of
+    the training rows and each direction to the mean of its class, so that training starts as a nearest-centroid
+    classifier instead of at random (prototypes; Snell 2017).
+    """
+
+    centre: Tensor
+
+    def __init__(self, inputs: int, outputs: int, dropout: float):
+        super().__init__()
+        self.dropout = dropout
+        self.register_buffer("centre", torch.zeros(inputs))
+        self.weight = nn.Parameter(torch.randn(outputs, inputs) * inputs**-0.5)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+        self.log_scale = nn.Parameter(torch.tensor(2.7726))  # 16
+
+    @torch.no_grad()
+    def begin(self, read_NR: Tensor, target_N: Tensor) -> None:
+        unit = F.normalize(read_NR.float(), dim=1)
+        self.centre.copy_(unit.mean(dim=0))
+        sums = torch.zeros_like(self.weight).index_add_(0, target_N, unit - self.centre)
+        self.weight.copy_(F.normalize(sums, dim=1))
+
+    def forward(self, read_BR: Tensor) -> Tensor:
+        with torch.autocast(read_BR.device.type, enabled=False):
+            z = F.dropout(F.normalize(read_BR.float(), dim=1) - self.centre, self.dropout, self.training)
+            return self.log_scale.exp() * F.linear(F.normalize(z, dim=1), F.normalize(self.weight, dim=1)) + self.bias
+
+
 class ClassHead(nn.Module):
-    """Logits of C classes. ``balanced``: the loss weighs each class by the inverse of its share."""
+    """Logits of C classes. ``balanced``: the loss weighs each class by the inverse of its share. ``directions``:
+    the logits are cosines, for what a pretrained model reads."""
 
     prior: Tensor
     weight: Tensor
 
     def __init__(
-        self,
-        inputs: int,
-        hidden: int,
-        counts: list[int],
-        dropout: float,
-        from_zero: bool = False,
-        balanced: bool = False,
-    ):
+        self, inputs: int, hidden: int, counts: list[int], dropout: float, from_zero: bool = False,
+        balanced: bool = False, directions: bool = False, smoothing: float = 0.0,
+    ):  # fmt: skip
         super().__init__()
-        self.read = _Read(inputs, hidden, len(counts), dropout, from_zero)
+        self.smoothing = smoothing
+        self.read: _Read | Directions
+        if directions:
+            self.read = Directions(inputs, len(counts), dropout)
+        else:
+            self.read = _Read(inputs, hidden, len(counts), dropout, from_zero)
         share = torch.tensor([max(c, 0.5) for c in counts], dtype=torch.float32)
         share = share / share.sum()
         # logits trained on weighted classes lack the prior; it is added when predicting (Menon 2021)
@@ -57,7 +89,8 @@ class ClassHead(nn.Module):
 
     def loss(self, out_BC: Tensor, target_B: Tensor) -> Tensor:
         """Cross-entropy in nats, mean over the rows; a class that training never saw (-1) does not count."""
-        return F.cross_entropy(out_BC.float(), target_B, self.weight, ignore_index=-1)
+        smoothing = self.smoothing if self.training else 0.0
+        return F.cross_entropy(out_BC.float(), target_B, self.weight, ignore_index=-1, label_smoothing=smoothing)
 
     def answer(self, out_BC: Tensor) -> Tensor:
         """Log probabilities [B, C]."""

@@ -33,6 +33,7 @@ class LinearPath(nn.Module):
 
     def __init__(self, codecs: Sequence[Codec], outputs: int, types: frozenset[str], dropout: float = 0.5):
         super().__init__()
+        self.decayed = False
         self.rate_factor = 5.0 if any(c.type == "text" and c.type in types for c in codecs) else 1.0
         ordered = sorted((c for c in codecs if c.type in types), key=lambda c: c.name)
         self.dropout = dropout

@@ -13,18 +13,21 @@ from torch import Tensor, nn
 
 from weft.features.batching import Batch
 from weft.features.codecs import ClassTarget, Codec, Target
-from weft.models.embeddings import RowEmbedding
+from weft.models.embeddings import PretrainedText, RowEmbedding
 from weft.models.heads import ClassHead, NumberHead
 from weft.models.linear import LinearPath
+from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import Tokens
 from weft.models.transformer import Transformer, TransformerConfig
+
+Backbone = TransformerConfig | RecurrentConfig
 
 
 @dataclass(frozen=True)
 class RowConfig:
     """Shape of a RowModel with every default resolved."""
 
-    backbone: TransformerConfig
+    backbone: Backbone
     hidden: int
     dropout: float
     linear: tuple[str, ...]
@@ -32,36 +35,68 @@ class RowConfig:
     linear_first: bool = False
     """The linear path is fitted before the rest, which then starts from zero."""
     balanced: bool = False
+    smoothing: float = 0.0
+    """Of the labels: this share of each row's answer is spread over all classes (Szegedy 2016)."""
+    pretrained: PretrainedText | None = None
+    """Texts are read with the tokens of a checkpoint, whose backbone this is."""
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "recurrent": isinstance(self.backbone, RecurrentConfig)}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> RowConfig:
-        backbone, linear = TransformerConfig(**stored["backbone"]), tuple(stored["linear"])
-        return cls(**{**stored, "backbone": backbone, "linear": linear})
+        stored = dict(stored)
+        kind = RecurrentConfig if stored.pop("recurrent", False) else TransformerConfig
+        return cls(
+            **{
+                **stored,
+                "backbone": kind(**stored["backbone"]),
+                "linear": tuple(stored["linear"]),
+                "pretrained": PretrainedText(**stored["pretrained"]) if stored.get("pretrained") else None,
+            }
+        )
+
+
+def shape_in_words(config: RowConfig) -> str:
+    """``a Transformer of 2 layers and width 64``."""
+    b = config.backbone
+    name = (
+        {"rnn": "an RNN", "gru": "a GRU", "lstm": "an LSTM"}[b.cell]
+        if isinstance(b, RecurrentConfig)
+        else "a Transformer"
+    )
+    layers = f"{b.layers} layer{'s' if b.layers > 1 else ''}"
+    return f"{name} of {layers} and width {b.width}" + (" from a checkpoint" if config.pretrained else "")
 
 
 class RowModel(nn.Module):
     """Reads rows. The head sees the state of the reading token after the backbone and, of each text column,
-    mean and maximum of its tokens before it; the linear path is added to its outputs [B, C]."""
+    mean and maximum of its tokens before it. Where the backbone is a checkpoint, which knows phrases, it sees
+    the mean of the states of the reading token and all tokens of texts, as sentence embeddings are made (the
+    other columns' tokens have been read by those). The linear path is added to its outputs [B, C]."""
 
     def __init__(self, codecs: Sequence[Codec], target: Target, config: RowConfig):
         super().__init__()
         width = config.backbone.width
         self.config = config
-        self.embedding = RowEmbedding(codecs, width)
-        self.backbone = Transformer(config.backbone)
+        writing = config.backbone.attention != "reading"
+        self.embedding = RowEmbedding(codecs, width, config.pretrained, reader_last=writing)
+        self.backbone: Transformer | Recurrent
+        if isinstance(config.backbone, RecurrentConfig):
+            self.backbone = Recurrent(config.backbone)
+        else:
+            self.backbone = Transformer(config.backbone)
         texts = sorted(c.name for c in codecs if c.type == "text")
-        self.pooled = [self.embedding.number[name] for name in texts]
-        self.pool_norm = nn.RMSNorm(width)
-        inputs = width * (1 + 2 * len(self.pooled))
+        self.texts = [self.embedding.number[name] for name in texts]
+        self.pool_norm = nn.RMSNorm(width) if config.pretrained is None else nn.Identity()
+        inputs = width * (1 + 2 * len(self.texts) if config.pretrained is None else 1)
         self.head: ClassHead | NumberHead
         if isinstance(target, ClassTarget):
             outputs = len(target.classes)
             self.head = ClassHead(
-                inputs, config.hidden, target.counts, config.dropout, config.linear_first, config.balanced
-            )
+                inputs, config.hidden, target.counts, config.dropout, config.linear_first, config.balanced,
+                directions=config.pretrained is not None, smoothing=config.smoothing,
+            )  # fmt: skip
         else:
             outputs = 1
             self.head = NumberHead(
@@ -71,25 +106,29 @@ class RowModel(nn.Module):
 
     def forward(self, batch: Batch, states: dict[str, Tensor] | None = None) -> Tensor:
         """Outputs [B, C]; ``states`` is filled with named states on request."""
-        tokens = self.embedding(batch.columns)
-        read = [self.backbone(tokens, states=states, first=1)[:, 0]]
-        if self.pooled:
-            read += self._pools(tokens)
-        out = self.head(F.dropout(torch.cat(read, dim=-1), self.config.dropout, self.training))
+        read = self.read(self.embedding(batch.columns), states)
+        out = self.head(F.dropout(read, self.config.dropout, self.training))
         return out if self.linear is None else out + self.linear(batch.columns)
 
-    def _pools(self, tokens: Tokens) -> list[Tensor]:
-        x = self.pool_norm(tokens.states_BTD)
-        found = []
-        for column in self.pooled:
-            here = tokens.columns_BT == column
-            if tokens.mask_BT is not None:
-                here = here & tokens.mask_BT
-            here = here.unsqueeze(-1)
-            found.append((x * here).sum(dim=1) / here.sum(dim=1).clamp(min=1))
-            most = x.masked_fill(~here, -1e4).amax(dim=1)
+    def read(self, tokens: Tokens, states: dict[str, Tensor] | None = None) -> Tensor:
+        """What the head sees of each row [B, R]."""
+        if self.config.pretrained is not None:
+            return self._mean(self.backbone(tokens, states=states), tokens)
+        last = self.embedding.reader_last
+        x = self.backbone(tokens, states=states, first=None if last else 1)
+        found = [x[:, -1 if last else 0]]
+        before = self.pool_norm(tokens.states_BTD) if self.texts else x
+        for column in self.texts:
+            here = _here(tokens, tokens.columns_BT == column)
+            found.append((before * here).sum(dim=1) / here.sum(dim=1).clamp(min=1))
+            most = before.masked_fill(~here, -1e4).amax(dim=1)
             found.append(torch.where(here.any(dim=1), most, 0.0))
-        return found
+        return torch.cat(found, dim=-1)
+
+    def _mean(self, states_BTD: Tensor, tokens: Tokens) -> Tensor:
+        texts = torch.tensor([0, *self.texts], device=states_BTD.device)
+        here = _here(tokens, torch.isin(tokens.columns_BT, texts))
+        return (states_BTD * here).sum(dim=1) / here.sum(dim=1)
 
     def loss(self, batch: Batch) -> Tensor:
         assert batch.target is not None
@@ -98,6 +137,11 @@ class RowModel(nn.Module):
     def answer(self, batch: Batch) -> Tensor:
         """Log probabilities [B, C] or numbers [B] in the target's unit."""
         return self.head.answer(self(batch))
+
+
+def _here(tokens: Tokens, chosen_BT: Tensor) -> Tensor:
+    """Of the chosen places those that hold a token [B, T, 1]."""
+    return (chosen_BT if tokens.mask_BT is None else chosen_BT & tokens.mask_BT).unsqueeze(-1)
 
 
 class RowModels(nn.Module):

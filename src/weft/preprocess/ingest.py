@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from weft.config import Settings
 from weft.data.plan import Plan
@@ -68,14 +69,15 @@ def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
 
 
 def ingest(
-    settings: Settings, plan: Plan, table: Table, cleaner: Cleaner, path: Path, say: Silent
+    settings: Settings, plan: Plan, table: Table, cleaner: Cleaner, path: Path, aside: Path, say: Silent
 ) -> tuple[CleanRows, np.ndarray, Ingested]:
-    """Clean and split a table into ``path``.
+    """Clean and split a table into ``path``; rows set aside go to ``aside`` (Parquet), if there are any.
 
     Returns:
         the cleaned rows; for every row of the table its part (``NOT_USED`` where set aside); what was found.
 
     Raises:
+        TooManyBadRows: more than ``data.max_rejected`` of the rows are bad.
         DataError: no row can be used, or a part of the split is empty.
     """
     split = settings.data.split
@@ -88,10 +90,10 @@ def ingest(
     found, writer = Ingested(), None
     with say.bar("reading", table.row_count() or 0) as bar:
         for raw in table.batches(wanted):
-            done, aside = _both(cleaner, apart, raw)
+            done, beside = _both(cleaner, apart, raw)
             found.read += len(done.rows) + len(done.rejected)
             found.rejected += done.rejected
-            key = None if how is None else aside[how] if how in aside else done.columns[how]
+            key = None if how is None else beside[how] if how in beside else done.columns[how]
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
             names = list(cleaner.plans)
             batch = pa.RecordBatch.from_arrays(
@@ -109,6 +111,10 @@ def ingest(
         first = found.bad[0] if found.bad else None
         why = f"{_place(first)}: {first.reason}" if first else "the target is missing in all"
         raise DataError(f"{table.name}: must hold rows that can be used. Got none of {found.read:,}; {why}.")
+    aside.unlink(missing_ok=True)
+    if found.rejected:
+        pq.write_table(rejected_table(found.rejected), aside, compression="zstd", write_page_checksum=True)
+    check_limit(found, settings.data.max_rejected, table.name, aside)
     parts = np.full(found.read, NOT_USED, np.uint8)
     clean = CleanRows(path, parts)
     parts[clean.rows] = splitter.assign()
@@ -155,3 +161,19 @@ def split_in_words(settings: Settings, clean: CleanRows) -> str:
     elif s.time:
         way = f"the latest by '{s.time}' last"
     return ", ".join(f"{clean.count(p):,} {name}" for p, name in enumerate(NAMES)) + f" ({way})"
+
+
+def rejected_table(rejected: list[Rejected]) -> pa.Table:
+    """Rows set aside, as a table: row, column, reason, text."""
+    return pa.table(
+        {
+            "row": pa.array([r.row for r in rejected], pa.int64()),
+            "column": pa.array([r.column for r in rejected], pa.string()),
+            "reason": pa.array([r.reason for r in rejected], pa.string()),
+            "text": pa.array([_printable(r.text) for r in rejected], pa.string()),
+        }
+    )
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -28,9 +28,12 @@ _STEPS = (
 
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("weft.results", "templates"), autoescape=select_autoescape(("html",)), undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("weft.results", "templates"),
+        autoescape=select_autoescape(("html",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["count"] = lambda n: f"{n:,}"
     environment.filters["duration"] = duration
     environment.globals["figure"] = _figure
@@ -56,7 +59,8 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
         if m["metrics"][first.key]["value"] == m["metrics"][first.key]["value"]
     ]
     curves = figures["curves"]
-    drawings = {"models": svg.intervals(drawn, first.percent, f"{first.title} of each model with its 95 % interval")}
+    label = f"{first.title} of each model with its 95 % interval"
+    drawings = {"models": svg.intervals(drawn, first.percent, label)}
     if curves.get("reliability"):
         drawings["reliability"] = svg.reliability(
             curves["reliability"], "How sure the model said it was, against how often it was right"

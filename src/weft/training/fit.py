@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +14,12 @@ from torch import nn
 from weft.data.split import uniform
 from weft.features.batching import Batch, collate, in_turn
 from weft.features.store import Store
-from weft.models.heads import ClassHead
+from weft.models.heads import ClassHead, Directions
+from weft.models.language import LanguageModel
+from weft.models.pretrained import fill, layerwise
 from weft.models.row import RowModel, RowModels
 from weft.progress import Silent, duration
+from weft.training.adapters import LoraConfig, attach
 from weft.training.calibration import fit_temperature
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Progress, Recipe
@@ -25,6 +28,10 @@ from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 32_768
 RIDGE = 3.0
+TOP_RATE, RATE_DECAY = 0.3, 0.85
+"""A checkpoint's top block learns this much slower than the head, each block below by the decay again."""
+LORA_RATE = 3.0
+BEGIN_ROWS = 20_000
 
 
 @dataclass
@@ -52,6 +59,18 @@ def fit(
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy."""
     with _threads(recipe.threads):
         return _fit(models, store, train, valid, recipe, folder, say)
+
+
+def start(copy: RowModel, source: LanguageModel, lora: bool, rank: int) -> None:
+    """Begin from a checkpoint: its weights, slower rates towards its tokens, or adapters beside frozen matrices."""
+    fill(copy, source)
+    if lora:
+        attach(copy.backbone, LoraConfig(rank=rank, scale=2.0 * rank))
+        copy.backbone.rate_factor = LORA_RATE  # type: ignore[assignment]
+    else:
+        layerwise(copy, top=TOP_RATE, decay=RATE_DECAY)
+    # of many tokens most never occur in the table, and a step over all of them costs more than the rest
+    copy.embedding.by_type["text"].requires_grad_(False)
 
 
 @contextmanager
@@ -86,6 +105,8 @@ def _fit(
         torch.manual_seed(recipe.seed * 1_000 + number)
         if copy.config.linear_first and copy.linear is not None:
             _fit_linear(copy, fetch(learn))
+        if copy.config.pretrained is not None:
+            _begin(copy, fetch, learn, lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = Loop(
             copy, recipe, fetch, learn, lengths, validate, tracker,
@@ -121,6 +142,24 @@ def _fit_linear(copy: RowModel, batch: Batch) -> None:
         lambda: path(batch.columns), lambda out: factor * head.loss(out, target), path.weights(), path.bias,
         RIDGE / batch.rows,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def _begin(
+    copy: RowModel, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None, bfloat16: bool
+) -> None:
+    """Let the head of a checkpoint begin with what the untouched checkpoint reads in the rows it learns from."""
+    if not isinstance(copy.head, ClassHead) or not isinstance(copy.head.read, Directions):
+        return
+    copy.eval()
+    reads, targets = [], []
+    for chosen in _reading(rows[:BEGIN_ROWS], lengths):
+        batch = fetch(chosen)
+        assert batch.target is not None
+        with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=bfloat16):
+            reads.append(copy.read(copy.embedding(batch.columns)).float())
+        targets.append(batch.target)
+    copy.head.read.begin(torch.cat(reads), torch.cat(targets))
 
 
 def _reading(rows: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:

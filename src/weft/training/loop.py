@@ -94,7 +94,7 @@ class Loop:
         self.total = self.steps_an_epoch * recipe.epochs
         self.schedule = Schedule(self.total, self.total // 10 + 1)
         self.progress = Progress()
-        self.average = {n: p.detach().clone() for n, p in model.named_parameters()}
+        self.average = {n: p.detach().clone() for n, p in self._trained()}
         self.best = {n: p.clone() for n, p in self.average.items()}
 
     def run(self) -> Progress:
@@ -135,6 +135,9 @@ class Loop:
         self._put(self.best)
         return p
 
+    def _trained(self) -> list[tuple[str, nn.Parameter]]:
+        return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+
     def _step(self, batch: Batch) -> None:
         p, recipe = self.progress, self.recipe
         self.model.train()
@@ -160,12 +163,12 @@ class Loop:
         # an average over the few steps done so far while there are few (a bias-corrected decay)
         decay = min(recipe.average, p.step / (p.step + 9))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.values()), [q.detach() for q in self.model.parameters()], 1 - decay)
+            torch._foreach_lerp_(list(self.average.values()), [q.detach() for _, q in self._trained()], 1 - decay)
         self.tracker.log(p.step, train_loss=loss.item(), train_rate=rate, train_gradient=length.item())
 
     def _check(self) -> str:
         p = self.progress
-        own = {n: q.detach().clone() for n, q in self.model.named_parameters()}
+        own = {n: q.detach().clone() for n, q in self._trained()}
         self._put(self.average)
         self.model.eval()
         with torch.no_grad():
@@ -186,7 +189,7 @@ class Loop:
 
     def _put(self, values: dict[str, Tensor]) -> None:
         with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
+            for name, parameter in self._trained():
                 parameter.copy_(values[name])
 
     def _save(self) -> None:

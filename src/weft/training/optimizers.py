@@ -29,21 +29,23 @@ class Schedule:
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019). A group's ``factor`` multiplies the learning rate of the step.
 
-    Vectors (biases, norms, what is missing) and embeddings are not decayed. Modules may ask for another
-    rate: ``rate_factor`` on a module holds for all its parameters, which are then not decayed.
+    Vectors (biases, norms, what is missing) and embeddings are not decayed. A module may ask for another rate
+    for its parameters (``rate_factor``), or not to be decayed (``decayed = False``).
     """
     own: dict[int, float] = {}
-    plain = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
+    free = {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
     for module in model.modules():
         factor = getattr(module, "rate_factor", None)
         if factor is not None:
             own |= {id(p): factor for p in module.parameters()}
+        if not getattr(module, "decayed", True):
+            free |= {id(p) for p in module.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             factor = own.get(id(parameter), 1.0)
-            free = parameter.dim() < 2 or id(parameter) in plain or id(parameter) in own
-            groups.setdefault((0.0 if free else weight_decay, factor), []).append(parameter)
+            decay = 0.0 if parameter.dim() < 2 or id(parameter) in free else weight_decay
+            groups.setdefault((decay, factor), []).append(parameter)
     return torch.optim.AdamW(
         [{"params": ps, "weight_decay": decay, "factor": factor} for (decay, factor), ps in groups.items()],
         lr=learning_rate,

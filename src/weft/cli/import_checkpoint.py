@@ -1,0 +1,38 @@
+"""``weft import CHECKPOINT -o RUN``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from weft.cli import answer
+from weft.exchange import import_checkpoint as import_it
+
+
+def import_checkpoint(
+    checkpoint: str, /, *, out: Annotated[Path, Parameter(name=["--out", "-o"])], json: bool = False
+) -> None:
+    """Read a Hugging Face folder or hub id (BERT, GPT-2, Llama, Qwen, Mistral, ViT) into a run folder.
+
+    Args:
+        checkpoint: The folder (config.json, safetensors, tokenizer.json) or the id on the hub.
+        out: The run folder, new or empty.
+        json: One JSON object on stdout.
+    """
+    found = import_it(checkpoint, out)
+    lines = [
+        f"found:   {found['family']}, {found['layers']} layers of width {found['width']}, {found['heads']} heads, "
+        f"{found['parameters']:,} parameters ({found['stored']}); it reads {found['reads']}",
+        f"         tokenizer: {found['tokenizer']} of {found['vocabulary']:,} tokens"
+        if found["tokenizer"]
+        else "         no tokenizer",
+    ]
+    if found["ignored"]:
+        lines.append(f"         not needed: {', '.join(found['ignored'][:8])}")
+    answer(
+        json,
+        found,
+        [*lines, f"wrote:   {out}", f"next:    model: {{from: {out}}} in a pipeline file with a text column"],
+    )

@@ -1,0 +1,96 @@
+"""Checkpoints in and out: ``weft import`` and ``weft export``."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weft.errors import RunError, UsageError
+from weft.files import write_manifest, write_whole
+from weft.models.checkpoints import load_hf, save_hf
+from weft.models.language import ImageModel
+from weft.models.pretrained import extract, find
+from weft.models.transformer import TransformerConfig
+from weft.run import CONFIG_FILE, SETTINGS_FILE, Run
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+def import_checkpoint(source: str, out: Path) -> dict[str, Any]:
+    """A Hugging Face folder or hub id as a run folder; returns what was found.
+
+    The weights keep their number type. The folder is one that ``transformers`` loads too.
+
+    Raises:
+        CheckpointError: naming all that does not fit; nothing is then written.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise RunError(f"{out}: the folder must be new or empty. It holds files. Choose another with -o.")
+    folder = find(source)
+    stored = load_hf(folder, torch.bfloat16 if _kind(folder) == torch.bfloat16 else torch.float32)
+    save_hf(stored.model, out, stored.tokenizer)
+    backbone = stored.model.config.backbone
+    assert isinstance(backbone, TransformerConfig)
+    found = {
+        "run": str(out), "source": source, "family": stored.family, "parameters": stored.parameters,
+        "layers": backbone.layers, "width": backbone.width, "heads": backbone.heads, "stored": stored.stored,
+        "reads": "images" if isinstance(stored.model, ImageModel) else "texts",
+        "tokenizer": None if stored.tokenizer is None else type(stored.tokenizer.model).__name__,
+        "vocabulary": None if stored.tokenizer is None else stored.tokenizer.get_vocab_size(),
+        "ignored": stored.ignored,
+    }  # fmt: skip
+    write_whole(out / SETTINGS_FILE, f"# weft {version('weft')}\n# imported from {json.dumps(source)}\n")
+    write_whole(
+        out / "README.md",
+        f"# {stored.family}, {stored.parameters:,} parameters\n\nImported from {source} by Weft {version('weft')}. "
+        f"Start a table's model from it: `model: {{from: THIS_FOLDER}}`.\n",
+    )
+    write_manifest(out)
+    return found
+
+
+def _kind(folder: Path) -> torch.dtype:
+    """The number type of a checkpoint, as its config says."""
+    try:
+        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return torch.float32  # load_hf says what is wrong
+    return getattr(torch, str(settings.get("dtype", settings.get("torch_dtype", "float32"))), torch.float32)
+
+
+def export_hf(path: Path, out: Path) -> dict[str, Any]:
+    """A run as a folder that ``transformers`` loads with equal outputs.
+
+    An imported checkpoint is written as it is; of a run trained from a checkpoint, the fine-tuned encoder.
+
+    Raises:
+        UsageError: the run's model has no Hugging Face form.
+    """
+    if is_checkpoint(path):
+        found = load_hf(path, _kind(path))
+        family = save_hf(found.model, out, found.tokenizer)
+        return {"output": str(out), "family": family, "parameters": found.parameters}
+    run = Run(path)
+    copies = run.model.each()
+    if copies[0].config.pretrained is None:
+        raise UsageError(
+            f"{path}: only a checkpoint, or a run trained from one (model: from), has a Hugging Face form. "
+            f"This run's model reads columns that no other library knows."
+        )
+    if len(copies) > 1:
+        raise UsageError(f"{path}: a run of {len(copies)} copies cannot be one checkpoint. Train with model.copies: 1.")
+    model = extract(copies[0])
+    family = save_hf(model, out, run.columns.tokenizer)
+    return {"output": str(out), "family": family, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder is an imported checkpoint rather than a trained run."""
+    try:
+        return "model_type" in json.loads((path / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,147 @@
+"""A checkpoint as the reader of rows: its backbone, its token table, its tokenizer.
+
+The text model of a Hugging Face folder, or of a run, becomes the backbone of a RowModel; its words keep
+their vectors, and the other columns' tokens join at its input. What belongs to writing (the output matrix)
+stays behind.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from weft.errors import CheckpointError, UsageError
+from weft.models.checkpoints import Pretrained, load_hf
+from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
+from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.row import RowModel
+from weft.models.transformer import TransformerConfig
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass
+class TextModel:
+    """A text model and what surrounds it."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    family: str
+    config: PretrainedText
+
+    @property
+    def backbone(self) -> TransformerConfig:
+        backbone = self.model.config.backbone
+        assert isinstance(backbone, TransformerConfig)
+        return backbone
+
+
+def find(source: str | Path) -> Path:
+    """The folder of a checkpoint: as it is, or fetched from the hub where the name is an id and no path.
+
+    Raises:
+        CheckpointError: there is no such folder, and the hub's library or the hub cannot give one.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if not HUB_ID.fullmatch(str(source)) or path.exists():
+        raise CheckpointError(f"{source}: must be a folder with config.json and weights, or a hub id. There is none.")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise CheckpointError(
+            f"{source}: there is no such folder. To fetch it from the hub: python -m pip install huggingface-hub"
+        ) from None
+    try:
+        patterns = ["*.json", "*.safetensors", "vocab.txt"]
+        return Path(snapshot_download(str(source), allow_patterns=patterns))
+    except Exception as error:  # the hub's errors have no common base
+        raise CheckpointError(
+            f"{source}: there is no such folder here, and the hub did not give it: {type(error).__name__}. "
+            f"Check the name and the network."
+        ) from None
+
+
+def load_text_model(source: str | Path) -> TextModel:
+    """The text model of a checkpoint, in float32. Raises CheckpointError where it is none or has no tokenizer."""
+    folder = find(source)
+    found = load_hf(folder)
+    model = found.model
+    if not isinstance(model, LanguageModel):
+        raise CheckpointError(
+            f"{folder}: must hold a text model to read text columns. Got one for images ({found.family})."
+        )
+    return TextModel(model, _tokenizer(found, folder), found.family, describe(model, found.tokenizer))
+
+
+def _tokenizer(found: Pretrained, folder: Path) -> Tokenizer:
+    if found.tokenizer is None:
+        raise CheckpointError(f"{folder}: must hold tokenizer.json (or vocab.txt), to turn texts into its tokens.")
+    return found.tokenizer
+
+
+def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> PretrainedText:
+    """Which special tokens a checkpoint's tokenizer puts before and after a text."""
+    before = after = None
+    if tokenizer is not None:
+        encoding = tokenizer.encode("a", add_special_tokens=True)
+        plain = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+        if plain and plain[0] > 0:
+            before = encoding.ids[plain[0] - 1]
+        if plain and plain[-1] + 1 < len(encoding.ids):
+            after = encoding.ids[plain[-1] + 1]
+    c = model.config
+    return PretrainedText(c.vocabulary, c.types, c.scaled, before, after, c.family)
+
+
+def fill(row: RowModel, source: LanguageModel) -> None:
+    """Copy the weights of a checkpoint into a RowModel of its shape."""
+    text = row.embedding.by_type["text"]
+    assert isinstance(text, PretrainedTextEmbedding)
+    with torch.no_grad():
+        text.table.weight.copy_(source.table.weight)
+        if source.config.types:
+            text.types.weight.copy_(source.types.weight)
+    row.backbone.load_state_dict(source.backbone.state_dict())
+
+
+def extract(row: RowModel) -> LanguageModel:
+    """The fine-tuned checkpoint inside a RowModel, as an encoder of its family."""
+    config, text = row.config.pretrained, row.embedding.by_type["text"]
+    if config is None or not isinstance(text, PretrainedTextEmbedding):
+        raise UsageError("this run was not trained from a checkpoint; its model has no Hugging Face form.")
+    # a writer's checkpoint has an output matrix; that of its tokens takes the place
+    output: Literal["none", "linear"] = "none" if row.config.backbone.attention == "reading" else "linear"
+    model = LanguageModel(
+        LanguageConfig(
+            row.config.backbone, config.vocabulary, config.types, config.scaled, output, family=config.family
+        )
+    )
+    with torch.no_grad():
+        model.table.weight.copy_(text.table.weight)
+        if config.types:
+            model.types.weight.copy_(text.types.weight)
+    model.backbone.load_state_dict(row.backbone.state_dict())
+    return model.eval()
+
+
+def layerwise(row: RowModel, top: float, decay: float) -> None:
+    """Learning rates that fall from the top block to the tokens, by ``decay`` a block (Howard & Ruder 2018)."""
+    backbone = row.backbone
+    blocks: list[nn.Module] = list(getattr(backbone, "blocks", []))
+    for place, block in enumerate(blocks):
+        block.rate_factor = top * decay ** (len(blocks) - 1 - place)  # type: ignore[assignment]
+    for module in (
+        row.embedding.by_type["text"],
+        getattr(backbone, "positions", None),
+        getattr(backbone, "embedding_norm", None),
+    ):
+        if isinstance(module, nn.Module):
+            module.rate_factor = top * decay ** len(blocks)  # type: ignore[assignment]
