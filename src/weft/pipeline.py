@@ -228,9 +228,9 @@ class _Pipeline:
         if self.source is not None:
             for copy in models.each():
                 start(copy, self.source.model, settings.model.adapter == "lora", settings.model.rank or 16)
-        trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
-        if trained < models.parameter_count():
-            self.say.line(f"{trained:,} parameters are trained ({trained / models.parameter_count():.1%})")
+        self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
+        if self.trained < models.parameter_count():
+            self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
         fitted = fit(models, store, ids[TRAIN], ids[VALID], self.recipe, self.out, self.say)
         if settings.model.adapter == "lora":
             for number, copy in enumerate(models.each()):
@@ -333,7 +333,7 @@ class _Pipeline:
             "left_out": plan.left_out,
             "warnings": plan.warnings,
             "model": {
-                "parameters": models.parameter_count(), "copies": len(models.copies),
+                "parameters": models.parameter_count(), "trained": self.trained, "copies": len(models.copies),
                 "shape": shape_in_words(models.each()[0].config), "from": self.settings.model.from_,
                 "temperature": fitted.temperature, "bfloat16": self.recipe.bfloat16,
                 "epochs": [round(p.best_step / fitted.steps_an_epoch, 2) for p in fitted.copies],
