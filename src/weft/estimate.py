@@ -27,6 +27,7 @@ from weft.models.row import RowModels, shape_in_words
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import make_cleaner
 from weft.progress import duration
+from weft.training.fit import start
 from weft.training.optimizers import adamw
 
 SAMPLE_ROWS = 4_096
@@ -48,6 +49,9 @@ def estimate(settings: Settings) -> dict[str, Any]:
     facts = defaults.Facts.of(columns, pool, source)
     recipe, copies = defaults.recipe(settings, facts, "cpu"), defaults.copies(settings, facts)
     models = RowModels(columns.codecs, columns.target, defaults.row_config(settings, facts), 1)
+    if source is not None:
+        start(models.each()[0], source.model, settings.model.adapter == "lora", settings.model.rank or 16)
+    trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
     codes = columns.encode(clean, with_target=True)
     size = min(recipe.batch_rows, len(clean.rows))
     tokens, seconds, activations = _probe(models, codes, len(clean.rows), size, recipe.learning_rate, recipe.bfloat16)
@@ -57,8 +61,8 @@ def estimate(settings: Settings) -> dict[str, Any]:
     most = steps * seconds * 1.15
     if recipe.minutes:
         most = min(most, 60 * recipe.minutes * copies)
-    # weights, gradients, two moments, the average and the best: six copies of four bytes
-    memory = copies * parameters * 4 + parameters * 20 + activations
+    # the weights of all copies; of what is trained also gradients, two moments, the average and the best
+    memory = 4 * (copies * parameters + 5 * trained) + activations
     stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows)) * rows
     about = "" if exact else "about "
     return {
@@ -73,6 +77,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
         "words": {
             "rows": f"{about}{rows:,} of {tokens:.0f} tokens each",
             "model": f"{shape_in_words(models.each()[0].config)}, {parameters:,} parameters"
+            + (f", {trained:,} of them trained" if trained < parameters else "")
             + (f", {copies} copies" if copies > 1 else ""),
             "training": f"at most {recipe.epochs} epochs of {steps // (recipe.epochs * copies):,} steps of "
             f"{recipe.batch_rows} rows",

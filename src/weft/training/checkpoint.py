@@ -31,7 +31,10 @@ class Checkpoints:
             save_file(dict(model.state_dict()), beside / "model.safetensors")
             tensors, plain = _flatten(optimizer)
             save_file(tensors, beside / "optimizer.safetensors")
-            save_file({**extra, "random": torch.get_rng_state()}, beside / "extra.safetensors")
+            random = {"random": torch.get_rng_state()}
+            if torch.cuda.is_available():
+                random["random_cuda"] = torch.cuda.get_rng_state()
+            save_file({**extra, **random}, beside / "extra.safetensors")
             (beside / "state.json").write_text(json.dumps({"step": step, "optimizer": plain, **state}))
         for old in self._folders()[:-2]:
             shutil.rmtree(old)
@@ -55,6 +58,9 @@ class Checkpoints:
         _unflatten(optimizer, load_file(folder / "optimizer.safetensors"), state["optimizer"])
         extra = load_file(folder / "extra.safetensors")
         torch.set_rng_state(extra.pop("random"))
+        on_gpu = extra.pop("random_cuda", None)
+        if on_gpu is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(on_gpu)
         return extra, state
 
     def clear(self) -> None:
