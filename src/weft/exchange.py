@@ -13,7 +13,7 @@ from weft.errors import RunError, UsageError
 from weft.files import write_manifest, write_whole
 from weft.models.checkpoints import load_hf, save_hf
 from weft.models.language import ImageModel
-from weft.models.pretrained import extract, find
+from weft.models.pretrained import TextModel, describe, extract, find, load_text_model
 from weft.models.transformer import TransformerConfig
 from weft.run import CONFIG_FILE, SETTINGS_FILE, Run
 
@@ -86,6 +86,17 @@ def export_hf(path: Path, out: Path) -> dict[str, Any]:
     model = extract(copies[0])
     family = save_hf(model, out, run.columns.tokenizer)
     return {"output": str(out), "family": family, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def open_text_model(path: Path) -> TextModel:
+    """The text model of an imported checkpoint, or the fine-tuned one of a run that was trained from one."""
+    if not path.is_dir() or is_checkpoint(path):
+        return load_text_model(path)
+    run = Run(path)
+    tokenizer = run.columns.tokenizer
+    model = extract(run.model.each()[0])
+    assert tokenizer is not None  # a run from a checkpoint reads texts
+    return TextModel(model, tokenizer, str(model.config.family), describe(model, tokenizer))
 
 
 def is_checkpoint(path: Path) -> bool:

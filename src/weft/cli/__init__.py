@@ -27,6 +27,8 @@ for name, line in {
     "predict": "Predict the rows of a table of any size.",
     "evaluate": "Judge a run on a table that holds the target.",
     "report": "Write the report of a run again and say where it is.",
+    "embed": "Turn a column of texts into vectors.",
+    "search": "Find the rows of an index whose meaning is nearest to a query.",
     "export": "Write a run in the form of another library.",
 }.items():
     app.command(f"weft.cli.{name}:{name}", name=name, help=line)
