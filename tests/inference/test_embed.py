@@ -83,7 +83,7 @@ def test_the_commands_from_a_table_to_an_answer(minilm, tmp_path, capsys, monkey
     monkeypatch.chdir(tmp_path)
     words = ["my new bank card has still not come", "please tell me how to change the pin of my card",
              "why was my transfer to another country declined", "where can I see the exchange rate you use"]  # fmt: skip
-    table = pa.table({"id": [f"a{i}" for i in range(40)], "words": [f"{words[i % 4]} ({i})" for i in range(40)]})
+    table = pa.table({"id": [f"a{i}" for i in range(40)], "words": [f"{w} ({i})" for i, w in enumerate(10 * words)]})
     pq.write_table(table, "t.parquet")
     assert call(["embed", str(minilm), "t.parquet", "-o", "i.parquet", "--keep", "id", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -101,10 +101,10 @@ def test_the_commands_from_a_table_to_an_answer(minilm, tmp_path, capsys, monkey
 def test_a_run_trained_from_a_checkpoint_embeds_with_what_it_learnt(minilm, tmp_path):
     random = np.random.default_rng(0)
     texts = [" ".join(random.choice(["red", "tall", "slow", "cheap", "old"], 6)) for _ in range(120)]
-    table = pa.table({"t": texts, "y": ["many" if t.count("red") > t.count("tall") else "few" for t in texts]})
+    table = pa.table({"t": texts, "y": random.choice(["a", "b"], 120)})  # nothing to know: the start is not best
     run = weft.train(
         table, "y", tmp_path / "run", quiet=True, model={"from": str(minilm)}, features={"t": "text"},
-        training={"epochs": 6, "batch_rows": 8, "learning_rate": 0.005}, results={"baselines": False},
+        training={"epochs": 2, "batch_rows": 16, "learning_rate": 0.005}, results={"baselines": False},
     )  # fmt: skip
     before, after = Embedder(open_text_model(minilm)), Embedder(open_text_model(run.path))
     a, b = before(["good 1", "bad 2"])[0], after(["good 1", "bad 2"])[0]
@@ -123,7 +123,7 @@ class TestBadInput:
     def test_an_index_of_another_model(self, tmp_path):
         column = pa.FixedSizeListArray.from_arrays(pa.array([1.0, 2.0], pa.float32()), 2)
         pq.write_table(pa.table({"row": [0], "vector": column}), tmp_path / "i.parquet")
-        with pytest.raises(DataError, match="width of the model, 3. Got 2"):
+        with pytest.raises(DataError, match=r"width of the model, 3\. Got 2"):
             nearest(tmp_path / "i.parquet", np.zeros(3, np.float32), 1)
 
     def test_no_text_column_or_several(self):
