@@ -81,8 +81,12 @@ def test_search_is_exact_over_many_batches(tmp_path):
 
 def test_the_commands_from_a_table_to_an_answer(minilm, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["my new bank card has still not come", "please tell me how to change the pin of my card",
-             "why was my transfer to another country declined", "where can I see the exchange rate you use"]  # fmt: skip
+    words = [
+        "my new bank card has still not come",
+        "please tell me how to change the pin of my card",
+        "why was my transfer to another country declined",
+        "where can I see the exchange rate you use",
+    ]
     table = pa.table({"id": [f"a{i}" for i in range(40)], "words": [f"{w} ({i})" for i, w in enumerate(10 * words)]})
     pq.write_table(table, "t.parquet")
     assert call(["embed", str(minilm), "t.parquet", "-o", "i.parquet", "--keep", "id", "--json"]) == 0
