@@ -84,11 +84,13 @@ def copies(settings: Settings, facts: Facts) -> int:
 
 
 def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:
-    """A checkpoint as the start: more passes where rows are few, a lower rate below (`models.pretrained.layerwise`)."""
+    """A checkpoint as the start. Few passes whatever the rows (at least 40 steps): the head begins as class means,
+    and on 500 rows of Banking77 fourteen passes were three points worse than three."""
     t = settings.training
+    batch = t.batch_rows or 32
     return Recipe(
-        epochs=t.epochs or int(np.clip(np.ceil(3 * np.sqrt(10_000 / facts.rows) - 0.05), 2, 15)),
-        batch_rows=t.batch_rows or 32,
+        epochs=t.epochs or max(2 if facts.rows > 50_000 else 3, -(-40 * batch // facts.rows)),
+        batch_rows=batch,
         learning_rate=t.learning_rate or FINE_TUNING_RATE,
         weight_decay=0.01 if t.weight_decay is None else t.weight_decay,
         patience=t.patience or 3,
