@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from weft.config import Settings
-from weft.features.codecs import ClassTarget
 from weft.features.columns import Columns
+from weft.features.targets import ClassTarget
 from weft.models.pretrained import TextModel
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig

@@ -18,9 +18,10 @@ from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.table import Table
 from weft.features.batching import collate
-from weft.features.codecs import CODECS, ClassTarget, NumberTarget, Ragged, TextCodec
+from weft.features.codecs import CODECS, Ragged, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import take
+from weft.features.targets import ClassTarget, NumberTarget
 from weft.features.tokenizer import train_tokenizer
 from weft.models.pretrained import TextModel, load_text_model
 from weft.models.row import RowModels, shape_in_words

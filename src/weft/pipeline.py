@@ -24,10 +24,11 @@ from weft.data.plan import Plan, look
 from weft.data.split import NAMES, TEST, TRAIN, VALID
 from weft.data.table import Table
 from weft.errors import RunError, SettingsError
-from weft.features.codecs import CODECS, ClassTarget
+from weft.features.codecs import CODECS
 from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
 from weft.features.store import TARGET, Store
+from weft.features.targets import ClassTarget
 from weft.files import MANIFEST, write_manifest, write_whole
 from weft.inference.predict import predict_codes
 from weft.models.pretrained import TextModel, load_text_model

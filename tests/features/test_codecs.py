@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from weft.config import FeatureSettings
-from weft.features.codecs import CODECS, ClassTarget, NumberTarget, Ragged, TextCodec
+from weft.features.codecs import CODECS, Ragged, TextCodec
+from weft.features.targets import ClassTarget, NumberTarget
 from weft.features.tokenizer import train_tokenizer
 
 RANDOM = np.random.default_rng(0)

@@ -67,9 +67,9 @@ SETTINGS = {"training": {"epochs": 4, "batch_rows": 32, "learning_rate": 0.01}, 
 def row_model(source, table):
     """An untrained RowModel that reads ``table`` from the checkpoint, and the codes of its rows."""
     from weft.config import FeatureSettings
-    from weft.features.codecs import ClassTarget
     from weft.features.columns import Columns
     from weft.features.fit import CODECS
+    from weft.features.targets import ClassTarget
     from weft.preprocess.clean import Cleaner
 
     codec = CODECS["text"]("review", FeatureSettings(type="text", max_tokens=30))

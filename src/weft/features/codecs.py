@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -27,7 +27,6 @@ from tokenizers import Tokenizer
 
 from weft.config import FeatureSettings
 from weft.data.split import uniform
-from weft.errors import DataError
 
 BINS = 32
 MOST_SPIKES = 256
@@ -110,7 +109,7 @@ class _Sampler:
         return self._values
 
 
-class _Moments:
+class Moments:
     """Count, mean and deviation of a stream (Chan, Golub & LeVeque 1979)."""
 
     def __init__(self) -> None:
@@ -146,10 +145,10 @@ class NumberCodec(Codec):
         super().__init__(name, settings)
         self.mean, self.deviation = 0.0, 1.0
         self.edges, self.spikes = np.zeros(0), np.zeros(0)
-        self._sampler, self._moments = _Sampler(), _Moments()
+        self._sampler, self._moments = _Sampler(), Moments()
 
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
-        values = _numbers(array)
+        values = numbers(array)
         present = ~np.isnan(values)
         self._moments.add(values[present])
         self._sampler.add(rows[present], values[present])
@@ -164,10 +163,10 @@ class NumberCodec(Codec):
         if len(distinct) > 2:
             order = np.lexsort((distinct, -counts))[:MOST_SPIKES]
             self.spikes = np.sort(distinct[order[counts[order] >= SPIKE_ROWS]])
-        self._sampler, self._moments = _Sampler(), _Moments()
+        self._sampler, self._moments = _Sampler(), Moments()
 
     def encode(self, array: pa.Array) -> Codes:
-        values = _numbers(array)
+        values = numbers(array)
         spike = np.zeros(len(values), np.int32)
         if len(self.spikes):
             place = np.minimum(np.searchsorted(self.spikes, values), len(self.spikes) - 1)
@@ -195,7 +194,7 @@ class NumberCodec(Codec):
         self.spikes = np.array(state["spikes"], np.float64)
 
 
-def _numbers(array: pa.Array) -> np.ndarray:
+def numbers(array: pa.Array) -> np.ndarray:
     """float64 with NaN where missing; beyond 1e100, where squares would overflow, a number is 1e100."""
     return np.clip(array.to_numpy(zero_copy_only=False).astype(np.float64), -1e100, 1e100)
 
@@ -217,7 +216,7 @@ class TimeCodec(NumberCodec):
     fields: ClassVar = {"seconds": np.int64}
 
     def encode(self, array: pa.Array) -> Codes:
-        values = _numbers(array)
+        values = numbers(array)
         missing = np.isnan(values)
         seconds = np.floor(np.where(missing, 0, values)).astype(np.int64)
         return {"seconds": np.where(missing, MISSING_TIME, seconds)}
@@ -401,85 +400,3 @@ def _cut(tokens: Ragged, lengths: np.ndarray) -> Ragged:
 
 
 CODECS: dict[str, type[Codec]] = {c.type: c for c in (NumberCodec, CategoryCodec, TimeCodec, TextCodec)}
-
-
-class ClassTarget:
-    """The classes of the target, in alphabetical order (numeric order where all are numbers)."""
-
-    type = "class"
-    dtype = np.int64
-
-    def __init__(self, name: str, classes: Sequence[str] = ()):
-        self.name, self.classes = name, list(classes)
-        self._counts: Counter[str] = Counter()
-        self.counts: list[int] = []
-
-    def observe(self, array: pa.Array) -> None:
-        for entry in pc.value_counts(array.drop_null()).to_pylist():
-            self._counts[entry["values"]] += entry["counts"]
-
-    def finish(self) -> None:
-        """Raises DataError where there are not at least two classes."""
-        if len(self._counts) < 2:
-            got = f"only {next(iter(self._counts))!r}" if self._counts else "no value at all"
-            raise DataError(
-                f"target '{self.name}': must hold at least two classes in the training rows. Got {got}. "
-                f"Choose another target, or give rows of both."
-            )
-        self.classes = _in_order(self._counts)
-        self.counts = [self._counts[c] for c in self.classes]
-
-    def encode(self, array: pa.Array) -> np.ndarray:
-        """Codes of the classes; -1 for one that training never saw."""
-        found = pc.index_in(array, value_set=pa.array(self.classes, pa.string()))
-        return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-
-    def state(self) -> dict[str, Any]:
-        return {"type": self.type, "name": self.name, "classes": self.classes, "counts": self.counts}
-
-
-class NumberTarget:
-    """A number to predict, standardised for training."""
-
-    type = "number"
-    dtype = np.float32
-
-    def __init__(self, name: str, mean: float = 0.0, deviation: float = 1.0):
-        self.name, self.mean, self.deviation = name, mean, deviation
-        self._moments = _Moments()
-
-    def observe(self, array: pa.Array) -> None:
-        values = _numbers(array)
-        self._moments.add(values[~np.isnan(values)])
-
-    def finish(self) -> None:
-        self.mean, self.deviation = self._moments.mean, self._moments.deviation
-        if not self.deviation:
-            raise DataError(
-                f"target '{self.name}': must vary in the training rows. Got {self.mean:g} in every row. "
-                f"Choose another target."
-            )
-
-    def encode(self, array: pa.Array) -> np.ndarray:
-        return ((_numbers(array) - self.mean) / self.deviation).astype(np.float32)
-
-    def state(self) -> dict[str, Any]:
-        return {"type": self.type, "name": self.name, "mean": self.mean, "deviation": self.deviation}
-
-
-Target = ClassTarget | NumberTarget
-
-
-def target_from(state: Mapping[str, Any]) -> Target:
-    if state["type"] == "class":
-        target = ClassTarget(state["name"], state["classes"])
-        target.counts = list(state["counts"])
-        return target
-    return NumberTarget(state["name"], state["mean"], state["deviation"])
-
-
-def _in_order(names: Mapping[str, int]) -> list[str]:
-    try:
-        return sorted(names, key=float)
-    except ValueError:
-        return sorted(names)

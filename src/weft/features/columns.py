@@ -10,8 +10,9 @@ from tokenizers import Tokenizer
 
 from weft.config import FeatureSettings
 from weft.errors import CheckpointError
-from weft.features.codecs import CODECS, Codec, Target, TextCodec, target_from
+from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.store import TARGET, RowCodes
+from weft.features.targets import Target, target_from
 from weft.files import write_whole
 from weft.preprocess.clean import CleanBatch, Cleaner
 

@@ -11,9 +11,10 @@ from tokenizers import Tokenizer
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import TRAIN
-from weft.features.codecs import CODECS, ClassTarget, Codec, NumberTarget, Target, TextCodec
+from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import Store, StoreWriter
+from weft.features.targets import ClassTarget, NumberTarget, Target
 from weft.features.tokenizer import train_tokenizer
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows

@@ -11,9 +11,9 @@ import pyarrow as pa
 from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
 from weft.features.batching import collate, in_turn
-from weft.features.codecs import ClassTarget
 from weft.features.columns import Columns
 from weft.features.store import RowCodes, lengths, take
+from weft.features.targets import ClassTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner
 

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.batching import Batch
-from weft.features.codecs import ClassTarget, Codec, Target
+from weft.features.codecs import Codec
+from weft.features.targets import ClassTarget, Target
 from weft.models.embeddings import PretrainedText, RowEmbedding
 from weft.models.heads import ClassHead, NumberHead
 from weft.models.linear import LinearPath

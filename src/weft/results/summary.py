@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from weft.features.codecs import ClassTarget, Target
+from weft.features.targets import ClassTarget, Target
 from weft.results import baselines
 from weft.results.baselines import Baseline
 from weft.results.metrics import (
