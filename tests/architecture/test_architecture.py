@@ -30,7 +30,7 @@ ORDER = [
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 OPTIONAL = {"polars", "pandas", "huggingface_hub"}
 MODULES = sorted(SOURCE.rglob("*.py"))
-COMMANDS = ["demo", "init", "check", "run", "predict", "evaluate", "report", "export", "import"]
+COMMANDS = ["demo", "init", "check", "run", "predict", "evaluate", "report", "generate", "export", "import"]
 
 
 def package(path: Path) -> str:

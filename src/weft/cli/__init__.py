@@ -27,6 +27,7 @@ for name, line in {
     "predict": "Predict the rows of a table of any size.",
     "evaluate": "Judge a run on a table that holds the target.",
     "report": "Write the report of a run again and say where it is.",
+    "generate": "Go on from a prompt with a language model, or show the next token.",
     "export": "Write a run in the form of another library.",
 }.items():
     app.command(f"weft.cli.{name}:{name}", name=name, help=line)
