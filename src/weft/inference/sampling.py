@@ -87,12 +87,12 @@ def top_k(logits_BV: Tensor, k: int) -> Tensor:
 
 def top_p(logits_BV: Tensor, p: float) -> Tensor:
     """The fewest tokens whose probabilities reach p together: the nucleus (Holtzman 2020)."""
-    ordered, order = logits_BV.sort(descending=True, stable=True)
+    ordered, order = logits_BV.sort(descending=True)
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
     out = before >= p
     out[:, 0] = False
-    return logits_BV.masked_fill(out.gather(1, order.argsort(dim=-1)), -math.inf)
+    return logits_BV.masked_fill(out.scatter(1, order, out), -math.inf)
 
 
 def min_p(logits_BV: Tensor, p: float) -> Tensor:
