@@ -30,7 +30,20 @@ ORDER = [
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 OPTIONAL = {"polars", "pandas", "huggingface_hub"}
 MODULES = sorted(SOURCE.rglob("*.py"))
-COMMANDS = ["demo", "init", "check", "run", "predict", "evaluate", "report", "embed", "search", "export", "import"]
+COMMANDS = [
+    "demo",
+    "init",
+    "check",
+    "run",
+    "predict",
+    "evaluate",
+    "report",
+    "generate",
+    "embed",
+    "search",
+    "export",
+    "import",
+]
 
 
 def package(path: Path) -> str:

@@ -27,6 +27,7 @@ for name, line in {
     "predict": "Predict the rows of a table of any size.",
     "evaluate": "Judge a run on a table that holds the target.",
     "report": "Write the report of a run again and say where it is.",
+    "generate": "Go on from a prompt with a language model, or show the next token.",
     "embed": "Turn a column of texts into vectors.",
     "search": "Find the rows of an index whose meaning is nearest to a query.",
     "export": "Write a run in the form of another library.",

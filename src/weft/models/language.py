@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.errors import UsageError
-from weft.models.recurrent import Recurrent, RecurrentCache, RecurrentConfig
+from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import Tokens
-from weft.models.transformer import Cache, Transformer, TransformerConfig
+from weft.models.transformer import Transformer, TransformerConfig
 
 IGNORED = -100
 """A target that does not count in the loss."""
@@ -206,54 +206,81 @@ class LanguageModel(nn.Module):
         A row is done when it has written one of ``end`` (default: the checkpoint's); it is filled up with
         it while other rows go on. ``cached=False`` reads everything anew at every step (same ids, slower).
         """
-        if self.config.backbone.attention == "reading":
-            raise UsageError("a model that reads cannot write. Use one whose attention is writing or rewriting.")
-        ends = torch.tensor(self.config.end if end is None else end, dtype=torch.int64, device=ids_BT.device)
         training = self.training
         self.eval()
         try:
-            return self._write(ids_BT, max_new, mask_BT, prefix_BT, ends, cached)
+            reading = Continuation(self, ids_BT, mask_BT, prefix_BT, cached)
+            ends = torch.tensor(self.config.end if end is None else end, dtype=torch.int64, device=ids_BT.device)
+            done = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
+            written: list[Tensor] = []
+            while len(written) < max_new and not (written and bool(done.all())):
+                following = reading.logits_BV.argmax(dim=-1)
+                if written:
+                    following = torch.where(done, written[-1], following)
+                done = done | torch.isin(following, ends)
+                written.append(following)
+                if len(written) < max_new and not bool(done.all()):
+                    reading.step(following)
         finally:
             self.train(training)
+        return torch.stack(written, dim=1) if written else ids_BT[:, :0]
 
-    def _write(
+
+def check_writes(model: LanguageModel) -> None:
+    """Raises UsageError where the model is an encoder."""
+    if model.config.backbone.attention == "reading":
+        raise UsageError("a model that reads cannot write. Use one whose attention is writing or rewriting.")
+    if model.config.output == "none":
+        raise UsageError("a model must have an output matrix to write. This one gives states only. Use one with it.")
+
+
+class Continuation:
+    """Texts that a model has read, and goes on reading a token at a time: the one loop of all writing.
+
+    ``logits_BV`` are those of the token that follows. The model must be in the mode wanted (eval).
+    """
+
+    logits_BV: Tensor
+
+    @torch.no_grad()
+    def __init__(
         self,
+        model: LanguageModel,
         ids_BT: Tensor,
-        max_new: int,
-        mask_BT: Tensor | None,
-        prefix_BT: Tensor | None,
-        ends: Tensor,
-        cached: bool,
-    ) -> Tensor:
+        mask_BT: Tensor | None = None,
+        prefix_BT: Tensor | None = None,
+        cached: bool = True,
+    ):
+        check_writes(model)
+        past = torch.full((len(ids_BT),), ids_BT.shape[1], device=ids_BT.device)
         if mask_BT is not None:
             # empty places to the left: the last token of every row is then in the last place
             order = mask_BT.long().argsort(dim=1, stable=True)
             ids_BT, mask_BT = ids_BT.gather(1, order), mask_BT.gather(1, order)
             prefix_BT = None if prefix_BT is None else prefix_BT.gather(1, order)
-        cache = self.backbone.new_cache() if cached else None
-        past = torch.full((len(ids_BT),), ids_BT.shape[1], device=ids_BT.device)
-        if mask_BT is not None:
             past = mask_BT.sum(dim=1)
-        written: list[Tensor] = []
-        done = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
-        tokens = self.tokens(ids_BT, mask_BT, prefix_BT=prefix_BT)
-        while len(written) < max_new:
-            following = self.logits(self._read(tokens, cache)[:, -1]).argmax(dim=-1)
-            if written:
-                following = torch.where(done, written[-1], following)
-            done = done | torch.isin(following, ends)
-            written.append(following)
-            if bool(done.all()):
-                break
-            new = self.tokens(following[:, None], past=past)
-            tokens = new if cached else Tokens.join([tokens, new])
-            past = past + 1
-        if not written:
-            return ids_BT[:, :0]
-        return torch.stack(written, dim=1)
+        self.model, self.past = model, past
+        self.cache = model.backbone.new_cache() if cached else None
+        self.tokens = model.tokens(ids_BT, mask_BT, prefix_BT=prefix_BT)
+        self._read(self.tokens)
 
-    def _read(self, tokens: Tokens, cache: Cache | RecurrentCache | None) -> Tensor:
-        return self.backbone(tokens, cache=cache)
+    @torch.no_grad()
+    def step(self, ids_B: Tensor) -> None:
+        """Read one more token of every row."""
+        new = self.model.tokens(ids_B[:, None], past=self.past)
+        if self.cache is None:
+            new = self.tokens = Tokens.join([self.tokens, new])
+        self._read(new)
+        self.past = self.past + 1
+
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, in this order; a row may come several times (beams) or not at all (done)."""
+        assert self.cache is not None, "rows are selected in the cache"
+        self.cache.select(rows)
+        self.past, self.logits_BV = self.past[rows], self.logits_BV[rows]
+
+    def _read(self, tokens: Tokens) -> None:
+        self.logits_BV = self.model.logits(self.model.backbone(tokens, cache=self.cache)[:, -1])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from weft.errors import CheckpointError, UsageError
+from weft.features.columns import COLUMNS_FILE
 from weft.models.checkpoints import Pretrained, load_hf
 from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
 from weft.models.language import LanguageConfig, LanguageModel
@@ -79,6 +80,25 @@ def load_text_model(source: str | Path) -> TextModel:
             f"{folder}: must hold a text model to read text columns. Got one for images ({found.family})."
         )
     return TextModel(model, _tokenizer(found, folder), found.family, describe(model, found.tokenizer))
+
+
+def load_language_model(path: str | Path) -> tuple[LanguageModel, Tokenizer]:
+    """A folder's text model, in float32 and on the GPU where there is one, and its tokenizer.
+
+    Only folders are looked at: a path with a slip of the finger is never asked for at the hub.
+
+    Raises:
+        CheckpointError: the folder holds no text model, or no tokenizer.
+    """
+    folder = Path(path)
+    if (folder / COLUMNS_FILE).is_file():
+        raise CheckpointError(
+            f"{folder}: must hold a language model. Got a run that predicts the rows of a table: weft predict {folder}"
+        )
+    found = load_hf(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    if not isinstance(found.model, LanguageModel):
+        raise CheckpointError(f"{folder}: must hold a language model. Got one for images ({found.family}).")
+    return found.model, _tokenizer(found, folder)
 
 
 def _tokenizer(found: Pretrained, folder: Path) -> Tokenizer:

@@ -59,6 +59,10 @@ class RecurrentCache:
     hidden: list[Hidden] = field(default_factory=list)
     length: int = 0
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, in this order."""
+        self.hidden = [tuple(part[:, rows] for part in layer) for layer in self.hidden]
+
 
 class Recurrent(nn.Module):
     """Tokens (+ cache) -> states [B, T, D]."""

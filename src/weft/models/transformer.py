@@ -113,6 +113,12 @@ class Cache:
             self.pairs[block] = (torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2))
         return self.pairs[block]
 
+    def select(self, rows: Tensor) -> None:
+        """Go on with these rows, in this order."""
+        self.pairs = [(keys[rows], values[rows]) for keys, values in self.pairs]
+        self.sources = {block: (keys[rows], values[rows]) for block, (keys, values) in self.sources.items()}
+        self.mask_BS = None if self.mask_BS is None else self.mask_BS[rows]
+
 
 def norm(config: TransformerConfig, width: int) -> nn.Module:
     """LayerNorm (Ba 2016) or RMSNorm (Zhang & Sennrich 2019)."""

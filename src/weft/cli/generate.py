@@ -1,0 +1,166 @@
+"""``weft generate RUN "PROMPT"``"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.cells import cell_len
+from tokenizers import Tokenizer
+
+from weft.cli import answer
+from weft.errors import UsageError
+from weft.inference.generate import NextToken, Written, next_tokens, stream, write
+from weft.inference.sampling import Sampling
+from weft.inference.write_table import write_table
+from weft.models.language import LanguageModel
+from weft.models.pretrained import load_language_model
+from weft.progress import Spoken
+
+_WARMTH = 0.8
+_BAR = 30
+_EIGHTHS = " ▏▎▍▌▋▊▉█"
+_WHY = {
+    "end": "the model ended it",
+    "stop": "at a stop string",
+    "length": "cut off at --tokens",
+    "context": "the model has no more positions",
+}
+
+
+def generate(
+    run: Path,
+    prompt: str | None = None,
+    /,
+    *,
+    next: int | None = None,
+    tokens: int = 100,
+    temperature: float | None = None,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    stop: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    seed: int = 0,
+    samples: int = 1,
+    cut: bool = False,
+    data: str | None = None,
+    column: str | None = None,
+    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    json: bool = False,
+) -> None:
+    """Go on from a prompt, show what may come next, or write a text for every row of a table.
+
+    Args:
+        run: An imported checkpoint that writes (weft import).
+        prompt: The text to go on from.
+        next: Instead of a text, show this many of the most probable next tokens and what is left.
+        tokens: Write at most this many.
+        temperature: 0 takes the most probable token, 1 draws as the model says (default: 0.8; 0 with beams).
+        top_k: Draw from this many most probable tokens.
+        top_p: Draw from the fewest tokens that reach this probability together.
+        min_p: Draw from tokens at least this share as probable as the most probable one.
+        repetition_penalty: Above 1, tokens that are there already become less probable.
+        beams: Search for the most probable text with this many side by side.
+        length_penalty: With beams: above 0 long texts gain, below 0 short ones.
+        stop: End before this string; may be given several times.
+        seed: The same seed, prompt and settings give the same text.
+        samples: This many texts, drawn with the seeds seed, seed + 1, ...
+        cut: Leave out the beginning of a prompt that is too long, instead of stopping.
+        data: A table of prompts: file, glob, folder or address.
+        column: The column of the table that holds the prompts.
+        out: Texts for the table: .parquet, .csv or .jsonl. Rows set aside go beside it.
+        json: One JSON object on stdout.
+    """
+    if (prompt is None) == (data is None):
+        raise UsageError("there must be a PROMPT, or a table of them (--data TABLE --column NAME -o OUT); not both.")
+    if data is None and (column is not None or out is not None):
+        raise UsageError("--column and -o are for a table of prompts. Say which, with --data TABLE.")
+    if temperature is None:
+        temperature = 0.0 if beams > 1 else 1.0 if next is not None else _WARMTH
+    sampling = Sampling(
+        max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        repetition_penalty=repetition_penalty, beams=beams, length_penalty=length_penalty, stop=stop, seed=seed,
+    )  # fmt: skip
+    if next is not None and (data is not None or samples > 1 or beams > 1 or temperature == 0):
+        raise UsageError("--next shows one distribution: without --data, --samples, --beams or --temperature 0.")
+    if data is not None and (column is None or out is None or samples > 1):
+        raise UsageError("--data needs --column NAME and -o OUT, and writes one text a row (no --samples).")
+    model, tokenizer = load_language_model(run)
+    if data is not None and column is not None and out is not None:
+        _table(run, write_table(model, tokenizer, data, column, out, sampling, cut, Spoken()), json)
+    elif prompt is not None and next is not None:
+        _next(prompt, *next_tokens(model, tokenizer, prompt, next, sampling, cut), json)
+    elif prompt is not None and (json or samples > 1):
+        _texts(prompt, write(model, tokenizer, [prompt], sampling, samples, cut), json)
+    elif prompt is not None:
+        _stream(model, tokenizer, prompt, sampling, cut)
+
+
+def _stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: Sampling, cut: bool) -> None:
+    """The prompt to stderr and what is written to stdout, so that a pipe gets only what is new."""
+    pieces = stream(model, tokenizer, prompt, sampling, cut)
+    say = Spoken()
+    say.console.print(prompt, end="", style="dim", markup=False)
+    started = time.monotonic()
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    seconds = time.monotonic() - started
+    print()
+    written = pieces.written
+    if written.cut:
+        say.warn(f"the first {written.cut:,} tokens of the prompt were left out to fit the model")
+    say.line(
+        f"{len(written.ids):,} tokens, {len(written.ids) / max(seconds, 1e-9):.3g} a second; {_WHY[written.stopped]}"
+    )
+    say.line("next:    --seed for another text, --next 10 for what else might have come first")
+
+
+def _texts(prompt: str, texts: list[Written], json: bool) -> None:
+    lines: list[str] = []
+    for number, text in enumerate(texts, start=1):
+        lines += [f"--- {number}: {len(text.ids):,} tokens, {_WHY[text.stopped]}", prompt + text.text]
+    if texts[0].cut:
+        Spoken().warn(f"the first {texts[0].cut:,} tokens of the prompt were left out to fit the model")
+    answer(json, {"prompt": prompt, "texts": [asdict(text) for text in texts]}, lines)
+
+
+def _next(prompt: str, tokens: list[NextToken], rest: float, json: bool) -> None:
+    shown = [_readable(token.text) for token in tokens]
+    width = max(map(cell_len, [*shown, "all others"]))
+    most = max(token.probability for token in tokens)
+    lines = [
+        _row(name, token.probability, width, token.probability / most)
+        for name, token in zip(shown, tokens, strict=True)
+    ]
+    lines.append(_row("all others", rest, width, 0))
+    answer(json, {"prompt": prompt, "next": [asdict(token) for token in tokens], "rest": rest}, lines)
+
+
+def _row(name: str, probability: float, width: int, share: float) -> str:
+    eighths = round(share * _BAR * 8)
+    bar = "█" * (eighths // 8) + _EIGHTHS[eighths % 8]
+    return f"{name}{' ' * (width - cell_len(name))}  {probability:8.3%}  {bar}".rstrip()
+
+
+def _readable(text: str) -> str:
+    """Spaces seen, line ends and other letters without a shape as they are written in a program."""
+    return "".join("␣" if c == " " else c if c.isprintable() else repr(c)[1:-1] for c in text) or "(nothing)"
+
+
+def _table(run: Path, done: dict[str, Any], json: bool) -> None:
+    why = ", ".join(f"{count:,} {_WHY[key]}" for key, count in sorted(done["stopped"].items()))
+    lines = [
+        f"{done['rows']:,} rows = {done['written']:,} written + {done['missing']:,} without a prompt + "
+        f"{done['rejected']:,} set aside",
+        *([f"stopped: {why}"] if why else []),
+        f"wrote:   {done['output']}",
+    ]
+    if done["rejected"]:
+        lines.append(f"aside:   {done['rejected_output']}")
+    answer(json, done, [*lines, f'next:    weft generate {run} "PROMPT" --next 10'])

@@ -1,0 +1,90 @@
+"""A text for every prompt of a table's column, into a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from weft.data.table import RawBatch, Rejected, Table
+from weft.errors import DataError, did_you_mean
+from weft.inference import output
+from weft.inference.generate import Prompt, Written, read_prompt, write_prompts
+from weft.inference.sampling import Sampling
+from weft.models.language import LanguageModel
+from weft.preprocess.ingest import rejected_table
+from weft.progress import Silent
+
+ROWS_AT_ONCE = 1_024
+SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string())])
+
+
+def write_table(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    source: Any,
+    column: str,
+    out: str | Path,
+    sampling: Sampling = Sampling(),
+    cut: bool = False,
+    say: Silent | None = None,
+) -> dict[str, Any]:
+    """Write ``row`` and ``text`` in the order of the table. A missing prompt has a missing text.
+
+    A prompt that cannot be read (too long, not UTF-8) sets its row aside, in a file beside ``out`` with the reason.
+    Returns the counts: rows in = written + missing + rejected, and why the texts stopped.
+    """
+    say, out = say or Silent(), Path(out)
+    output.check(out)
+    table = Table.of(source)
+    if column not in table.columns:
+        raise DataError(f"{table.name}: there is no column '{column}'.{did_you_mean(column, table.columns)}")
+    kind = table.columns[column]
+    if not (pa.types.is_string(kind) or pa.types.is_null(kind)):
+        raise DataError(f"{table.name}: column '{column}' must hold texts to be prompts. Got {kind}.")
+    rejected: list[Rejected] = []
+    rows = missing = 0
+    stopped: Counter[str] = Counter()
+    with output.writing(out, SCHEMA) as writer, say.bar("writing", table.row_count() or 0) as bar:
+        for raw in table.batches([column], ROWS_AT_ONCE):
+            prompts, aside = _prompts(model, tokenizer, raw, column, sampling, cut)
+            written: dict[int, Written] = {}
+            chosen = [(row, prompt) for row, prompt in prompts.items() if prompt is not None]
+            for places, texts in write_prompts(model, tokenizer, [p for _, p in chosen], sampling):
+                written |= {chosen[i][0]: text for i, text in zip(places, texts, strict=True)}
+                bar.advance(len(texts))
+            texts_of = [written[row].text if row in written else None for row in prompts]
+            writer.write(pa.table([pa.array(list(prompts), pa.int64()), pa.array(texts_of, pa.string())], SCHEMA))
+            stopped.update(w.stopped for w in written.values())
+            rejected += aside
+            rows, missing = rows + len(written), missing + len(prompts) - len(written)
+            bar.advance(len(aside) + len(prompts) - len(written))
+    beside = out.with_name(out.stem + ".rejected.parquet")
+    beside.unlink(missing_ok=True)
+    if rejected:
+        with output.writing(beside, rejected_table([]).schema) as writer:
+            writer.write(rejected_table(rejected))
+    return {
+        "rows": rows + missing + len(rejected), "written": rows, "missing": missing, "rejected": len(rejected),
+        "stopped": dict(stopped), "output": str(out), "rejected_output": str(beside) if rejected else None,
+    }  # fmt: skip
+
+
+def _prompts(
+    model: LanguageModel, tokenizer: Tokenizer, raw: RawBatch, column: str, sampling: Sampling, cut: bool
+) -> tuple[dict[int, Prompt | None], list[Rejected]]:
+    """The prompt of every row that has a readable one, None where it is missing; and the rows set aside."""
+    prompts: dict[int, Prompt | None] = {}
+    rejected = list(raw.rejected)
+    # as bytes: a cell that is not UTF-8 costs its row, not the table
+    cells = raw.batch.column(0).cast(pa.binary()).to_pylist()
+    for row, cell in zip(raw.rows.tolist(), cells, strict=True):
+        try:
+            prompts[row] = None if cell is None else read_prompt(model, tokenizer, cell.decode("utf-8"), sampling, cut)
+        except (UnicodeDecodeError, DataError) as error:
+            reason = str(error) if isinstance(error, DataError) else "the prompt is not UTF-8"
+            rejected.append(Rejected(row, column, reason, cell.decode("utf-8", "replace")[:1000]))
+    return prompts, sorted(rejected, key=lambda r: r.row)
