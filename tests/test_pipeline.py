@@ -262,6 +262,29 @@ class TestStoppedAndResumed:
         for name in ("model.safetensors", "metrics.jsonl", "columns.json"):
             assert (whole.path / name).read_bytes() == (again.path / name).read_bytes(), name
 
+    def test_in_the_middle_of_several_copies(self, tmp_path, monkeypatch):
+        from weft.training.loop import Loop
+
+        settings = {**self.SETTINGS, "model": {**FAST["model"], "copies": 3}, "results": {"baselines": False}}
+        table, plain, steps = numeric(300), Loop._step, []
+        whole = weft.Pipeline(settings).run(table, tmp_path / "whole", quiet=True)
+
+        def dying(self, batch):  # the second copy is at work
+            steps.append(1)
+            if len(steps) == 70:
+                self._save()
+            if len(steps) == 75:
+                raise MemoryError
+            plain(self, batch)
+
+        monkeypatch.setattr(Loop, "_step", dying)
+        with pytest.raises(MemoryError):
+            weft.Pipeline(settings).run(table, tmp_path / "killed", quiet=True)
+        monkeypatch.undo()
+        again = weft.Pipeline(settings).run(table, tmp_path / "killed", resume=True, quiet=True)
+        for name in ("model.safetensors", "metrics.jsonl"):
+            assert (whole.path / name).read_bytes() == (again.path / name).read_bytes(), name
+
     def test_refuses_other_settings_or_data_and_a_finished_run(self, tmp_path):
         table, out = numeric(300), tmp_path / "run"
         with pytest.raises(RunError, match="must hold a run to resume"):
