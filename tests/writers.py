@@ -66,13 +66,15 @@ def original(family: str, seed: int = 0) -> torch.nn.Module:
     return LlamaForCausalLM(LlamaConfig(vocab_size=VOCABULARY, initializer_range=0.25, **sizes, **ids)).eval()
 
 
-def untrained(kind: str) -> LanguageModel:
+def untrained(kind: str, ends: tuple[int, ...] = (END,), dropout: float = 0.0) -> LanguageModel:
     """A random model of any backbone, whose distributions are neither flat nor sharp."""
     torch.manual_seed(0)
-    config: TransformerConfig | RecurrentConfig = TransformerConfig(24, 2, 4, attention="writing", max_positions=128)
+    config: TransformerConfig | RecurrentConfig = TransformerConfig(
+        24, 2, 4, attention="writing", max_positions=128, dropout=dropout
+    )
     if kind != "transformer":
         config = RecurrentConfig(24, 2, kind, "writing")  # type: ignore[arg-type]
-    model = LanguageModel(LanguageConfig(config, VOCABULARY, tied=False, begin=BEGIN, end=(END,))).eval()
+    model = LanguageModel(LanguageConfig(config, VOCABULARY, tied=False, begin=BEGIN, end=ends)).eval()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.6 if kind != "transformer" else 0.35)
     return model

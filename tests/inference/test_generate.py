@@ -13,6 +13,7 @@ from transformers.generation import logits_process as theirs
 
 from weft.errors import CheckpointError, DataError, UsageError
 from weft.inference import sampling as ours
+from weft.inference.beams import Search
 from weft.inference.generate import Sampling, next_tokens, stream, write
 from weft.inference.letters import Letters, Line
 from weft.inference.write_table import write_table
@@ -43,8 +44,8 @@ def learnt():
 
 @pytest.fixture(scope="module", params=["transformer", "gru", "lstm"])
 def drawing(request):
-    """Models whose draws differ from seed to seed."""
-    return untrained(request.param), byte_level(begin=True)
+    """Models whose draws differ from seed to seed, and end after a few tokens or many."""
+    return untrained(request.param, ends=(END, *range(20, 40))), byte_level(begin=True)
 
 
 WARM = Sampling(max_tokens=20, temperature=1.5, seed=3)
@@ -201,7 +202,7 @@ class TestBatches:
             Sampling(max_tokens=20),
             WARM,
             replace(WARM, top_p=0.8, repetition_penalty=1.2),
-            Sampling(max_tokens=12, beams=3),
+            Sampling(max_tokens=12, beams=3, length_penalty=0.0),
         ],
         ids=["greedy", "drawn", "nucleus", "beams"],
     )
@@ -214,7 +215,7 @@ class TestBatches:
             assert alone.ids == one.ids == other.ids and alone.text == one.text
             assert alone.log_probabilities == pytest.approx(one.log_probabilities, abs=1e-4)
         assert together[0].ids == together[-1].ids
-        assert len({tuple(w.ids) for w in together}) > 3
+        assert len({tuple(w.ids) for w in together}) > 3 and len({len(w.ids) for w in together}) > 1
 
     def test_more_than_one_batch(self, learnt, monkeypatch):
         model, tokenizer = learnt
@@ -248,14 +249,20 @@ class TestBatches:
         assert not counts[expected == 0].any() and (expected > 5).sum() > 3
         assert stats.chisquare(counts[expected > 0], expected[expected > 0]).pvalue > 0.01
 
-    def test_the_model_keeps_its_mode(self, learnt):
-        model, tokenizer = learnt
-        model.train()
-        try:
-            write(model, tokenizer, ["The"], Sampling(max_tokens=2))
-            assert model.training
-        finally:
-            model.eval()
+    def test_no_dropout_while_it_writes_and_the_model_keeps_its_mode(self):
+        model, tokenizer = untrained("transformer", dropout=0.5).train(), byte_level()
+        one, other = (write(model, tokenizer, ["The"], Sampling(max_tokens=9))[0].ids for _ in range(2))
+        assert one == other and model.training
+        assert next_tokens(model, tokenizer, "The") == next_tokens(model, tokenizer, "The") and model.training
+
+    def test_an_end_that_is_not_among_the_best_beams_is_none(self):
+        line = Line(byte_level(), [5], (END,), (), 9, "length")
+        beam = Search(line, 2, 1.0)
+        candidates = [(-1.0, 0, END, -1.0), (-1.5, 0, 70, -1.5), (-2.0, 0, END, -2.0), (-3.0, 0, 71, -3.0)]
+        assert beam.grow(candidates) == [0, 0] and not beam.done
+        assert [b.score for b in beam.finished] == [-1.0] and [b.line.ids for b in beam.beams] == [[70], [71]]
+        assert beam.grow([(-1.6, 0, END, -0.1), (-4.0, 1, 72, -1.0)]) == [1, 1] and beam.done
+        assert beam.best.ids == [70, END]  # -0.8 a token; what is growing has -2
 
 
 class TestText:
@@ -336,6 +343,7 @@ class TestText:
             letters = Letters(tokenizer, first)
             pieces = [letters.take(i) for i in ids[len(first) :]]
             assert "".join(pieces) + letters.finish(cut=True) == text
+            assert len(letters._known + letters._new) <= 8  # earlier tokens are not decoded again and again
             assert not any(piece in "\ufffd" for piece in pieces if piece and "\ufffd" not in text)
 
     def test_bytes_that_are_no_letter_are_shown_as_such_and_keep_nothing_back(self):
@@ -368,6 +376,9 @@ class TestContext:
         assert done.cut == count - 60 and done.stopped == "length"
         shape = torch.tensor([[*first, *kept[len(first) :]]])
         assert shape.shape == (1, 60) and model.generate(shape, 5)[0].tolist()[: len(done.ids)] == done.ids
+        with torch.no_grad():
+            expected = model(shape)[0, -1].log_softmax(-1)[done.ids[0]].item()
+        assert done.log_probabilities[0] == pytest.approx(expected, abs=1e-5)
 
     def test_writing_ends_where_the_positions_end(self, pair):
         _, model, tokenizer = pair

@@ -91,7 +91,6 @@ def top_p(logits_BV: Tensor, p: float) -> Tensor:
     probabilities = ordered.softmax(dim=-1)
     before = probabilities.cumsum(dim=-1) - probabilities
     out = before >= p
-    out[:, 0] = False
     return logits_BV.masked_fill(out.scatter(1, order, out), -math.inf)
 
 
