@@ -15,7 +15,7 @@ import pytest
 from tests.tables import FAST, mixed, numeric
 
 import weft
-from weft.errors import CheckpointError, DataError, RunError, SettingsError, TooManyBadRows, TrainingError
+from weft.errors import CheckpointError, DataError, RunError, SettingsError, TooManyBadRows, TrainingError, UsageError
 
 
 def train(table, target, out, **settings):
@@ -118,6 +118,16 @@ class TestARun:
         with pytest.raises(DataError, match=r"no 'colour'.*Did you mean 'color'"):
             run.predict(rows.rename_columns(["price", "color", "when", "review", "bought"]))
         assert run.predict(rows.drop_columns("price"), allow_missing=True).num_rows == 10
+
+    def test_never_writes_over_what_it_reads_nor_names_a_column_twice(self, run, tmp_path):
+        pq.write_table(mixed(5), tmp_path / "a.parquet")
+        before = (tmp_path / "a.parquet").read_bytes()
+        with pytest.raises(UsageError, match="must not be the table that is read"):
+            run.predict_file(str(tmp_path / "a.parquet"), tmp_path / "a.parquet")
+        assert (tmp_path / "a.parquet").read_bytes() == before
+        pq.write_table(mixed(5).append_column("row", pa.array(range(5))), tmp_path / "b.parquet")
+        with pytest.raises(UsageError, match="--keep row"):
+            run.predict_file(str(tmp_path / "b.parquet"), tmp_path / "c.parquet", keep=("row",))
 
     def test_values_never_seen_are_answered(self, run):
         rows = mixed(3).to_pylist()
@@ -229,6 +239,27 @@ def test_balanced_weights_find_more_of_a_rare_class_and_stay_calibrated(tmp_path
     run = train(pa.table({"x": x, "y": y}), "y", tmp_path / "run", training={"class_weight": "balanced", "epochs": 8})
     rare = run.predict(pa.table({"x": x})).column("probability of rare").to_numpy()
     assert rare.mean() == pytest.approx((y == "rare").mean(), abs=0.02)
+
+
+def test_without_test_rows_nothing_is_judged_on_rows_it_learnt(tmp_path):
+    table = mixed(800)
+    shuffled = np.random.default_rng(0).permutation(table.column("bought").to_numpy())
+    table = table.set_column(4, "bought", pa.array(shuffled))
+    run = train(table, "bought", tmp_path / "run", model={"copies": 3}, data={"split": {"test": 0, "valid": 0.3}})
+    assert run.figures["model"]["copies"] == 1 and "never saw" not in run.figures["headline"]
+    for model in run.figures["models"]:
+        assert model["metrics"]["accuracy"]["value"] < 0.65, model["key"]
+    assert run.evaluate(table)["part"] == "valid rows of the training data"
+
+
+def test_a_class_that_only_validation_rows_hold_is_not_learnt_from(tmp_path):
+    table = numeric(300)
+    parts = np.array(["train"] * 180 + ["valid"] * 60 + ["test"] * 60)
+    labels = table["label"].to_numpy().copy()
+    labels[200:230] = "new"
+    table = table.set_column(4, "label", pa.array(labels)).append_column("part", pa.array(parts))
+    run = train(table, "label", tmp_path / "run", features={"y": "off"}, data={"split": {"column": "part"}})
+    assert run.figures["target"]["classes"] == ["high", "low"] and run.figures["model"]["temperature"] < 3
 
 
 class TestStoppedAndResumed:

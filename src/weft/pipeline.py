@@ -23,7 +23,7 @@ from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.split import NAMES, TEST, TRAIN, VALID
 from weft.data.table import Table
-from weft.errors import RunError, SettingsError
+from weft.errors import DataError, RunError, SettingsError
 from weft.features.codecs import CODECS
 from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
@@ -216,6 +216,17 @@ class _Pipeline:
         settings = self.settings
         facts = defaults.Facts.of(columns, len(ids[TRAIN]) + len(ids[VALID]), self.source)
         shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
+        split = settings.data.split
+        if split.by or split.time or not len(ids[TEST]):
+            copies = 1  # folds dealt at random would break the split, or learn the rows that are judged
+        learn, watch = ids[TRAIN], ids[VALID]
+        if isinstance(columns.target, ClassTarget):  # a class that only watched rows hold cannot be judged
+            watch = watch[store.target(watch) >= 0]
+            if not len(watch):
+                raise DataError(
+                    f"{self.table.name}: the validation rows must hold classes that the training rows hold. "
+                    f"Got only others. Change data.split."
+                )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.recipe = defaults.recipe(settings, facts, device)
         torch.manual_seed(self.recipe.seed)
@@ -232,7 +243,7 @@ class _Pipeline:
         self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
         if self.trained < models.parameter_count():
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
-        fitted = fit(models, store, ids[TRAIN], ids[VALID], self.recipe, self.out, self.say)
+        fitted = fit(models, store, learn, watch, self.recipe, self.out, self.say)
         if settings.model.adapter == "lora":
             for number, copy in enumerate(models.each()):
                 save_adapter(copy, self.out / ("adapter" if number == 0 else f"adapter-{number}"))
@@ -248,7 +259,7 @@ class _Pipeline:
                 codes = {name: fields for name, fields in store.take(piece).items() if name != TARGET}
                 outputs.append(predict_codes(self.model, codes, len(piece)))
                 bar.advance(len(piece))
-        self.say.step("inference", f"{len(rows):,} rows predicted that training never saw")
+        self.say.step("inference", f"{len(rows):,} rows predicted")
         return np.concatenate(outputs)
 
     def _results(
@@ -266,7 +277,7 @@ class _Pipeline:
         others: list[Judged] = []
         note = ""
         if self.settings.results.baselines:
-            pool = np.sort(np.concatenate([ids[TRAIN], ids[VALID]]))
+            pool = np.sort(np.concatenate([ids[TRAIN], ids[VALID]])) if len(ids[TEST]) else ids[TRAIN]
             if len(pool) > MOST_ROWS:
                 pool = np.sort(np.random.default_rng(0).choice(pool, MOST_ROWS, replace=False))
                 note = f"The simple models learnt from {MOST_ROWS:,} of the rows."
@@ -293,6 +304,8 @@ class _Pipeline:
         trivial = next((o for o in others if o.key == "trivial"), None)
         decided = verdict(target, ours, others, len(truth))
         headline = sentence(target, ours, trivial, len(truth))
+        if not len(ids[TEST]):
+            headline = headline.replace("rows it never saw", "validation rows, which chose the best epoch")
         self.say.step("results", headline)
         for line in decided["lines"]:
             self.say.line(line)

@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 
 from weft import config
 from weft.config import Settings
-from weft.data.split import TEST
+from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Rejected, Table, shown
-from weft.errors import CheckpointError, DataError, RunError, did_you_mean
+from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.files import verify_manifest, write_whole
 from weft.inference import output
@@ -107,7 +107,15 @@ class Run:
         out = Path(out)
         output.check(out)
         table = Table.of(source)
+        for file in table.parts:
+            if Path(file.path).resolve() in (out.resolve(), out.with_name(out.stem + ".rejected.parquet").resolve()):
+                raise UsageError(f"{out}: the output must not be the table that is read. Choose another name with -o.")
+        taken = {"row", *self._outputs()}
         for name in keep:
+            if name in taken:
+                raise UsageError(
+                    f"--keep {name}: the output has a column of that name already. Rename it in the input."
+                )
             if name not in table.columns:
                 raise DataError(
                     f"{table.name}: there is no column '{name}' to keep.{did_you_mean(name, table.columns)}"
@@ -152,10 +160,11 @@ class Run:
         predictor = Predictor(self.columns, self.model, allow_missing)
         same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
         parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
+        judged = TEST if parts is None or (parts == TEST).any() else VALID
         outputs, targets, rejected, unseen = [], [], 0, 0
         for part in predictor.stream(source, with_target=True):
             target = self.columns.target.encode(part.clean.columns[self.columns.target.name])
-            use = np.ones(len(target), bool) if parts is None else parts[part.clean.rows] == TEST
+            use = np.ones(len(target), bool) if parts is None else parts[part.clean.rows] == judged
             known = (target >= 0) if self.model.classes else np.ones(len(target), bool)
             unseen += int((use & ~known).sum())
             outputs.append(part.output[use & known])
@@ -170,7 +179,7 @@ class Run:
         found = with_intervals(metrics, rows)
         return {
             "rows": rows, "rejected": rejected, "unknown_class": unseen,
-            "part": "test rows of the training data" if same else "all rows",
+            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
             "metrics": {k: e.to_dict() for k, e in found.items()},
         }  # fmt: skip
 
@@ -181,6 +190,9 @@ class Run:
     def _positive(self) -> int | None:
         positive = self.figures["target"].get("positive")
         return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
+
+    def _outputs(self) -> list[str]:
+        return list(Predictor(self.columns, self.model).as_columns(self._no_rows()))
 
     def _no_rows(self) -> np.ndarray:
         return np.zeros((0, self.model.classes) if self.model.classes else 0)

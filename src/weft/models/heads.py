@@ -52,7 +52,8 @@ class Directions(nn.Module):
         unit = F.normalize(read_NR.float(), dim=1)
         self.centre.copy_(unit.mean(dim=0))
         sums = torch.zeros_like(self.weight).index_add_(0, target_N, unit - self.centre)
-        self.weight.copy_(F.normalize(sums, dim=1))
+        seen = torch.bincount(target_N, minlength=len(sums)).unsqueeze(1) > 0
+        self.weight.copy_(torch.where(seen, F.normalize(sums, dim=1), self.weight))
 
     def forward(self, read_BR: Tensor) -> Tensor:
         with torch.autocast(read_BR.device.type, enabled=False):

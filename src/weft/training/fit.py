@@ -153,7 +153,9 @@ def _begin(
         return
     copy.eval()
     reads, targets = [], []
-    for chosen in _reading(rows[:BEGIN_ROWS], lengths):
+    if len(rows) > BEGIN_ROWS:  # drawn, not the first: a table may be sorted by class
+        rows = np.sort(np.random.default_rng(0).choice(rows, BEGIN_ROWS, replace=False))
+    for chosen in _reading(rows, lengths):
         batch = fetch(chosen)
         assert batch.target is not None
         with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=bfloat16):

@@ -201,6 +201,7 @@ class Loop:
     def _resume(self) -> None:
         folder = self.checkpoints.newest(self.say)
         if folder is None:
+            self.tracker.rewind(0)  # a run killed before its first checkpoint begins anew
             return
         extra, state = self.checkpoints.load(folder, self.model, self.optimizer)
         saved = state["progress"]
