@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import TRAIN
+from weft.errors import DataError
 from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import Store, StoreWriter
@@ -54,7 +55,13 @@ def fit_columns(
         codec.finish()
         if isinstance(codec, TextCodec) and longest is not None:
             # one place for the reading token, one after each text
-            codec.max_tokens = min(codec.max_tokens, (longest - 1) // len(texts) - 1)
+            places = (longest - 1) // len(texts) - 1
+            if places < 4:
+                raise DataError(
+                    f"model.from: the checkpoint reads {longest} tokens a row, which must hold {len(texts)} text "
+                    f"columns. Set some of them off, or take a checkpoint with more positions."
+                )
+            codec.max_tokens = min(codec.max_tokens, places)
     return columns
 
 

@@ -92,7 +92,7 @@ def positive_class(target: Target, wanted: str | None) -> int | None:
 
 def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -> dict[str, Any]:
     """Who wins, by how much and how surely; what to use."""
-    keys = ("accuracy", "log_loss") if isinstance(target, ClassTarget) else ("rmse",)
+    keys = ("accuracy", "log_loss") if isinstance(target, ClassTarget) else ("mae", "rmse")
     rivals = [o for o in others if o.key != "trivial"]
     lines, recommended = [], ours.title
     key = keys[0]
