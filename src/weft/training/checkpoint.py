@@ -63,9 +63,6 @@ class Checkpoints:
             torch.cuda.set_rng_state(on_gpu)
         return extra, state
 
-    def clear(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _folders(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("step-*") if p.is_dir() and p.suffix == "")
 
