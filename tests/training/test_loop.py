@@ -36,7 +36,7 @@ class Net(nn.Module):
         return nn.functional.cross_entropy(self.net(batch.columns["x"]["value"]), batch.target)
 
 
-def fetch(rows):
+def fetch(rows, epoch=0):
     return Batch({"x": {"value": X[rows]}}, Y[rows], len(rows))
 
 

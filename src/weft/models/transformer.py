@@ -387,6 +387,8 @@ class Transformer(nn.Module):
         b, t, _ = tokens.shape
         device = tokens.states_BTD.device
         past = 0
+        if tokens.segments_BT is not None and cache is not None:
+            raise ValueError("rows that hold several texts cannot go on step by step.")
         if cache is not None:
             past = cache.length
             if valid is not None or cache.mask_BS is not None:
@@ -395,10 +397,14 @@ class Transformer(nn.Module):
                 if before is None:
                     before = torch.ones(b, past, dtype=torch.bool, device=device)
                 valid = cache.mask_BS = torch.cat([before, now], dim=1)
+        own = None
+        if tokens.segments_BT is not None:  # an empty place reads the other empty ones: no row of the softmax is empty
+            own = (tokens.segments_BT[:, :, None] == tokens.segments_BT[:, None, :])[:, None]
+            valid = None
         if c.attention == "reading":
-            return _readable(valid), False
+            return (_readable(valid), False) if own is None else (own, False)
         window = c.window if c.window is not None and past + t > c.window else None
-        if valid is None and prefix is None and window is None and (past == 0 or t == 1):
+        if valid is None and prefix is None and window is None and own is None and (past == 0 or t == 1):
             return None, t > 1
         rows = torch.arange(past, past + t, device=device)[:, None]
         columns = torch.arange(past + t, device=device)[None, :]
@@ -409,6 +415,8 @@ class Transformer(nn.Module):
         if c.attention == "rewriting" and prefix is not None:
             # the places in the cache come before these, so every token sees them already
             seen = seen | F.pad(prefix, (past, 0))[:, None, None, :]
+        if own is not None:
+            seen = seen & own
         if valid is not None:
             # a place without a token reads itself, so that no row of the softmax is empty
             seen = (seen & valid[:, None, None, :]) | (columns == rows)[None, None]

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
+from weft.features.pieces import TextBatch
 from weft.training.checkpoint import Checkpoints
 from weft.training.optimizers import Schedule, adamw
 from weft.training.tracking import Tracker
@@ -42,6 +43,8 @@ class Recipe:
     seed: int
     minutes: float | None = None
     clip: float = 1.0
+    check_steps: int | None = None
+    """Steps between two looks at the validation rows; None: an epoch."""
     threads: int | None = None
     """Threads of a matrix product; None: as many as the machine has. A small model loses by sharing its steps."""
 
@@ -62,15 +65,11 @@ class Interrupted(KeyboardInterrupt):
     """Asked to stop (Ctrl-C or SIGTERM); the state was saved first."""
 
 
-class Trainable(Protocol):
-    def loss(self, batch: Batch) -> Tensor: ...
-
-
 class Loop:
     """Trains ``model`` on the rows ``train`` of ``fetch``.
 
     Args:
-        fetch: row numbers -> Batch.
+        fetch: row numbers and the epoch -> Batch.
         validate: model -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
     """
@@ -79,7 +78,7 @@ class Loop:
         self,
         model: nn.Module,
         recipe: Recipe,
-        fetch: Callable[[np.ndarray], Batch],
+        fetch: Callable[[np.ndarray, int], Batch | TextBatch],
         train: np.ndarray,
         lengths: np.ndarray | None,
         validate: Callable[[nn.Module], float],
@@ -92,6 +91,7 @@ class Loop:
         self.optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
+        self.check_steps = min(recipe.check_steps or self.steps_an_epoch, self.steps_an_epoch)
         self.schedule = Schedule(self.total, self.total // 10 + 1)
         self.progress = Progress()
         self.average = {n: p.detach().clone() for n, p in self._trained()}
@@ -114,10 +114,10 @@ class Loop:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
                 batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
                 for rows in batches[first:]:
-                    self._step(self.fetch(rows))
+                    self._step(self.fetch(rows, epoch))
                     p.seconds = before + time.monotonic() - started
                     note = ""
-                    if p.step % self.steps_an_epoch == 0 or p.step == self.total:
+                    if p.step % self.check_steps == 0 or p.step == self.total:
                         note = self._check()
                     bar.advance(1, note)
                     if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
@@ -138,7 +138,7 @@ class Loop:
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch | TextBatch) -> None:
         p, recipe = self.progress, self.recipe
         self.model.train()
         share = 0.0
@@ -184,7 +184,8 @@ class Loop:
         else:
             p.worse += 1
             if p.worse >= self.recipe.patience:
-                p.stopped = f"the validation loss did not improve for {self.recipe.patience} epochs"
+                every = "epochs" if self.check_steps == self.steps_an_epoch else f"checks of {self.check_steps:,} steps"
+                p.stopped = f"the validation loss did not improve for {self.recipe.patience} {every}"
         return f"validation loss {loss:.4f} (best {p.best_loss:.4f})"
 
     def _put(self, values: dict[str, Tensor]) -> None:
