@@ -140,7 +140,7 @@ def test_no_pickle_in_a_checkpoint(tmp_path):
 
 
 def test_stops_before_the_weights_are_touched_when_the_loss_is_not_finite(tmp_path):
-    def broken(rows):
+    def broken(rows, epoch):
         batch = fetch(rows)
         if made.progress.step == 7:
             batch.columns["x"]["value"] = batch.columns["x"]["value"] * torch.inf
