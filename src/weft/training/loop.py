@@ -44,6 +44,10 @@ class Recipe:
     seed: int
     minutes: float | None = None
     optimizer: Literal["adamw", "muon"] = "adamw"
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    down: Literal["cosine", "linear"] = "cosine"
+    """How it then falls."""
     clip: float = 1.0
     check_steps: int | None = None
     """Steps between two looks at the validation rows; None: an epoch."""
@@ -95,7 +99,7 @@ class Loop:
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
         self.check_steps = min(recipe.check_steps or self.steps_an_epoch, self.steps_an_epoch)
-        self.schedule = Schedule(self.total, self.total // 10 + 1)
+        self.schedule = Schedule(self.total, int(self.total * recipe.warmup) + 1, down=recipe.down)
         self.progress = Progress()
         self.average = {n: p.detach().clone() for n, p in self._trained()}
         self.best = {n: p.clone() for n, p in self.average.items()}
