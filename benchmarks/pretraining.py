@@ -78,7 +78,8 @@ def main() -> None:
             "bits_per_letter": round(metrics["bits_per_letter"]["value"], 4),
             "bits_per_byte": round(metrics["bits_per_byte"]["value"], 4),
             "parameters": made["parameters"], "epochs": made["epochs"], "tokens_a_second": made["tokens_a_second"],
-            "minutes": round((time.monotonic() - started) / 60, 1), "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
+            "minutes": round((time.monotonic() - started) / 60, 1),
+            "cpu_minutes": round((time.process_time() - cpu) / 60, 1),
             "threads": torch.get_num_threads(), "cores": os.cpu_count(), "set": given.set, "torch": torch.__version__,
         }))  # fmt: skip
 
