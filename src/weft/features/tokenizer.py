@@ -14,6 +14,12 @@ PAD, MASK, END = "<pad>", "<mask>", "<end>"
 SPECIAL = [PAD, MASK, END]
 
 
+def mask_token(tokenizer: Tokenizer) -> int | None:
+    """The token that stands for hidden ones, by its name here, in BERT and in RoBERTa; else that of unknown words."""
+    names = (MASK, "[MASK]", "[UNK]")
+    return next((number for name in names if (number := tokenizer.token_to_id(name)) is not None), None)
+
+
 def train_tokenizer(texts: Iterable[str], vocabulary: int = 8_192, lowercase: bool = False) -> Tokenizer:
     """A byte-level BPE of at most ``vocabulary`` tokens. ``texts`` is streamed once.
 

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,8 @@ from weft.features.batching import Batch, shuffled
 from weft.training.checkpoint import Checkpoints
 from weft.training.optimizers import Schedule, adamw
 from weft.training.tracking import Tracker
+
+DropoutSchedule = Literal["early", "late", "rising"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Recipe:
     clip: float = 1.0
     threads: int | None = None
     """Threads of a matrix product; None: as many as the machine has. A small model loses by sharing its steps."""
+    mixup: float = 0.0
+    """a of Beta(a, a), from which the share comes that two rows are mixed by (Zhang 2018)."""
+    consistency: float = 0.0
+    """Weight of the distance between two passes of the same rows (R-Drop, Liang 2021)."""
+    dropout_schedule: DropoutSchedule | None = None
 
 
 @dataclass
@@ -70,23 +77,26 @@ class Loop:
     """Trains ``model`` on the rows ``train`` of ``fetch``.
 
     Args:
-        fetch: row numbers -> Batch.
+        fetch: row numbers, epoch -> Batch.
         validate: model -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
+        objective: batch, share of the training that is done -> loss; default: the model's own.
     """
 
     def __init__(
         self,
         model: nn.Module,
         recipe: Recipe,
-        fetch: Callable[[np.ndarray], Batch],
+        fetch: Callable[[np.ndarray, int], Batch],
         train: np.ndarray,
         lengths: np.ndarray | None,
         validate: Callable[[nn.Module], float],
         tracker: Tracker,
         checkpoints: Checkpoints,
         say: Any,
+        objective: Callable[[Batch, float], Tensor] | None = None,
     ):
+        self.objective = objective or (lambda batch, done: model.loss(batch))  # type: ignore[operator]
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
         self.optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
@@ -114,7 +124,7 @@ class Loop:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
                 batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
                 for rows in batches[first:]:
-                    self._step(self.fetch(rows))
+                    self._step(self.fetch(rows, epoch))
                     p.seconds = before + time.monotonic() - started
                     note = ""
                     if p.step % self.steps_an_epoch == 0 or p.step == self.total:
@@ -144,12 +154,13 @@ class Loop:
         share = 0.0
         if recipe.minutes:
             share = p.seconds / (60 * recipe.minutes)
-        rate = recipe.learning_rate * self.schedule(max(p.step, int(share * self.total)))
+        now = max(p.step, int(share * self.total))
+        rate = recipe.learning_rate * self.schedule(now)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(_device(self.model), torch.bfloat16, enabled=recipe.bfloat16):
-            loss = self.model.loss(batch)  # type: ignore[operator]
+            loss = self.objective(batch, min(1.0, now / self.total))
         loss.backward()
         length = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         if not (torch.isfinite(loss) and torch.isfinite(length)):
