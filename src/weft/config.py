@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -488,7 +488,8 @@ def _keys_at(loc: tuple) -> list[str]:
     for part in loc:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         annotation = field.annotation if field is not None else FeatureSettings
-        model = annotation if hasattr(annotation, "model_fields") else FeatureSettings
+        kinds = [annotation, *get_args(annotation)]  # itself, or what may also be left out
+        model = next((kind for kind in kinds if hasattr(kind, "model_fields")), FeatureSettings)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -106,5 +106,5 @@ def hide_spans(tokens: Ragged, share: float, mask: int, random: list[np.random.G
     for i, row in enumerate(random):
         here = values[tokens.offsets[i] : tokens.offsets[i + 1]]
         starts = row.random(len(here) + SPAN - 1) < start
-        here[np.lib.stride_tricks.sliding_window_view(starts, SPAN).any(axis=1)] = mask
+        here[np.any([starts[k : k + len(here)] for k in range(SPAN)], axis=0)] = mask
     return Ragged(values, tokens.offsets)
