@@ -241,7 +241,7 @@ def _check_samples(sampling: Sampling, samples: int) -> None:
 def read_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str, sampling: Sampling, cut: bool) -> Prompt:
     """The ids of a prompt, and how much may be written after it."""
     check_writes(model)
-    ids = _encode(model, tokenizer, text)
+    ids = encode_prompt(model, tokenizer, text)
     context = getattr(model.config.backbone, "max_positions", None)  # a recurrent network has no end
     if context is None:
         return Prompt(ids, 0, sampling.max_tokens, "length", sampling.seed)
@@ -263,7 +263,7 @@ def read_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str, sampling:
     return Prompt(ids, left_out, sampling.max_tokens, "length", sampling.seed)
 
 
-def _encode(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
     """With what the tokenizer puts before a text, without what it puts after one."""
     try:
         text.encode("utf-8")
