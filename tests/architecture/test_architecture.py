@@ -24,7 +24,17 @@ ORDER = [
     {"training"},
     {"inference"},
     {"results"},
-    {"run", "pipeline", "defaults", "estimate", "exchange"},
+    {
+        "run",
+        "language_run",
+        "steps",
+        "language_steps",
+        "pipeline",
+        "defaults",
+        "language_defaults",
+        "estimate",
+        "exchange",
+    },
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}

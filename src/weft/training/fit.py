@@ -89,7 +89,7 @@ def _fit(
     lengths = store.lengths()
     device = models.temperature.device
 
-    def fetch(rows: np.ndarray) -> Batch:
+    def fetch(rows: np.ndarray, epoch: int = 0) -> Batch:
         return collate(store.take(rows), len(rows)).to(device)
 
     done, logs, truths, steps = [], [], [], 1
