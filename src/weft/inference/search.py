@@ -218,8 +218,7 @@ def _new_graph(width: int) -> Any:
         from usearch.index import Index
     except ImportError:
         raise UsageError(
-            "a graph needs the library usearch. Install it: python -m pip install 'weft[search]'; or search without "
-            "(--exact)."
+            "a graph needs the library usearch. Install it: python -m pip install usearch; or do without (--exact)."
         ) from None
     return Index(ndim=width, metric="ip", dtype="bf16", connectivity=16, expansion_add=_EXPANSION_ADD)
 
