@@ -245,7 +245,7 @@ def read_prompt(
 ) -> Prompt:
     """The ids of a prompt (which may be given as ids), and how much may be written after it."""
     check_writes(model)
-    ids = _encode(model, tokenizer, text) if isinstance(text, str) else list(text)
+    ids = encode_prompt(model, tokenizer, text) if isinstance(text, str) else list(text)
     context = getattr(model.config.backbone, "max_positions", None)  # a recurrent network has no end
     if context is None:
         return Prompt(ids, 0, sampling.max_tokens, "length", sampling.seed)
@@ -267,7 +267,7 @@ def read_prompt(
     return Prompt(ids, left_out, sampling.max_tokens, "length", sampling.seed)
 
 
-def _encode(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
     """With what the tokenizer puts before a text, without what it puts after one."""
     try:
         text.encode("utf-8")
