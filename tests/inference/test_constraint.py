@@ -30,7 +30,7 @@ from weft.inference.write_table import write_table
 TOKENIZERS = {
     "byte-level": byte_level(begin=True),
     "byte-fallback": byte_fallback(),
-    "letters": letters('abcdefgh花中天 0123456789{}[]",:.-eE+truefalsn\\/xyzABC'),
+    "letters": letters('abcdefghm花中天 0123456789{}[]",:.-eE+truefalsn\\/xyzABC'),
 }
 WARM = Sampling(max_tokens=60, temperature=1.5)
 PERSON = {

@@ -2,7 +2,7 @@
 
 A ``Constraint`` says what may be written; a ``Grammar`` is the same for one tokenizer; a ``State`` walks along one
 text and knows the tokens that may come next. All others are masked before the settings of ``weft.inference.sampling``
-(Willard & Louf 2023). The automata are those of llguidance (docs/decisions/0006-constrained-writing.md); it is given
+(Willard & Louf 2023). The automata are those of llguidance (docs/decisions/0009-constrained-writing.md); it is given
 the bytes of every token and never a tokenizer, so any checkpoint that writes can be constrained.
 """
 
