@@ -16,7 +16,7 @@ from weft.inference import output
 from weft.inference.embed import Embedder, check_columns, text_column
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
 from weft.progress import Spoken
-from weft.run import Run
+from weft.runs import open_run
 
 
 def predict(
@@ -54,7 +54,7 @@ def predict(
         return
     if column is not None or template is not None:
         raise UsageError('--column and --template are for classes without training. Say which, with --labels "a,b".')
-    done = Run(run).predict_file(data, out, allow_missing, keep, Spoken())
+    done = open_run(run).predict_file(data, out, allow_missing, keep, Spoken())
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",
