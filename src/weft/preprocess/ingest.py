@@ -63,9 +63,13 @@ class Ingested:
 
 
 def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
-    kind = "category" if plan.target_type == "class" else "number"
-    plans = {name: ColumnPlan(t, plan.formats.get(name)) for name, t in sorted(plan.types.items())}
-    return Cleaner({**plans, plan.target: ColumnPlan(kind)}, settings.preprocess.normalize, plan.target)
+    writes = plan.target_type in ("text", "dialogue")
+    kind = {"class": "category", "text": "document"}.get(plan.target_type, plan.target_type)
+    plans = {
+        name: ColumnPlan("document" if writes else t, plan.formats.get(name)) for name, t in sorted(plan.types.items())
+    }
+    normalize = settings.preprocess.normalize or ("nfc" if writes else "nfkc")
+    return Cleaner({**plans, plan.target: ColumnPlan(kind)}, normalize, plan.target)
 
 
 def ingest(

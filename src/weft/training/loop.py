@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,9 +22,13 @@ from torch import Tensor, nn
 
 from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
+from weft.features.pieces import TextBatch
 from weft.training.checkpoint import Checkpoints
+from weft.training.muon import muon
 from weft.training.optimizers import Schedule, adamw
 from weft.training.tracking import Tracker
+
+DropoutSchedule = Literal["early", "late", "rising"]
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,21 @@ class Recipe:
     bfloat16: bool
     seed: int
     minutes: float | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    down: Literal["cosine", "linear"] = "cosine"
+    """How it then falls."""
     clip: float = 1.0
+    check_steps: int | None = None
+    """Steps between two looks at the validation rows; None: an epoch."""
     threads: int | None = None
     """Threads of a matrix product; None: as many as the machine has. A small model loses by sharing its steps."""
+    mixup: float = 0.0
+    """a of Beta(a, a), from which the share comes that two rows are mixed by (Zhang 2018)."""
+    consistency: float = 0.0
+    """Weight of the distance between two passes of the same rows (R-Drop, Liang 2021)."""
+    dropout_schedule: DropoutSchedule | None = None
 
 
 @dataclass
@@ -62,37 +78,38 @@ class Interrupted(KeyboardInterrupt):
     """Asked to stop (Ctrl-C or SIGTERM); the state was saved first."""
 
 
-class Trainable(Protocol):
-    def loss(self, batch: Batch) -> Tensor: ...
-
-
 class Loop:
     """Trains ``model`` on the rows ``train`` of ``fetch``.
 
     Args:
-        fetch: row numbers -> Batch.
+        fetch: row numbers and the epoch -> Batch.
         validate: model -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
+        objective: batch, share of the training that is done -> loss; default: the model's own.
     """
 
     def __init__(
         self,
         model: nn.Module,
         recipe: Recipe,
-        fetch: Callable[[np.ndarray], Batch],
+        fetch: Callable[[np.ndarray, int], Batch | TextBatch],
         train: np.ndarray,
         lengths: np.ndarray | None,
         validate: Callable[[nn.Module], float],
         tracker: Tracker,
         checkpoints: Checkpoints,
         say: Any,
+        objective: Callable[[Any, float], Tensor] | None = None,
     ):
+        self.objective = objective or (lambda batch, done: model.loss(batch))  # type: ignore[operator]
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
-        self.optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
+        make = muon if recipe.optimizer == "muon" else adamw
+        self.optimizer = make(model, recipe.learning_rate, recipe.weight_decay)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
-        self.schedule = Schedule(self.total, self.total // 10 + 1)
+        self.check_steps = min(recipe.check_steps or self.steps_an_epoch, self.steps_an_epoch)
+        self.schedule = Schedule(self.total, int(self.total * recipe.warmup) + 1, down=recipe.down)
         self.progress = Progress()
         self.average = {n: p.detach().clone() for n, p in self._trained()}
         self.best = {n: p.clone() for n, p in self.average.items()}
@@ -114,10 +131,10 @@ class Loop:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
                 batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
                 for rows in batches[first:]:
-                    self._step(self.fetch(rows))
+                    self._step(self.fetch(rows, epoch))
                     p.seconds = before + time.monotonic() - started
                     note = ""
-                    if p.step % self.steps_an_epoch == 0 or p.step == self.total:
+                    if p.step % self.check_steps == 0 or p.step == self.total:
                         note = self._check()
                     bar.advance(1, note)
                     if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
@@ -138,18 +155,19 @@ class Loop:
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch | TextBatch) -> None:
         p, recipe = self.progress, self.recipe
         self.model.train()
         share = 0.0
         if recipe.minutes:
             share = p.seconds / (60 * recipe.minutes)
-        rate = recipe.learning_rate * self.schedule(max(p.step, int(share * self.total)))
+        now = max(p.step, int(share * self.total))
+        rate = recipe.learning_rate * self.schedule(now)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(_device(self.model), torch.bfloat16, enabled=recipe.bfloat16):
-            loss = self.model.loss(batch)  # type: ignore[operator]
+            loss = self.objective(batch, min(1.0, now / self.total))
         loss.backward()
         length = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         if not (torch.isfinite(loss) and torch.isfinite(length)):
@@ -184,7 +202,8 @@ class Loop:
         else:
             p.worse += 1
             if p.worse >= self.recipe.patience:
-                p.stopped = f"the validation loss did not improve for {self.recipe.patience} epochs"
+                every = "epochs" if self.check_steps == self.steps_an_epoch else f"checks of {self.check_steps:,} steps"
+                p.stopped = f"the validation loss did not improve for {self.recipe.patience} {every}"
         return f"validation loss {loss:.4f} (best {p.best_loss:.4f})"
 
     def _put(self, values: dict[str, Tensor]) -> None:
