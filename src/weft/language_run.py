@@ -10,6 +10,7 @@ has the shape of a family, ``transformers`` read it.
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
 from weft.models.pretrained import load_language_model
 from weft.preprocess.clean import Cleaner, ColumnPlan
+from weft.progress import Silent
 from weft.results.language import Surprise, estimates
 from weft.run import Run
 from weft.training.language import TokenObjective, document_nats
@@ -44,7 +46,19 @@ class LanguageRun(Run):
         return write(model, tokenizer, [prompts] if isinstance(prompts, str) else prompts, sampling)
 
     def predict(self, table: Any, allow_missing: bool = False) -> Any:
-        raise UsageError(f"{self.path}: a run that writes predicts no column. Use run.generate(prompts).")
+        raise self._no_column()
+
+    def predict_file(self, source: Any, out: str | Path, allow_missing: bool = False, keep: tuple[str, ...] = (),
+                     say: Silent | None = None) -> dict[str, Any]:  # fmt: skip
+        raise self._no_column()
+
+    def _no_column(self) -> UsageError:
+        use = f"weft embed {self.path} DATA -o OUT" if self.settings.target.masked_token else \
+            f'weft generate {self.path} "PROMPT", or run.generate(prompts)'  # fmt: skip
+        return UsageError(
+            f"{self.path}: must be a run that predicts a column. It is a language model. Use it: {use}; or train a "
+            f"table's model from it: model: {{from: {self.path}}}."
+        )
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """How surprised the model is by the texts of a table, each figure with its interval.
@@ -83,6 +97,12 @@ class LanguageRun(Run):
             "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
             "metrics": {k: e.to_dict() for k, e in estimates(lost, masked is not None).items()},
         }  # fmt: skip
+
+
+def open_run(path: str | Path) -> Run:
+    """A finished run of any task, its files verified: what `weft.load` and the commands open."""
+    run = Run(path)
+    return run if run.settings.target.task == "row" else LanguageRun(path)
 
 
 def surprise(model: LanguageModel, corpus: Corpus, rows: np.ndarray) -> Surprise:

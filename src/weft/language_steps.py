@@ -26,7 +26,7 @@ from weft.models.recurrent import Recurrent
 from weft.models.row import backbone_in_words
 from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
-from weft.results.language import SHOWN_READING, SHOWN_WRITING, estimates, language_sentence
+from weft.results.language import SHOWN_READING, SHOWN_WRITING, estimates, language_sentence, learning
 from weft.steps import Steps
 from weft.training.adapters import LoraConfig, attach, detach, merge
 from weft.training.language import Trained, fit_language
@@ -63,6 +63,8 @@ class LanguageSteps(Steps):
         with self._timed("results"):
             figures = self._results(plan, corpus, ids, lost)
         figures |= self._data_facts(plan, clean, found)
+        tokens = corpus.documents.lengths()[ids[TRAIN]].sum() / trained.steps_an_epoch
+        figures["curves"] = {"learning": learning(self.out / "metrics.jsonl", float(tokens))}
         figures |= {"model": self._model_facts(model, trained), "samples": samples, "seconds": dict(self.seconds)}
         self._finish(figures)
         return LanguageRun(self.out)
@@ -147,7 +149,8 @@ class LanguageSteps(Steps):
         self.say.step(
             "model",
             f"{backbone_in_words(shape.backbone)}, {count:,} parameters; context {corpus.context:,} tokens; "
-            f"at most {recipe.epochs:,} epochs" + (", bfloat16" if recipe.bfloat16 else ""),
+            + (f"at most {recipe.minutes:g} minutes" if recipe.minutes else f"at most {recipe.epochs:,} epochs")
+            + (", bfloat16" if recipe.bfloat16 else ""),
         )
         trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, 0.0, self.out, self.say)
         p = trained.progress

@@ -95,7 +95,7 @@ class RowSteps(Steps):
         with self._timed("features"):
             tokenizer, longest = None, None
             if self.source is not None:
-                tokenizer, longest = self.source.tokenizer, self.source.backbone.max_positions
+                tokenizer, longest = self.source.tokenizer, self.source.longest
             columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest)
             positive_problem(self.settings, columns)
             columns.save(self.out)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import answer
+from weft.language_run import open_run
 from weft.results.metrics import METRICS
-from weft.run import Run
 
 
 def evaluate(
     run: Path, data: str, /, *, allow_missing: bool = False, all_rows: bool = False, json: bool = False
 ) -> None:
-    """Judge a run on a table that holds the target.
+    """Judge a run on a table that holds the target; a language model on texts.
 
     Args:
         run: The run folder.
@@ -21,7 +21,7 @@ def evaluate(
         all_rows: Judge on every row even on the data of the training (too good to be true).
         json: One JSON object on stdout.
     """
-    found = Run(run).evaluate(data, allow_missing, all_rows)
+    found = open_run(run).evaluate(data, allow_missing, all_rows)
     lines = [f"{found['rows']:,} rows ({found['part']})"]
     if found["rejected"]:
         lines.append(f"{found['rejected']:,} rows set aside")

@@ -29,7 +29,7 @@ TEXT_COLUMNS = {"text": pa.string(), "file": pa.string(), "place": pa.int64()}
 _PIECE = 1 << 14  # letters of a piece of plain text, at most twice as many
 _CELL_LIMIT = 1 << 24  # letters of one CSV cell; a quotation mark left open ends here at the latest
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
-_ICONV = "Got another encoding. Convert it, for example: iconv -f UTF-16 -t UTF-8 {path} > table.csv"
+_ICONV = "Got another encoding. Convert it, for example: iconv -f UTF-16 -t UTF-8 {path} > new_file"
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,9 @@ def columns_of(part: Part) -> dict[str, pa.DataType]:
     """Names and types of the columns of a file."""
     with readable(part):
         if part.format == "text":
+            with _text(part) as stream:
+                if _not_utf8(stream.read(2)):
+                    raise DataError(f"{part.path}: must be UTF-8 text. {_ICONV.format(path=part.path)}")
             return dict(TEXT_COLUMNS)
         if part.format == "parquet":
             with _binary(part) as stream:

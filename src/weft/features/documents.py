@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from weft.data.split import TRAIN, uniform
@@ -21,6 +22,8 @@ from weft.features.tokenizer import END, MASK, WRITING, begin_with, character_to
 from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
 
+AT_ONCE = 1 << 21
+"""Letters whose tokens are in memory at once as they come from the tokenizer."""
 TOKENS, LETTERS, BYTES = "tokens", "letters", "bytes"
 LEARN_LETTERS = 200_000_000
 """Letters from which a tokenizer is learnt; of more, a sample of the documents."""
@@ -77,7 +80,7 @@ def learn_tokenizer(clean: CleanRows, name: str, vocabulary: int | str | None, s
 
     ``vocabulary``: the most tokens, or "characters"; None: by the amount of text, 1,024 to 32,768.
     """
-    letters = sum(len(text) for text in _texts(clean, name))
+    letters = sum(pc.sum(pc.utf8_length(texts)).as_py() or 0 for texts in _train(clean, name))
     share = LEARN_LETTERS / max(1, letters)
     texts = _texts(clean, name, share, seed)
     if vocabulary == "characters":
@@ -91,24 +94,48 @@ def learn_tokenizer(clean: CleanRows, name: str, vocabulary: int | str | None, s
     return tokenizer
 
 
-def _texts(clean: CleanRows, name: str, share: float = 1.0, seed: int = 0) -> Iterator[str]:
+def _train(clean: CleanRows, name: str, share: float = 1.0, seed: int = 0) -> Iterator[pa.Array]:
+    """The training texts, or a ``share`` of them, a batch at a time."""
     start = 0
     for batch in clean.batches():
         mine = clean.parts[start : start + len(batch.rows)] == TRAIN
         start += len(batch.rows)
         if share < 1:
             mine &= uniform(seed, batch.rows) < share
-        yield from batch.columns[name].filter(pa.array(mine)).to_pylist()
+        yield batch.columns[name].filter(pa.array(mine))
+
+
+def _texts(clean: CleanRows, name: str, share: float, seed: int) -> Iterator[str]:
+    for texts in _train(clean, name, share, seed):
+        yield from (text.as_py() for text in texts)
 
 
 def _encode(texts: Sequence[str], tokenizer: Tokenizer, end: int | None) -> Ragged:
-    pieces = [list(slices(text)) for text in texts]
-    encoded = iter(tokenizer.encode_batch_fast([p for ps in pieces for p in ps], add_special_tokens=False))
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
-    after = [] if end is None else [end]
-    rows = [np.array([i for _ in ps for i in next(encoded).ids] + after, dtype) for ps in pieces]
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    return Ragged(np.concatenate(rows) if rows else np.zeros(0, dtype), offsets)
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    found: list[np.ndarray] = []
+    pieces = [(number, piece) for number, text in enumerate(texts) for piece in slices(text)]
+    for start, stop in _bounded(np.array([len(piece) for _, piece in pieces], np.int64)):
+        group = pieces[start:stop]
+        for (number, _), encoding in zip(
+            group, tokenizer.encode_batch_fast([piece for _, piece in group], add_special_tokens=False), strict=True
+        ):
+            found.append(np.array(encoding.ids, dtype))
+            offsets[number + 1] += len(encoding)
+    values = np.concatenate(found) if found else np.zeros(0, dtype)
+    if end is not None:
+        values = np.insert(values, np.cumsum(offsets[1:]), end)
+        offsets[1:] += 1
+    return Ragged(values, np.cumsum(offsets))
+
+
+def _bounded(letters: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Begin and end of groups of texts that hold at most ``AT_ONCE`` letters, or one text."""
+    start = 0
+    while start < len(letters):
+        stop = start + max(1, int(np.searchsorted(np.cumsum(letters[start:]), AT_ONCE, side="right")))
+        yield start, stop
+        start = stop
 
 
 def encode_documents(
@@ -118,8 +145,10 @@ def encode_documents(
     writer = StoreWriter(folder)
     with say.bar("encoding", len(clean.rows)) as bar:
         for batch in clean.batches():
-            found = Documents.of(batch.columns[name].to_pylist(), tokenizer, end)
-            fields: Codes = {TOKENS: found.tokens, LETTERS: found.letters, BYTES: found.bytes}
-            writer.append({name: fields}, len(batch.rows))
-            bar.advance(len(batch.rows))
+            texts = batch.columns[name]
+            for start, stop in _bounded(pc.utf8_length(texts).to_numpy()):
+                found = Documents.of(texts.slice(start, stop - start).to_pylist(), tokenizer, end)
+                fields: Codes = {TOKENS: found.tokens, LETTERS: found.letters, BYTES: found.bytes}
+                writer.append({name: fields}, stop - start)
+                bar.advance(stop - start)
     return Documents.stored(writer.close(), name)

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from weft.errors import CheckpointError, did_you_mean, listing
+from weft.features.tokenizer import is_own
 from weft.files import MANIFEST, verify_manifest, whole_folder
 from weft.models.families import FAMILIES, Config, Family, Settings, Unfit
 from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
@@ -316,6 +317,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             raise CheckpointError(f"{file}: must be a tokenizer. Got: {error}. Copy the file again.") from None
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.encode_special_tokens = is_own(tokenizer)  # the file does not say so
         return tokenizer
     return _word_pieces(words) if words.exists() else None
 

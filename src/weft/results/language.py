@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from weft.results.metrics import Estimate, Weighted, with_intervals
 
 LN2 = float(np.log(2))
 SHOWN_WRITING = ("bits_per_byte", "bits_per_letter", "perplexity")
+MOST_POINTS = 200
 SHOWN_READING = ("masked_perplexity",)
 
 
@@ -60,3 +63,14 @@ def language_sentence(found: dict[str, Estimate], others: Sequence[dict[str, Any
         f"In {judged}, it needs {e.value:.3f} bits for a byte of text (95 % interval {e.low:.3f} to {e.high:.3f}), "
         f"and hesitates between {found['perplexity'].value:.3g} tokens on average.{beside}"
     )
+
+
+def learning(file: Path, tokens_a_step: float) -> dict[str, list[list[float]]]:
+    """Losses of a training from its ``metrics.jsonl``: [tokens read, nats], the learnt ones as at most 200 means."""
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    found = {}
+    for key, name in (("train_loss", "train"), ("valid_loss", "valid")):
+        points = np.array([[r["step"] * tokens_a_step, r[key]] for r in records if key in r]).reshape(-1, 2)
+        groups = np.array_split(points, min(len(points), MOST_POINTS)) if len(points) else []
+        found[name] = [[round(float(x)), round(float(y), 4)] for x, y in (g.mean(axis=0) for g in groups)]
+    return found

@@ -32,7 +32,10 @@ class TokenObjective(nn.Module):
 
     def loss(self, batch: TextBatch) -> Tensor:
         logits, targets = self._asked(batch)
-        return F.cross_entropy(logits, targets, label_smoothing=self.smoothing if self.training else 0.0)
+        smoothing = self.smoothing if self.training else 0.0
+        # a batch may ask for nothing: the first piece of a document that is cut can be empty
+        total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+        return total / max(1, len(targets))
 
     @torch.no_grad()
     def nats(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
@@ -82,16 +85,19 @@ def fit_language(
         nats, tokens = document_nats(trained, corpus, watched, few, recipe.bfloat16)
         return float(nats.sum() / max(1, tokens.sum()))
 
+    tokens = float(corpus.documents.lengths()[train].sum())
+
+    def rate(p: Progress) -> float:
+        return tokens * p.step / loop.steps_an_epoch / max(p.seconds, 1e-9)
+
     torch.manual_seed(recipe.seed)
     loop = Loop(
         objective, recipe, fetch, np.arange(len(cuts)), None, validate, Tracker(folder),
-        Checkpoints(folder / "checkpoints"), say,
+        Checkpoints(folder / "checkpoints"), say, lambda p: f"{rate(p):,.0f} tokens a second",
     )  # fmt: skip
     progress = loop.run()
     model.eval()
-    epochs = progress.step / loop.steps_an_epoch
-    rate = corpus.documents.lengths()[train].sum() * epochs / max(progress.seconds, 1e-9)
-    return Trained(progress, loop.steps_an_epoch, float(rate))
+    return Trained(progress, loop.steps_an_epoch, rate(progress))
 
 
 def document_nats(

@@ -72,6 +72,7 @@ class Loop:
         fetch: row numbers and the epoch -> Batch.
         validate: model -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
+        pace: how fast it goes, in words for a person.
     """
 
     def __init__(
@@ -85,9 +86,11 @@ class Loop:
         tracker: Tracker,
         checkpoints: Checkpoints,
         say: Any,
+        pace: Callable[[Progress], str] = lambda progress: "",
     ):
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
+        self.pace = pace
         self.optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
@@ -109,17 +112,19 @@ class Loop:
             self._check()  # the start may be the best there is: a linear path fitted first
         started = last_save = time.monotonic()
         before = p.seconds
-        with _polite() as asked, self.say.bar("training", self.total - p.step) as bar:
+        shown, checked = self._share(), ""
+        with _polite() as asked, self.say.bar("training", 1 - shown) as bar:
             while p.step < self.total and not p.stopped:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
                 batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
                 for rows in batches[first:]:
                     self._step(self.fetch(rows, epoch))
                     p.seconds = before + time.monotonic() - started
-                    note = ""
                     if p.step % self.check_steps == 0 or p.step == self.total:
-                        note = self._check()
-                    bar.advance(1, note)
+                        checked = self._check()
+                    share = self._share()
+                    bar.advance(share - shown, "; ".join(filter(None, (checked, self.pace(p)))))
+                    shown = share
                     if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
                         self._check()
                         p.stopped = f"the {recipe.minutes:g} minutes were over"
@@ -134,6 +139,11 @@ class Loop:
         self._save()
         self._put(self.best)
         return p
+
+    def _share(self) -> float:
+        """How much of the training is done: of its steps, or of its minutes where they end first."""
+        limit = self.recipe.minutes
+        return min(1.0, max(self.progress.step / self.total, self.progress.seconds / (60 * limit) if limit else 0.0))
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
