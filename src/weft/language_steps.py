@@ -27,7 +27,7 @@ from weft.models.row import backbone_in_words
 from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
 from weft.results.language import SHOWN_READING, SHOWN_WRITING, estimates, language_sentence, learning
-from weft.steps import Steps
+from weft.steps import Steps, check_adapter
 from weft.training.adapters import LoraConfig, attach, detach, merge
 from weft.training.language import Trained, fit_language
 
@@ -83,24 +83,26 @@ class LanguageSteps(Steps):
                 [f"model.from: target.{self.settings.target.task} needs a model that {wanted}. "
                  f"Got one that {'writes' if not reads else 'reads'}: {name}."]
             )  # fmt: skip
+        check_adapter(self.settings, config.backbone)
+        context(self.settings, self.column, source.model)
+        given = self.settings.features.get(self.column)
+        if given is not None and given.vocabulary is not None:
+            raise SettingsError([f"features.{self.column}.vocabulary: the checkpoint has its own tokens. Remove it."])
+        if self.masked and Marks.of(source.tokenizer).mask is None:
+            raise SettingsError(
+                [f"model.from: target.masked_token needs a tokenizer with a token that hides others. {name} has none."]
+            )
         return source
 
     def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
         settings = self.settings
         given = settings.features.get(self.column)
         if source is not None:
-            if given is not None and given.vocabulary is not None:
-                raise SettingsError(
-                    [f"features.{self.column}.vocabulary: the checkpoint has its own tokens. Remove it."]
-                )
             tokenizer = source.tokenizer
         else:
             vocabulary = given.vocabulary if given is not None else None
             tokenizer = learn_tokenizer(clean, self.column, vocabulary, settings.training.seed)
         marks = Marks.of(tokenizer)
-        if self.masked and marks.mask is None:
-            raise SettingsError(["model.from: target.masked_token needs a tokenizer with a token that hides others. "
-                                 f"{self.settings.model.from_} has none."])  # fmt: skip
         shutil.rmtree(self.work / "store", ignore_errors=True)
         documents = encode_documents(clean, self.column, tokenizer, marks.end, self.work / "store", self.say)
         size = tokenizer.get_vocab_size()

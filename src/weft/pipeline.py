@@ -41,7 +41,7 @@ from weft.results.summary import (
     verdict,
 )
 from weft.run import Run, load_model, save_model
-from weft.steps import Steps, free_name
+from weft.steps import Steps, check_adapter, free_name
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
@@ -126,7 +126,9 @@ class RowSteps(Steps):
                 ["model.from: a checkpoint reads text columns. The table has none. Say which is text in features, "
                  "or remove it."]
             )  # fmt: skip
-        return load_text_model(source)
+        found = load_text_model(source)
+        check_adapter(self.settings, found.backbone)
+        return found
 
     def _say_data(self, plan: Plan) -> None:
         kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))

@@ -375,10 +375,19 @@ def save_hf(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None
         (beside / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
         if tokenizer is not None:
             tokenizer.save(str(beside / "tokenizer.json"))
-            kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
-            (beside / "tokenizer_config.json").write_text(json.dumps(kind) + "\n")
+            kind = {"tokenizer_class": "PreTrainedTokenizerFast", **_marks(model.config, tokenizer)}
+            (beside / "tokenizer_config.json").write_text(json.dumps(kind, ensure_ascii=False) + "\n")
         _save_weights(beside, state, named, shard_bytes)
     return name
+
+
+def _marks(config: Config, tokenizer: Tokenizer) -> dict[str, str]:
+    """What ``transformers`` calls the ids that begin and end a text and fill a row, where a writer has them."""
+    if not isinstance(config, LanguageConfig):
+        return {}
+    ids = {"bos_token": config.begin, "eos_token": next(iter(config.end), None), "pad_token": config.pad}
+    names = {name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
+    return {name: token for name, token in names.items() if token is not None}
 
 
 def _describe(config: Config) -> tuple[str, dict[str, Any]]:
