@@ -487,7 +487,7 @@ class TestBadInput:
             weft.train(texts(), target, tmp_path / "run", quiet=True)
 
     def test_type_and_positive_are_for_columns(self, tmp_path):
-        with pytest.raises(SettingsError, match="is for the column of a row"):
+        with pytest.raises(SettingsError, match=r"is for target\.column"):
             train(texts(), tmp_path / "run", {"next_token": "text", "type": "class"})
 
     def test_a_context_longer_than_the_checkpoint(self, writer, tmp_path):

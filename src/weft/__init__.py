@@ -70,6 +70,6 @@ def train(
 
 def load(path: str | Path) -> Run:
     """A finished run, its files verified."""
-    from weft.language_run import open_run
+    from weft.runs import open_run
 
     return open_run(path)

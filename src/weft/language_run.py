@@ -10,7 +10,6 @@ has the shape of a family, ``transformers`` read it.
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,14 @@ from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table
 from weft.errors import DataError, UsageError
 from weft.features.documents import Documents, Marks
-from weft.features.pieces import Corpus
+from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import Written, write
+from weft.inference.predict import Predictor
+from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
 from weft.models.pretrained import load_language_model
 from weft.preprocess.clean import Cleaner, ColumnPlan
-from weft.progress import Silent
 from weft.results.language import Surprise, estimates
 from weft.run import Run
 from weft.training.language import TokenObjective, document_nats
@@ -44,21 +44,6 @@ class LanguageRun(Run):
         """How the model goes on from the prompts."""
         model, tokenizer = self._loaded
         return write(model, tokenizer, [prompts] if isinstance(prompts, str) else prompts, sampling)
-
-    def predict(self, table: Any, allow_missing: bool = False) -> Any:
-        raise self._no_column()
-
-    def predict_file(self, source: Any, out: str | Path, allow_missing: bool = False, keep: tuple[str, ...] = (),
-                     say: Silent | None = None) -> dict[str, Any]:  # fmt: skip
-        raise self._no_column()
-
-    def _no_column(self) -> UsageError:
-        use = f"weft embed {self.path} DATA -o OUT" if self.settings.target.masked_token else \
-            f'weft generate {self.path} "PROMPT", or run.generate(prompts)'  # fmt: skip
-        return UsageError(
-            f"{self.path}: must be a run that predicts a column. It is a language model. Use it: {use}; or train a "
-            f"table's model from it: model: {{from: {self.path}}}."
-        )
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """How surprised the model is by the texts of a table, each figure with its interval.
@@ -85,33 +70,30 @@ class LanguageRun(Run):
             texts = clean.columns[target.name].filter(pa.array(use)).to_pylist()
             if texts:
                 rows += len(texts)
-                corpus = Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, 0, masked)
-                found.append(surprise(model, corpus, np.arange(len(texts))))
+                seed = self.settings.training.seed
+                corpus = Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, seed, masked)
+                cuts = corpus.cuts(np.arange(len(texts)))
+                found.append(surprise(model, corpus, cuts, np.arange(len(cuts))))
         if not rows:
             raise DataError(f"{source.name}: must hold texts in '{target.name}'. Got none.")
-        lost = Surprise(
-            *(np.concatenate([getattr(s, n) for s in found]) for n in ("nats", "tokens", "letters", "bytes"))
-        )
+        lost = Surprise.join(found)
         return {
             "rows": rows, "rejected": rejected, "unknown_class": 0,
             "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
             "metrics": {k: e.to_dict() for k, e in estimates(lost, masked is not None).items()},
         }  # fmt: skip
 
+    def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
+        use = f'weft generate {self.path} "PROMPT", or run.generate(prompts)'
+        if self.settings.target.masked_token:
+            use = f"weft embed {self.path} DATA -o OUT"
+        raise UsageError(
+            f"{self.path}: must be a run that predicts a column. It is a language model. Use it: {use}; or train a "
+            f"table's model from it: model: {{from: {self.path}}}."
+        )
 
-def open_run(path: str | Path) -> Run:
-    """A finished run of any task, its files verified: what `weft.load` and the commands open."""
-    run = Run(path)
-    return run if run.settings.target.task == "row" else LanguageRun(path)
 
-
-def surprise(model: LanguageModel, corpus: Corpus, rows: np.ndarray) -> Surprise:
-    """What each piece of some documents costs a model; the size of a document is dealt to its pieces by tokens."""
-    cuts = corpus.cuts(rows)
-    numbers = np.arange(len(cuts))
+def surprise(model: LanguageModel, corpus: Corpus, cuts: Cuts, numbers: np.ndarray) -> Surprise:
+    """What some pieces of documents cost a model."""
     nats, tokens = document_nats(TokenObjective(model), corpus, cuts, numbers)
-    start, stop = cuts.spans(numbers)
-    share = (stop - start) / np.maximum(1, corpus.documents.lengths()[cuts.document])
-    letters, size = corpus.documents.letters[cuts.document] * share, corpus.documents.bytes[cuts.document] * share
-    kept = tokens > 0
-    return Surprise(nats[kept], tokens[kept], letters[kept], size[kept])
+    return Surprise.of(corpus, cuts, numbers, nats, tokens)

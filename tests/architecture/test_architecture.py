@@ -29,6 +29,9 @@ ORDER = [
         "language_run",
         "steps",
         "language_steps",
+        "text_run",
+        "text_steps",
+        "runs",
         "pipeline",
         "defaults",
         "language_defaults",
@@ -38,7 +41,7 @@ ORDER = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-OPTIONAL = {"polars", "pandas", "huggingface_hub"}
+OPTIONAL = {"polars", "pandas", "huggingface_hub", "usearch"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 COMMANDS = [
     "demo",

@@ -23,7 +23,7 @@ def clean(path, texts, parts=None, size=7):
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return learn_tokenizer(clean(tmp_path_factory.mktemp("t") / "a", sentences(200)), "t", 320, 0)
+    return learn_tokenizer(clean(tmp_path_factory.mktemp("t") / "a", sentences(200)), ["t"], 320, 0)
 
 
 @pytest.mark.parametrize("most", [1, 50, 1 << 21])
@@ -58,7 +58,7 @@ def test_the_tokenizer_learns_from_the_training_texts_only(tmp_path):
     texts = ["zebra zebra zebra"] * 20 + ["qqq qqq xxx"] * 20 + ["vvv jjj"] * 20
     parts = np.repeat(np.array([TRAIN, VALID, TEST], np.uint8), 20)
     for vocabulary in (320, "characters"):
-        found = learn_tokenizer(clean(tmp_path / f"{vocabulary}", texts, parts), "t", vocabulary, 0)
+        found = learn_tokenizer(clean(tmp_path / f"{vocabulary}", texts, parts), ["t"], vocabulary, 0)
         names = {n.strip("Ġ") for n in found.get_vocab()}
         assert ("zebra" in names or "z" in names) and not names & {"qqq", "xxx", "vvv", "jjj"}
         if vocabulary == "characters":
@@ -69,7 +69,7 @@ def test_of_very_much_text_the_tokenizer_learns_from_a_sample(tmp_path, monkeypa
     texts = [chr(0x4E00 + i) * 10 for i in range(400)]
     rows = clean(tmp_path / "a", texts)
     monkeypatch.setattr(module, "LEARN_LETTERS", 1_000)
-    learnt = {*learn_tokenizer(rows, "t", "characters", 0).get_vocab()} & {text[0] for text in texts}
+    learnt = {*learn_tokenizer(rows, ["t"], "characters", 0).get_vocab()} & {text[0] for text in texts}
     assert 70 < len(learnt) < 130
     assert any(ord(letter) > 0x4E00 + 300 for letter in learnt)  # drawn, not the first
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import answer
-from weft.language_run import open_run
 from weft.results.metrics import METRICS
+from weft.runs import open_run
 
 
 def evaluate(

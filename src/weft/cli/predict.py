@@ -8,8 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from weft.cli import answer
-from weft.language_run import open_run
 from weft.progress import Spoken
+from weft.runs import open_run
 
 
 def predict(

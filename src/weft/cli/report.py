@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import answer
-from weft.language_run import open_run
+from weft.runs import open_run
 
 
 def report(run: Path, /, *, json: bool = False) -> None:
@@ -20,5 +20,5 @@ def report(run: Path, /, *, json: bool = False) -> None:
     answer(
         json,
         done.figures,
-        [done.figures["headline"], *done.figures.get("verdict", {"lines": []})["lines"], f"report:  {path}"],
+        [done.figures["headline"], *done.figures.get("verdict", {}).get("lines", []), f"report:  {path}"],
     )

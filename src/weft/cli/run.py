@@ -43,10 +43,9 @@ def run(
         Spoken().line(f"stopped and saved; go on with: weft run {file} -o {path} --resume")
         raise
     use = {
-        "row": f"weft predict {done.path} DATA -o predictions.parquet",
         "next_token": f'weft generate {done.path} "PROMPT"    or a table\'s model: {{from: {done.path}}}',
         "masked_token": f"weft embed {done.path} DATA -o vectors.parquet    or a table's model: {{from: {done.path}}}",
-    }[settings.target.task]
+    }.get(settings.target.task, f"weft predict {done.path} DATA -o predictions.parquet")
     answer(
         json,
         {"run": str(done.path), **done.figures},

@@ -79,6 +79,14 @@ class Cuts:
         """Tokens of each piece at most."""
         return np.minimum(self._length, self.context)
 
+    def some(self, tokens: int, seed: int) -> np.ndarray:
+        """Numbers of pieces that hold about so many tokens, drawn from all; of fewer tokens all pieces."""
+        lengths = self.lengths()
+        if lengths.sum() <= tokens:
+            return np.arange(len(self))
+        drawn = np.random.default_rng(seed).permutation(len(self))
+        return np.sort(drawn[: np.searchsorted(np.cumsum(lengths[drawn]), tokens) + 1])
+
     def spans(self, pieces: np.ndarray, seed: int = 0, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """First token and the one after the last; ``epoch`` None: cut from the beginning on.
 
@@ -118,16 +126,19 @@ class Corpus:
     def batch(self, cuts: Cuts, numbers: np.ndarray, epoch: int | None) -> TextBatch:
         """Pieces as rows; in an epoch packed, else a row each in their order, an empty one too."""
         starts, stops = cuts.spans(numbers, self.seed, epoch)
-        pieces, tokens = [], self.documents.tokens
-        for document, start, stop in zip(cuts.document[numbers], starts, stops, strict=True):
-            first = tokens.offsets[document]
-            # a tokenizer without a first token: the one before the piece is read, and nothing before the first
-            before = int(start > 0) if self.marks.begin is None and self.masked is None else 0
-            ids = np.asarray(tokens.values[first + start - before : first + stop]).astype(np.int64)
-            pieces.append(self._hidden(ids, epoch) if self.masked is not None else self._next(ids))
+        places = zip(cuts.document[numbers], starts, stops, strict=True)
+        pieces = [self._piece(document, start, stop, epoch) for document, start, stop in places]
         if epoch is None or not self.pack:
             return padded(pieces)
         return packed([p for p in pieces if len(p.ids)], self.context)
+
+    def _piece(self, document: int, start: int, stop: int, epoch: int | None) -> Piece:
+        tokens = self.documents.tokens
+        first = tokens.offsets[document]
+        # a tokenizer without a first token: the one before the piece is read, and nothing before the first
+        before = int(start > 0) if self.marks.begin is None and self.masked is None else 0
+        ids = np.asarray(tokens.values[first + start - before : first + stop]).astype(np.int64)
+        return self._hidden(ids, epoch) if self.masked is not None else self._next(ids)
 
     def _next(self, ids: np.ndarray) -> Piece:
         if self.marks.begin is None or not len(ids):

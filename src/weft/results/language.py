@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from weft.features.pieces import Corpus, Cuts
 from weft.results.metrics import Estimate, Weighted, with_intervals
 
 LN2 = float(np.log(2))
@@ -26,6 +27,20 @@ class Surprise:
     tokens: np.ndarray
     letters: np.ndarray
     bytes: np.ndarray
+
+    @classmethod
+    def join(cls, parts: Sequence[Surprise]) -> Surprise:
+        """The pieces of all parts."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    @classmethod
+    def of(cls, corpus: Corpus, cuts: Cuts, numbers: np.ndarray, nats: np.ndarray, tokens: np.ndarray) -> Surprise:
+        """Of some pieces; the size of a document is dealt to its pieces by tokens."""
+        document, (start, stop) = cuts.document[numbers], cuts.spans(numbers)
+        share = (stop - start) / np.maximum(1, corpus.documents.lengths()[document])
+        letters, size = corpus.documents.letters[document] * share, corpus.documents.bytes[document] * share
+        kept = tokens > 0
+        return cls(nats[kept], tokens[kept], letters[kept], size[kept])
 
     def metrics(self, masked: bool) -> dict[str, Weighted]:
         """Functions of the pieces' weights. Of hidden tokens alone nothing is said of letters or bytes."""

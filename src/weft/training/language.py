@@ -93,7 +93,7 @@ def fit_language(
     torch.manual_seed(recipe.seed)
     loop = Loop(
         objective, recipe, fetch, np.arange(len(cuts)), None, validate, Tracker(folder),
-        Checkpoints(folder / "checkpoints"), say, lambda p: f"{rate(p):,.0f} tokens a second",
+        Checkpoints(folder / "checkpoints"), say, pace=lambda p: f"{rate(p):,.0f} tokens a second",
     )  # fmt: skip
     progress = loop.run()
     model.eval()
