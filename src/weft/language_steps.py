@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from weft.config import Settings
 from weft.data.plan import Plan, look_texts
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError
@@ -47,7 +48,7 @@ class LanguageSteps(Steps):
         settings = self.settings
         self.column, self.masked = settings.target.name, settings.target.task == "masked_token"
         plan = self._look()
-        source = self._open_source()
+        source = open_source(settings)
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
@@ -99,31 +100,6 @@ class LanguageSteps(Steps):
 
     def _smoothing(self) -> float:
         return 0.0
-
-    def _open_source(self) -> TextModel | None:
-        """The model to go on from, opened before anything is written."""
-        name = self.settings.model.from_
-        if name is None:
-            return None
-        source = open_text_model(find(name))
-        config = source.model.config
-        reads = config.backbone.attention == "reading"
-        if reads != self.masked or config.output == "none":
-            wanted = "reads (an encoder with an output matrix)" if self.masked else "writes"
-            raise SettingsError(
-                [f"model.from: target.{self.settings.target.task} needs a model that {wanted}. "
-                 f"Got one that {'writes' if not reads else 'reads'}: {name}."]
-            )  # fmt: skip
-        check_adapter(self.settings, config.backbone)
-        context(self.settings, self.column, source.model)
-        given = self.settings.features.get(self.column)
-        if given is not None and given.vocabulary is not None:
-            raise SettingsError([f"features.{self.column}.vocabulary: the checkpoint has its own tokens. Remove it."])
-        if self.masked and Marks.of(source.tokenizer).mask is None:
-            raise SettingsError(
-                [f"model.from: target.masked_token needs a tokenizer with a token that hides others. {name} has none."]
-            )
-        return source
 
     def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
         settings = self.settings
@@ -247,3 +223,31 @@ class LanguageSteps(Steps):
             "epochs": round(p.best_step / trained.steps_an_epoch, 2), "stopped": p.stopped,
             "tokens_a_second": round(trained.tokens_a_second),
         }  # fmt: skip
+
+
+def open_source(settings: Settings) -> TextModel | None:
+    """The model that a language task goes on from, if any. Raises SettingsError where it is of another kind."""
+    name = settings.model.from_
+    if name is None:
+        return None
+    masked = settings.target.task == "masked_token"
+    source = open_text_model(find(name))
+    config = source.model.config
+    reads = config.backbone.attention == "reading"
+    if reads != masked or config.output == "none":
+        wanted = "reads (an encoder with an output matrix)" if masked else "writes"
+        raise SettingsError(
+            [f"model.from: target.{settings.target.task} needs a model that {wanted}. "
+             f"Got one that {'writes' if not reads else 'reads'}: {name}."]
+        )  # fmt: skip
+    check_adapter(settings, config.backbone)
+    context(settings, settings.target.name, source.model)
+    given = settings.features.get(settings.target.name)
+    if given is not None and given.vocabulary is not None:
+        where = f"features.{settings.target.name}.vocabulary"
+        raise SettingsError([f"{where}: the checkpoint has its own tokens. Remove it."])
+    if masked and Marks.of(source.tokenizer).mask is None:
+        raise SettingsError(
+            [f"model.from: target.masked_token needs a tokenizer with a token that hides others. {name} has none."]
+        )
+    return source

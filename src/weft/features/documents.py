@@ -6,7 +6,7 @@ document when it is read (``weft.features.pieces``), so it is not stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,7 +87,11 @@ def learn_tokenizer(
     """
     letters = sum(len(text) for text in said(_texts(clean, names)))
     share = LEARN_LETTERS / max(1, letters)
-    texts = said(_texts(clean, names, share, seed))
+    return fit_tokenizer(said(_texts(clean, names, share, seed)), letters, vocabulary)
+
+
+def fit_tokenizer(texts: Iterable[str], letters: int, vocabulary: int | str | None) -> Tokenizer:
+    """A tokenizer for writing from ``texts``, a sample of ``letters`` letters. ``vocabulary``: as above."""
     if vocabulary == "characters":
         tokenizer = character_tokenizer(texts)
     else:

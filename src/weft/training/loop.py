@@ -107,8 +107,7 @@ class Loop:
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
         self.pace = pace
-        make = muon if recipe.optimizer == "muon" else adamw
-        self.optimizer = make(model, recipe.learning_rate, recipe.weight_decay)
+        self.optimizer = optimizer_of(model, recipe)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
         self.check_steps = min(recipe.check_steps or self.steps_an_epoch, self.steps_an_epoch)
@@ -242,6 +241,12 @@ class Loop:
             self.best[name].copy_(extra[f"best.{name}"])
         self.tracker.rewind(self.progress.step)
         self.say.line(f"resumed at step {self.progress.step:,} of {self.total:,}")
+
+
+def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """That of the recipe, for the parameters that are trained."""
+    make = muon if recipe.optimizer == "muon" else adamw
+    return make(model, recipe.learning_rate, recipe.weight_decay)
 
 
 def _json_number(value: float) -> float | None:
