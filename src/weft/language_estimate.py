@@ -83,7 +83,7 @@ def estimate_language(settings: Settings) -> dict[str, Any]:
         "recipe": asdict(recipe), "steps": steps, "memory_bytes": int(memory), "disk_bytes": int(disk),
         "tokens_a_second": round(rate), "seconds_at_most": float(most),
         "words": {
-            "rows": f"{about}{rows:,} texts, about {letters:,} letters, {round(tokens):,} tokens ({vocabulary:,} kinds)",
+            "rows": f"{about}{rows:,} texts, about {letters:,} letters, {round(tokens):,} tokens of {vocabulary:,}",
             "model": f"{backbone_in_words(config.backbone)}, {parameters:,} parameters"
             + (f", {trained:,} of them trained" if trained < parameters else "")
             + f"; context {corpus.context:,} tokens",
