@@ -19,8 +19,10 @@ from weft.training.loop import Loop, Progress, Recipe
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 16_384
-MOST_CHECKED = 1 << 20
-"""Tokens of the validation texts that are looked at while training; the final figures look at all."""
+CHECK_LOGITS = 1 << 26
+"""Logits that are held at once while reading; of a large vocabulary fewer tokens share a batch."""
+MOST_CHECKED = 1 << 18
+"""Tokens of the validation texts that are looked at while training; of more, pieces are drawn."""
 
 
 class TokenObjective(nn.Module):
@@ -74,7 +76,7 @@ def fit_language(
     """Train on the documents ``train``; those of ``valid`` say when to stop. The model then holds the best weights."""
     device = model.table.weight.device
     cuts, watched = corpus.cuts(train), corpus.cuts(valid)
-    few = np.arange(len(watched))[: np.searchsorted(np.cumsum(watched.lengths()), MOST_CHECKED) + 1]
+    few = watched.some(MOST_CHECKED, recipe.seed)
     objective = TokenObjective(model, smoothing).to(device)
 
     def fetch(numbers: np.ndarray, epoch: int) -> TextBatch:
@@ -108,7 +110,8 @@ def document_nats(
     device = objective.model.table.weight.device
     nats, tokens = np.zeros(len(numbers)), np.zeros(len(numbers), np.int64)
     lengths = cuts.lengths()[numbers]
-    for places in in_turn(np.arange(len(numbers)), lengths, CHECK_TOKENS, fixed=1):
+    budget = min(CHECK_TOKENS, CHECK_LOGITS // objective.model.config.vocabulary)
+    for places in in_turn(np.arange(len(numbers)), lengths, budget, fixed=1):
         batch = corpus.batch(cuts, numbers[places], None).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             lost, asked = objective.nats(batch)
