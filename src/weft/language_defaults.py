@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from weft.config import Settings
+from weft.errors import SettingsError
 from weft.features.documents import Marks
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.recurrent import Recurrent, RecurrentConfig
@@ -24,6 +25,11 @@ def context(settings: Settings, column: str, source: LanguageModel | None) -> in
     given = settings.features.get(column)
     wanted = (given.max_tokens if given else None) or CONTEXT
     limit = getattr(source.config.backbone, "max_positions", None) if source else None
+    if limit and given and given.max_tokens and given.max_tokens > limit:
+        raise SettingsError(
+            [f"features.{column}.max_tokens: the checkpoint reads at most {limit:,} tokens. Got {given.max_tokens:,}. "
+             f"Lower it, or leave it out."]
+        )  # fmt: skip
     return min(wanted, limit) if limit else wanted
 
 

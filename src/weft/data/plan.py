@@ -37,6 +37,11 @@ def look(settings: Settings, table: Table) -> Plan:
         given = settings.features.get(name)
         if name in table.columns and not kinds.readable(table.columns[name]) and (not given or given.type != "off"):
             problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {table.columns[name]}.")
+    for name, given in settings.features.items():
+        if given.vocabulary is not None:
+            problems.append(
+                f"features.{name}.vocabulary: is for texts that are written (target.next_token). Remove it."
+            )
     if problems:
         raise SettingsError(problems)
     if head.num_rows == 0:
