@@ -62,6 +62,14 @@ METRICS = {
             "masked_perplexity", "Masked perplexity", "tokens between which it hesitates where one is hidden", False
         ),
         Metric("r2", "R²", "share of the target's variation that is explained; 0 is the mean", True),
+        Metric("bleu", "BLEU", "words and phrases shared with the reference; 100 is the same text", True),
+        Metric("chrf", "chrF", "letters in a row shared with the reference; 100 is the same text", True),
+        Metric("rouge1", "ROUGE-1", "words (Chinese: characters) shared with the reference", True, True),
+        Metric("rouge2", "ROUGE-2", "pairs of neighbours shared with the reference", True, True),
+        Metric("rougeL", "ROUGE-L", "longest common sequence with the reference", True, True),
+        Metric("rougeLsum", "ROUGE-Lsum", "as ROUGE-L, line by line", True, True),
+        Metric("exact_match", "Exact match", "share of answers that are a reference, but for articles", True, True),
+        Metric("answer_f1", "Answer F1", "words (Chinese: characters) shared with the best reference", True, True),
     )
 }
 
