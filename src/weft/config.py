@@ -68,7 +68,7 @@ def _addresses(value: Any) -> Any:
 class DataSettings(_Settings):
     source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
     """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text."""
-    format: Literal["csv", "jsonl", "parquet", "arrow", "text"] | None = None
+    format: Literal["csv", "jsonl", "parquet", "arrow", "text", "squad"] | None = None
     """Said only where the file's ending does not tell."""
     split: SplitSettings = SplitSettings()
     max_rejected: Share = 0.01
