@@ -114,8 +114,11 @@ class TargetSettings(_Settings):
     """The text column whose every next token is predicted: a model that writes."""
     masked_token: str | None = None
     """The text column whose hidden tokens are predicted from both sides: a model that reads."""
-    type: Literal["class", "number"] | None = None
-    """Guessed from the column when left out."""
+    type: Literal["class", "number", "span", "embedding"] | None = None
+    """What the column is to the row; guessed when left out. `span`: the place in a text that answers a question;
+    `embedding`: the text whose vector is to lie nearest to that of the row's text."""
+    start: str | None = None
+    """The column that says at which character an answer begins (default: answer_start, where there is one)."""
     positive: str | None = None
     """Of two classes, the one that is looked for (default: the rarer)."""
 
@@ -127,6 +130,8 @@ class TargetSettings(_Settings):
         own = [n for n in ("type", "positive") if getattr(self, n) is not None]
         if self.column is None and own:
             raise ValueError(f"{listing(own)} is for the column of a row. Remove it")
+        if self.start is not None and self.type != "span":
+            raise ValueError("start is for a target of type span. Remove it")
         return self
 
     @property
@@ -137,8 +142,10 @@ class TargetSettings(_Settings):
         return name
 
     @property
-    def task(self) -> Literal["row", "next_token", "masked_token"]:
+    def task(self) -> Literal["row", "next_token", "masked_token", "span", "embedding"]:
         """What kind of thing is learnt."""
+        if self.type == "span" or self.type == "embedding":
+            return self.type
         return "next_token" if self.next_token else "masked_token" if self.masked_token else "row"
 
 
