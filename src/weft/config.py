@@ -194,6 +194,8 @@ class TrainingSettings(_Settings):
     """Stop after this long, whatever the epoch."""
     batch_rows: Annotated[int, Field(ge=1)] | None = None
     """Rows of one optimiser step."""
+    optimizer: Literal["adamw", "muon"] | None = None
+    """Muon makes the steps of a Transformer's matrices orthogonal (default where a text model begins from nothing)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None

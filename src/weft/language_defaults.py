@@ -69,6 +69,7 @@ def language_recipe(
         bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
         seed=t.seed,
         minutes=t.minutes,
+        optimizer=t.optimizer or ("adamw" if fine_tuning else "muon"),
         check_steps=max(50, min(steps, 500)),
     )
 

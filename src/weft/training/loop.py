@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
 from weft.features.pieces import TextBatch
 from weft.training.checkpoint import Checkpoints
+from weft.training.muon import muon
 from weft.training.optimizers import Schedule, adamw
 from weft.training.tracking import Tracker
 
@@ -42,6 +43,7 @@ class Recipe:
     bfloat16: bool
     seed: int
     minutes: float | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
     clip: float = 1.0
     check_steps: int | None = None
     """Steps between two looks at the validation rows; None: an epoch."""
@@ -88,7 +90,8 @@ class Loop:
     ):
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
-        self.optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
+        make = muon if recipe.optimizer == "muon" else adamw
+        self.optimizer = make(model, recipe.learning_rate, recipe.weight_decay)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
         self.check_steps = min(recipe.check_steps or self.steps_an_epoch, self.steps_an_epoch)
