@@ -29,7 +29,7 @@ def context(settings: Settings, column: str, source: LanguageModel | None) -> in
 def language_config(settings: Settings, vocabulary: int, marks: Marks, context: int, letters: int) -> LanguageConfig:
     """The shape of a model that begins from nothing. Of a Transformer that writes it is Llama's."""
     m = settings.model
-    reads = settings.target.masked_token is not None
+    reads = settings.target.task != "next_token"
     dropout = m.dropout if m.dropout is not None else 0.0 if letters > LARGE else 0.1
     width = m.width or int(np.clip(64 * round(np.log2(max(letters, 1) / 1e5) / 1.5 + 1), 128, 512))
     backbone: TransformerConfig | RecurrentConfig
@@ -71,6 +71,28 @@ def language_recipe(
         minutes=t.minutes,
         optimizer=t.optimizer or ("adamw" if fine_tuning else "muon"),
         check_steps=max(50, min(steps, 500)),
+    )
+
+
+def reading_recipe(settings: Settings, rows: int, batch: int, width: int, device: str, fine_tuning: bool) -> Recipe:
+    """How a model that reads is trained on ``rows`` stored rows, ``batch`` a step if nothing is said."""
+    t = settings.training
+    batch = t.batch_rows or batch
+    steps = int(np.ceil(rows / batch))
+    # a wider checkpoint takes smaller steps: 1e-4 at MiniLM's width, 5e-5 at BERT's
+    rate = min(1e-4, 0.0384 / width) if fine_tuning else 1e-3
+    wanted = t.precision
+    return Recipe(
+        epochs=t.epochs or (10_000 if t.minutes else int(np.clip(3_000 / steps, 3, 10 if fine_tuning else 40))),
+        batch_rows=batch,
+        learning_rate=t.learning_rate or rate,
+        weight_decay=0.01 if t.weight_decay is None else t.weight_decay,
+        patience=t.patience or 3,
+        average=0.99,
+        bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
+        seed=t.seed,
+        minutes=t.minutes,
+        optimizer=t.optimizer or "adamw",
     )
 
 

@@ -94,7 +94,7 @@ class LanguageSteps(Steps):
             tokenizer = source.tokenizer
         else:
             vocabulary = given.vocabulary if given is not None else None
-            tokenizer = learn_tokenizer(clean, self.column, vocabulary, settings.training.seed)
+            tokenizer = learn_tokenizer(clean, [self.column], vocabulary, settings.training.seed)
         marks = Marks.of(tokenizer)
         if self.masked and marks.mask is None:
             raise SettingsError(["model.from: target.masked_token needs a tokenizer with a token that hides others. "

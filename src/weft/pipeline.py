@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from weft import defaults
+from weft.answer_steps import AnswerSteps
 from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
@@ -65,7 +66,8 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
-    way = RowSteps if settings.target.task == "row" else LanguageSteps
+    ways: dict[str, type[Steps]] = {"row": RowSteps, "span": AnswerSteps}
+    way: Any = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
 
 

@@ -84,7 +84,7 @@ class Run:
             DataError: a column that the model reads is absent (unless ``allow_missing``).
         """
         source = Table.of(table)
-        predictor = Predictor(self.columns, self.model, allow_missing)
+        predictor = self._predictor(allow_missing)
         pieces, rows, total = [], [], 0
         for part in predictor.stream(source):
             pieces.append(pa.table(predictor.as_columns(part.output)))
@@ -120,7 +120,7 @@ class Run:
                 raise DataError(
                     f"{table.name}: there is no column '{name}' to keep.{did_you_mean(name, table.columns)}"
                 )
-        predictor = Predictor(self.columns, self.model, allow_missing)
+        predictor = self._predictor(allow_missing)
         rejected: list[Rejected] = []
         done = 0
         schema = pa.schema(
@@ -191,10 +191,14 @@ class Run:
         positive = self.figures["target"].get("positive")
         return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
 
-    def _outputs(self) -> list[str]:
-        return list(Predictor(self.columns, self.model).as_columns(self._no_rows()))
+    def _predictor(self, allow_missing: bool) -> Any:
+        """What answers the rows of a table: ``stream`` and ``as_columns``."""
+        return Predictor(self.columns, self.model, allow_missing)
 
-    def _no_rows(self) -> np.ndarray:
+    def _outputs(self) -> list[str]:
+        return list(self._predictor(False).as_columns(self._no_rows()))
+
+    def _no_rows(self) -> Any:
         return np.zeros((0, self.model.classes) if self.model.classes else 0)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The formats: CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow and plain text files to raw record batches with row numbers.
+"""The formats: CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow and plain text to raw record batches with row numbers.
 
 CSV and JSON Lines come as text. What is no row at all comes as ``Rejected``; what is no file, as ``DataError``.
 """

@@ -88,7 +88,7 @@ def look(settings: Settings, table: Table) -> Plan:
 
 def look_texts(settings: Settings, table: Table) -> Plan:
     """The plan of a task of texts alone: its column, and those of the split. Raises as :func:`look`."""
-    target, split = settings.target.name, settings.data.split
+    target = settings.target.name
     problems = _absent(settings, table)
     for name, given in settings.features.items():
         if name != target and given.type != "off":
@@ -101,7 +101,7 @@ def look_texts(settings: Settings, table: Table) -> Plan:
     if problems:
         raise SettingsError(problems)
     plan = Plan({}, {}, {}, target, "text", f"every {settings.target.task.replace('_', ' ')} is predicted", [])
-    _add_time_format(settings, table, plan)
+    _add_times(settings, table, plan)
     _add_split(settings, plan)
     return plan
 
@@ -153,12 +153,12 @@ def _look_named_texts(settings: Settings, table: Table, count: int, what: str) -
         raise SettingsError(problems)
     left_out = {n: "not named in features" for n in table.columns if n not in (target, *named)}
     plan = Plan(dict.fromkeys(named, "text"), {}, left_out, target, settings.target.type or "", "", [])
-    _add_time_format(settings, table, plan)
+    _add_times(settings, table, plan)
     _add_split(settings, plan)
     return plan
 
 
-def _add_time_format(settings: Settings, table: Table, plan: Plan) -> None:
+def _add_times(settings: Settings, table: Table, plan: Plan) -> None:
     split = settings.data.split
     if split.time is not None:
         values = table.head(2_000).column(split.time).drop_null().to_pylist()

@@ -72,14 +72,14 @@ class Marks:
         return cls(begin, last if end is None else end, mask)
 
 
-def learn_tokenizer(clean: CleanRows, name: str, vocabulary: int | str | None, seed: int) -> Tokenizer:
-    """A tokenizer for writing, from the training texts.
+def learn_tokenizer(clean: CleanRows, names: Sequence[str], vocabulary: int | str | None, seed: int) -> Tokenizer:
+    """A tokenizer for writing, from the training texts of some columns.
 
     ``vocabulary``: the most tokens, or "characters"; None: by the amount of text, 1,024 to 32,768.
     """
-    letters = sum(len(text) for text in _texts(clean, name))
+    letters = sum(len(text) for text in _texts(clean, names))
     share = LEARN_LETTERS / max(1, letters)
-    texts = _texts(clean, name, share, seed)
+    texts = _texts(clean, names, share, seed)
     if vocabulary == "characters":
         tokenizer = character_tokenizer(texts)
     else:
@@ -91,14 +91,15 @@ def learn_tokenizer(clean: CleanRows, name: str, vocabulary: int | str | None, s
     return tokenizer
 
 
-def _texts(clean: CleanRows, name: str, share: float = 1.0, seed: int = 0) -> Iterator[str]:
+def _texts(clean: CleanRows, names: Sequence[str], share: float = 1.0, seed: int = 0) -> Iterator[str]:
     start = 0
     for batch in clean.batches():
         mine = clean.parts[start : start + len(batch.rows)] == TRAIN
         start += len(batch.rows)
         if share < 1:
             mine &= uniform(seed, batch.rows) < share
-        yield from batch.columns[name].filter(pa.array(mine)).to_pylist()
+        for name in names:
+            yield from batch.columns[name].filter(pa.array(mine)).drop_null().to_pylist()
 
 
 def _encode(texts: Sequence[str], tokenizer: Tokenizer, end: int | None) -> Ragged:
