@@ -45,7 +45,8 @@ class Frame:
         begin = tuple(pair.ids[: first[0]])
         middle, end = tuple(pair.ids[first[-1] + 1 : second[0]]), tuple(pair.ids[second[-1] + 1 :])
         if not middle and (separator := tokenizer.token_to_id(SEPARATOR)) is not None:
-            middle, end = (separator,), (tokenizer.token_to_id(END),)
+            closing = tokenizer.token_to_id(END)
+            middle, end = (separator,), () if closing is None else (closing,)
         if not begin or not middle:
             raise SettingsError(
                 ["model.from: answers need a tokenizer that puts a token before a text and one between two. This one "
@@ -79,7 +80,7 @@ class Windows:
     def codes(self) -> Codes:
         return {"tokens": self.tokens, "context": self.context, "stop": self.stop}
 
-    def targets(self, starts: np.ndarray, ends: np.ndarray) -> Codes:
+    def targets(self, starts: np.ndarray, ends: np.ndarray) -> dict[str, np.ndarray]:
         """First and last token of the answer in each window [W].
 
         Both are 0 where the window does not hold all of it or there is none (``starts`` < 0), and IGNORED where no
