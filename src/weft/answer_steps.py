@@ -104,7 +104,7 @@ class AnswerSteps(ReadingSteps):
                     some = slice(first, first + ROWS_AT_ONCE)
                     windows = cut_windows(questions[some], contexts[some], tokenizer, frame, self.longest)
                     targets = windows.targets(starts[some], ends[some])
-                    writer.append({WINDOW: windows.codes() | targets}, len(windows.row))
+                    writer.append({WINDOW: {**windows.codes(), **targets}}, len(windows.row))
                     part = clean.parts[row + first + windows.row].astype(np.int64)
                     parts.append(np.where(targets["begin"] == IGNORED, IGNORED, part))
                     spans.append((targets["end"] - targets["begin"] + 1)[(part == TRAIN) & (targets["begin"] > 0)])

@@ -28,6 +28,7 @@ from weft.inference.predict import predict_codes
 from weft.language_steps import LanguageSteps
 from weft.models.pretrained import TextModel, load_text_model
 from weft.models.row import RowModels, shape_in_words
+from weft.pair_steps import PairSteps
 from weft.preprocess.ingest import CleanRows, Ingested
 from weft.progress import Silent
 from weft.results.baselines import MOST_ROWS
@@ -66,7 +67,7 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
-    ways: dict[str, type[Steps]] = {"row": RowSteps, "span": AnswerSteps}
+    ways: dict[str, type[Steps]] = {"row": RowSteps, "span": AnswerSteps, "embedding": PairSteps}
     way: Any = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
 

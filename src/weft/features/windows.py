@@ -18,6 +18,7 @@ from weft.errors import SettingsError
 from weft.features.codecs import Codes, Ragged
 from weft.features.pieces import IGNORED
 from weft.features.tokenizer import END, SEPARATOR
+from weft.features.twins import ragged
 
 WINDOW = "window"
 STRIDE = 128
@@ -129,8 +130,7 @@ def cut_windows(
             firsts.append(first)
             contexts_at.append(len(before))
             stops.append(len(before) + len(piece))
-    tokens = Ragged(_whole([i for some in ids for i in some]), np.cumsum([0, *map(len, ids)]))
-    return Windows(_whole(rows), _whole(firsts), tokens, _whole(contexts_at), _whole(stops), offsets, cut)
+    return Windows(_whole(rows), _whole(firsts), ragged(ids), _whole(contexts_at), _whole(stops), offsets, cut)
 
 
 def _whole(values: Sequence[int]) -> np.ndarray:

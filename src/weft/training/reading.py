@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from weft.features.batching import Batch, collate, shuffled
 from weft.features.store import Store
+from weft.features.twins import DOCUMENT, QUERY
 from weft.features.windows import WINDOW
 from weft.models.language import LanguageModel
 from weft.progress import Silent
@@ -20,7 +21,6 @@ from weft.training.language import Trained
 from weft.training.loop import Loop, Recipe
 from weft.training.tracking import Tracker
 
-QUERY, DOCUMENT = "query", "document"
 TEMPERATURE = 0.05
 
 
