@@ -17,7 +17,6 @@ from weft.features.pieces import IGNORED
 from weft.features.store import Store, StoreWriter
 from weft.features.windows import WINDOW, Frame, cut_windows
 from weft.inference.answers import Answerer, Answers
-from weft.models.pretrained import load_language_model
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import AnswerCleaner, answer_starts
 from weft.reading_steps import ReadingSteps
@@ -66,8 +65,7 @@ class AnswerSteps(ReadingSteps):
             model = self._reader(tokenizer, source, letters, span=True)
             trained = self._fit(SpanObjective(model), store, parts, BATCH, tokenizer)
         with self._timed("inference"):
-            # from the files just written, so that a loaded run answers as the training did
-            answerer = Answerer(*load_language_model(self.out), self.longest, self.most, -math.inf)
+            answerer = Answerer(model, tokenizer, self.longest, self.most, -math.inf)
             self._calibrate(answerer, clean)
             judged = np.flatnonzero(clean.parts == (TEST if clean.count(TEST) else VALID))
             answers = self._answers(answerer, clean, judged)

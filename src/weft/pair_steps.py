@@ -10,10 +10,9 @@ import numpy as np
 from weft.data.plan import Plan, look_embedding
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError
-from weft.exchange import open_text_model
 from weft.features.twins import encode_pairs
 from weft.inference.embed import Embedder
-from weft.models.pretrained import TextModel
+from weft.models.pretrained import TextModel, describe
 from weft.pair_run import PairRun, nearness, pair_cleaner
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import PairCleaner
@@ -64,8 +63,7 @@ class PairSteps(ReadingSteps):
             batch = BATCH if source else BATCH_FROM_NOTHING
             trained = self._fit(PairObjective(model), store, clean.parts, batch, tokenizer)
         with self._timed("inference"):
-            # from the files just written, so that a loaded run answers as the training did
-            embedder = Embedder(open_text_model(self.out))
+            embedder = Embedder(TextModel(model, tokenizer, self.family, describe(model, tokenizer)))
             judged = np.flatnonzero(clean.parts == (TEST if clean.count(TEST) else VALID))
             columns = clean.take(judged, [self.query, plan.target])
             retrieval = Retrieval(*(columns[n].to_pylist() for n in (self.query, plan.target)))
