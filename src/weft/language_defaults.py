@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -29,9 +30,12 @@ def context(settings: Settings, column: str, source: LanguageModel | None) -> in
 def language_config(settings: Settings, vocabulary: int, marks: Marks, context: int, letters: int) -> LanguageConfig:
     """The shape of a model that begins from nothing. Of a Transformer that writes it is Llama's."""
     m = settings.model
-    reads = settings.target.task != "next_token"
+    task = settings.target.task
+    reads = task in ("masked_token", "span", "embedding")
     dropout = m.dropout if m.dropout is not None else 0.0 if letters > LARGE else 0.1
     width = m.width or int(np.clip(64 * round(np.log2(max(letters, 1) / 1e5) / 1.5 + 1), 128, 512))
+    attention: Literal["reading", "writing", "rewriting"]
+    attention = "reading" if reads else "rewriting" if task == "text" else "writing"
     backbone: TransformerConfig | RecurrentConfig
     if m.backbone == "rnn":
         backbone = RecurrentConfig(
@@ -39,8 +43,8 @@ def language_config(settings: Settings, vocabulary: int, marks: Marks, context: 
         )
     else:
         backbone = TransformerConfig(
-            width=width, layers=m.layers or 6, heads=m.heads or max(1, width // 32),
-            attention="reading" if reads else "writing", max_positions=context, dropout=dropout,
+            width=width, layers=m.layers or 6, heads=m.heads or max(1, width // 64),
+            attention=attention, max_positions=context, dropout=dropout,
         )  # fmt: skip
     end = () if marks.end is None else (marks.end,)
     return LanguageConfig(backbone, vocabulary, begin=marks.begin, end=end)
@@ -52,8 +56,8 @@ def language_recipe(
 ) -> Recipe:  # fmt: skip
     """How it is trained. ``pieces`` and ``tokens``: of the training texts."""
     t = settings.training
-    # a step of some eight thousand tokens, fewer where their logits would not fit
-    budget = min(8_192, max(1_024, 2**26 // vocabulary))
+    # a step of some four thousand tokens, fewer where their logits would not fit
+    budget = min(4_096, max(1_024, 2**26 // vocabulary))
     mean = max(1.0, tokens / max(1, pieces))
     batch = t.batch_rows or max(1, round(budget / mean))
     steps = int(np.ceil(pieces / batch))
@@ -71,6 +75,8 @@ def language_recipe(
         minutes=t.minutes,
         optimizer=t.optimizer or ("adamw" if fine_tuning else "muon"),
         check_steps=max(50, min(steps, 500)),
+        warmup=0.02,
+        down="linear",
     )
 
 

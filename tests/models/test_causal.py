@@ -25,11 +25,24 @@ def test_output_and_gradients_are_those_of_the_equation(length: int, groups: int
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("length", [5, 2 * BLOCK + 9])
+def test_what_a_mask_hides_is_not_read(length: int) -> None:
+    torch.manual_seed(0)
+    given = [torch.randn(3, 2, length, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    segments = torch.randint(0, 3, (3, length)).sort(dim=1).values
+    mask = (segments[:, :, None] == segments[:, None, :])[:, None] & torch.ones(length, length, dtype=bool).tril()
+    weight = torch.randn(3, 2, length, 4, dtype=torch.float64)
+    found = torch.autograd.grad((causal_attention(*given, mask) * weight).sum(), given)
+    expected = torch.autograd.grad((attend(*given, mask, False)[0] * weight).sum(), given)
+    torch.testing.assert_close(causal_attention(*given, mask), attend(*given, mask, False)[0])
+    torch.testing.assert_close(found, expected)
+
+
 def test_the_path_is_taken_in_training_and_changes_no_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = LanguageModel(LanguageConfig(TransformerConfig(32, 2, 4, attention="writing"), 50))
     ids, calls = torch.randint(0, 50, (2, 2 * BLOCK + 3)), []
-    monkeypatch.setattr(transformer, "causal_attention", lambda *qkv: calls.append(1) or causal_attention(*qkv))
+    monkeypatch.setattr(transformer, "causal_attention", lambda *given: calls.append(1) or causal_attention(*given))
     fast = model.loss(ids)
     assert len(calls) == 2  # one a block
     monkeypatch.setattr(transformer, "pays", lambda *_: False)

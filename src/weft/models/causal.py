@@ -19,10 +19,14 @@ LONGEST = 1_024
 
 
 class CausalAttention(torch.autograd.Function):
-    """softmax(Q K^T / sqrt(K)) V, each token reading itself and those before. q, k, v: [N, T, K]."""
+    """softmax(Q K^T / sqrt(K)) V, each token reading itself and those before. q, k, v: [N, T, K].
+
+    ``unseen``: of B rows (N is B times the heads) the places [B, 1, T, T] that are not read although they come
+    before; never a token itself.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q_NTK: Tensor, k_NTK: Tensor, v_NTK: Tensor) -> Tensor:
+    def forward(ctx: Any, q_NTK: Tensor, k_NTK: Tensor, v_NTK: Tensor, unseen: Tensor | None = None) -> Tensor:
         t, width = q_NTK.shape[1:]
         q = q_NTK / math.sqrt(width)
         later = torch.full((BLOCK, BLOCK), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
@@ -31,13 +35,16 @@ class CausalAttention(torch.autograd.Function):
             end = min(t, start + BLOCK)
             scores = torch.bmm(q[:, start:end], k_NTK[:, :end].transpose(1, 2))
             scores[:, :, start:end] += later[: end - start, : end - start]
+            if unseen is not None:
+                rows = scores.view(len(unseen), -1, end - start, end)
+                rows.masked_fill_(unseen[:, :, start:end, :end], -torch.inf)
             maps.append(scores.softmax(dim=-1))
             out[:, start:end] = torch.bmm(maps[-1], v_NTK[:, :end])
         ctx.save_for_backward(q, k_NTK, v_NTK, *maps)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         q, k, v, *maps = ctx.saved_tensors
         (g_NTK,) = gradients
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
@@ -49,17 +56,21 @@ class CausalAttention(torch.autograd.Function):
             ds = torch._softmax_backward_data(dw, w, -1, w.dtype)
             dq[:, start:end] = torch.bmm(ds, k[:, :end])
             dk[:, :end] += torch.bmm(ds.transpose(1, 2), q[:, start:end])
-        return dq / math.sqrt(q.shape[-1]), dk, dv
+        return dq / math.sqrt(q.shape[-1]), dk, dv, None
 
 
-def causal_attention(q: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """[B, H, T, K] of queries, [B, G, T, K] of keys and values -> [B, H, T, K]."""
+def causal_attention(q: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """[B, H, T, K] of queries, [B, G, T, K] of keys and values -> [B, H, T, K].
+
+    ``mask``: bool [B or 1, 1, T, T], True: may be read; of what comes before only.
+    """
     b, heads, t, width = q.shape
     repeat = heads // key.shape[1]
     if repeat > 1:
         key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
     flat = (x.reshape(b * heads, t, width) for x in (q, key, value))
-    return CausalAttention.apply(*flat).view(b, heads, t, width)
+    unseen = None if mask is None else (~mask).expand(b, 1, t, t)
+    return CausalAttention.apply(*flat, unseen).view(b, heads, t, width)
 
 
 def pays(q: Tensor, dropout: float) -> bool:

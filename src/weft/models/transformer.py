@@ -180,8 +180,8 @@ class Attention(nn.Module):
         weights = None
         if transparent:
             y, weights = attend(q, key, value, mask, causal, dropped)
-        elif causal and mask is None and cache is None and pays(q, dropped):
-            y = causal_attention(q, key, value)
+        elif c.attention == "writing" and source_BSD is None and cache is None and pays(q, dropped):
+            y = causal_attention(q, key, value, mask)
         else:
             grouped = c.key_groups != c.heads
             y = F.scaled_dot_product_attention(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,18 +13,20 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate as a share of its peak: linear warm-up, then half a cosine down to ``floor``."""
+    """Learning rate as a share of its peak: linear warm-up, then down to ``floor`` by half a cosine or a line."""
 
     total: int
     warmup: int
     floor: float = 0.02
+    down: Literal["cosine", "linear"] = "cosine"
 
     def __call__(self, step: int) -> float:
         """``step`` counts from 0."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         share = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
+        left = 1 - share if self.down == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+        return self.floor + (1 - self.floor) * left
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
