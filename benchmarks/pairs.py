@@ -3,8 +3,8 @@
     uv run python benchmarks/pairs.py [paragraphs translation] [--minutes 10] [--seed 0]
 
 ``paragraphs``: MiniLM goes on learning from XQuAD's English questions and the paragraphs that answer them; whole
-articles are kept for the test. ``translation``: a model that begins from nothing learns from 25,000 English sentences and their
-Chinese translations; the given test split. One JSON line each; one thread.
+articles are kept for the test. ``translation``: a model that begins from nothing learns from 25,000 English sentences
+and their Chinese translations; the given test split. One JSON line each; one thread.
 """
 
 from __future__ import annotations

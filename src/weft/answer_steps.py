@@ -109,13 +109,12 @@ class AnswerSteps(ReadingSteps):
                     cut += windows.cut
                 row += len(starts)
                 bar.advance(len(starts))
-        lengths = np.concatenate(spans)
+        store, found, lengths = writer.close(), np.concatenate(parts), np.concatenate(spans)
         if not len(lengths):
             raise DataError(
                 f"{self.table.name}: some training rows must have an answer in '{target}'. Got none that has."
             )
         self.most = max(MOST, int(lengths.max()))
-        store, found = writer.close(), np.concatenate(parts)
         self.say.step(
             "features",
             f"{len(clean.rows):,} questions as {len(found):,} windows of at most {self.longest:,} tokens"

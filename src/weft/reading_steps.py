@@ -14,7 +14,7 @@ from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
 from weft.features.documents import Marks, learn_tokenizer
 from weft.features.store import Store
-from weft.language_defaults import language_config, reading_recipe, with_dropout
+from weft.language_defaults import language_config, reading_recipe, with_dropout, without_map_dropout
 from weft.models.language import LanguageModel, reader_of
 from weft.models.pretrained import TextModel, find
 from weft.models.row import backbone_in_words
@@ -75,6 +75,7 @@ class ReadingSteps(Steps):
             shape = language_config(settings, tokenizer.get_vocab_size(), marks, self.longest, letters)
             return reader_of(LanguageModel(shape), span).to(self.device)
         model = reader_of(source.model, span)
+        without_map_dropout(model)
         if settings.model.dropout is not None:
             with_dropout(model, settings.model.dropout)
         # of many tokens most never occur in the table, and a step over all of them costs more than the rest

@@ -168,7 +168,7 @@ def _of_sums(table: np.ndarray, metric: BLEU | CHRF) -> Weighted:
 
 
 def _of_mean(values: np.ndarray) -> Weighted:
-    return lambda w: float(w @ values / w.sum())
+    return lambda w: float(w @ values / total) if (total := w.sum()) > 0 else float("nan")
 
 
 # ---- ROUGE
