@@ -12,17 +12,9 @@ from weft.cli import call
 from weft.errors import DataError, SettingsError, UsageError
 from weft.pair_run import PairRun
 
-COLOURS = dict(
-    zip(["red", "blue", "green", "black", "white", "grey"], ["红", "蓝", "绿", "黑", "白", "灰"], strict=True)
-)
-THINGS = dict(
-    zip(
-        ["house", "tree", "river", "stone", "bird", "fish", "boat"],
-        ["房子", "树", "河", "石头", "鸟", "鱼", "船"],
-        strict=True,
-    )
-)
-PLACES = dict(zip(["home", "school", "market", "church"], ["家", "学校", "市场", "教堂"], strict=True))
+COLOURS = {"red": "红", "blue": "蓝", "green": "绿", "black": "黑", "white": "白", "grey": "灰"}
+THINGS = {"house": "房子", "tree": "树", "river": "河", "stone": "石头", "bird": "鸟", "fish": "鱼", "boat": "船"}
+PLACES = {"home": "家", "school": "学校", "market": "市场", "church": "教堂"}
 TARGET = {"column": "zh", "type": "embedding"}
 FAST = {"features": {"en": "text"}, "model": {"width": 64, "layers": 1},
         "training": {"epochs": 20, "learning_rate": 3e-3, "batch_rows": 32}}  # fmt: skip
@@ -77,7 +69,7 @@ def test_the_run_is_a_model_of_the_commands(run, tmp_path, capsys):
 
 def test_a_checkpoint_stands_beside_what_it_became(tmp_path):
     first = weft.train(
-        table(), {"masked_token": "en"}, tmp_path / "a", quiet=True, model={"width": 32, "layers": 1},
+        pa.concat_tables([table()] * 4), {"masked_token": "en"}, tmp_path / "a", quiet=True, model={"width": 32, "layers": 1},
         training={"epochs": 1},
     )  # fmt: skip
     run = weft.train(
@@ -95,14 +87,14 @@ def test_rows_that_lack_a_text_are_set_aside_and_too_few_are_an_error(tmp_path):
                      **{**FAST, "training": {"epochs": 1}, "results": {"baselines": False}})  # fmt: skip
     assert run.figures["data"]["rejected"] == 1 and "must hold text" in next(iter(run.figures["data"]["reasons"]))
     with pytest.raises(DataError, match="at least two pairs"):
-        weft.train(table().slice(0, 5), TARGET, tmp_path / "b", quiet=True, **FAST)
+        weft.train(table().slice(0, 8), TARGET, tmp_path / "b", quiet=True, **FAST)
     with pytest.raises(SettingsError, match=r"reads 1 text column: .*Got none"):
         weft.train(table(), TARGET, tmp_path / "c", quiet=True)
 
 
 def test_a_model_that_writes_is_refused(tmp_path):
     writer = weft.train(
-        table(), {"next_token": "en"}, tmp_path / "w", quiet=True, model={"width": 32, "layers": 1},
+        pa.concat_tables([table()] * 4), {"next_token": "en"}, tmp_path / "w", quiet=True, model={"width": 32, "layers": 1},
         training={"epochs": 1},
     )  # fmt: skip
     with pytest.raises(SettingsError, match="needs a model that reads"):

@@ -45,6 +45,6 @@ def test_the_sentence_that_shares_rare_words():
 def test_the_nearest_words_are_those_beside_the_question_and_not_in_it():
     guesses = Guesses(["it is a b", "it is c d"], ["one two", "three four", ""])
     assert guesses.length == 2
-    context = "Far away it is cold. Everest stands 8848 metres above"
+    context = "Everest stands 8848 metres above, far away"
     assert guesses.span("how tall is Everest", context) == "stands 8848"
     assert guesses.span("x", "短") == "短" and guesses.span("x", "...") == ""
