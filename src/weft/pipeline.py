@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from weft import defaults
+from weft.answer_steps import AnswerSteps
 from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
@@ -28,6 +29,7 @@ from weft.inference.predict import predict_codes
 from weft.language_steps import LanguageSteps
 from weft.models.pretrained import TextModel, load_text_model
 from weft.models.row import RowModels, shape_in_words
+from weft.pair_steps import PairSteps
 from weft.preprocess.ingest import CleanRows, Ingested
 from weft.progress import Silent
 from weft.results.baselines import MOST_ROWS
@@ -67,8 +69,10 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
-    ways: dict[str, type[Steps]] = {"row": RowSteps, "text": TextSteps}
-    way = ways.get(settings.target.task, LanguageSteps)
+    ways: dict[str, type[Steps]] = {
+        "row": RowSteps, "text": TextSteps, "span": AnswerSteps, "embedding": PairSteps,
+    }  # fmt: skip
+    way: Any = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
 
 

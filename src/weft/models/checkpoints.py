@@ -403,6 +403,7 @@ def _describe(config: Config) -> tuple[str, dict[str, Any]]:
                 names |= {"pooler.dense.weight": ()} if config.pooler else {}
                 names |= {"cls.predictions.bias": ()} if config.output == "transform" else {}
                 names |= {"lm_head.weight": ()} if config.output == "linear" else {}
+                names |= {"qa_outputs.weight": ()} if config.span else {}
             elif config.classes:
                 names["classifier.weight"] = (config.classes,)
             if _plain(family.read(Settings(settings), names)) == _plain(config):
