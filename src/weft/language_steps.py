@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,8 @@ class LanguageSteps(Steps):
 
     kind: type[LanguageRun] = LanguageRun
     """The run that it leaves."""
+    words: Mapping[str, str] = {}
+    """What tokenizer_config.json is to say beside the special tokens of the model's config."""
 
     def run(self) -> LanguageRun:
         task = self.settings.target.task
@@ -94,6 +96,7 @@ class LanguageSteps(Steps):
         if name is None:
             return None
         source = open_text_model(find(name))
+        self.words = source.words
         config = source.model.config
         reads = config.backbone.attention == "reading"
         if reads != self.masked or config.output == "none":
@@ -184,7 +187,7 @@ class LanguageSteps(Steps):
         if settings.model.adapter == "lora":
             merge(model.backbone)
             detach(model.backbone)
-        self.family = save_language_model(model, self.out, tokenizer)
+        self.family = save_language_model(model, self.out, tokenizer, self.words)
         return model, trained
 
     def _samples(

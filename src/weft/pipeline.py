@@ -17,6 +17,7 @@ from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
 from weft.data.table import Table
+from weft.dialogue_steps import DialogueSteps
 from weft.errors import DataError, SettingsError
 from weft.features.codecs import CODECS
 from weft.features.columns import Columns
@@ -66,7 +67,7 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
-    ways: dict[str, type[Steps]] = {"row": RowSteps, "text": TextSteps}
+    ways: dict[str, type[Steps]] = {"row": RowSteps, "text": TextSteps, "dialogue": DialogueSteps}
     way = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
 

@@ -31,6 +31,8 @@ ORDER = [
         "language_steps",
         "text_run",
         "text_steps",
+        "dialogue_run",
+        "dialogue_steps",
         "runs",
         "pipeline",
         "defaults",
