@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -192,6 +192,25 @@ class ModelSettings(_Settings):
         return self
 
 
+class AugmentSettings(_Settings):
+    """Training texts in other words, drawn anew each epoch. A word of Chinese or Japanese is a character."""
+
+    delete: Share = 0.0
+    """Share of the words that are left out."""
+    swap: Share = 0.0
+    """Share of the words that change places with the next."""
+    typo: Share = 0.0
+    """Share of the words with a slip at one letter: doubled, left out, swapped or the key beside it."""
+    mask: Share = 0.0
+    """Share of the tokens that are hidden, in spans of three."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> AugmentSettings:
+        if not (self.delete or self.swap or self.typo or self.mask):
+            raise ValueError("must change something. Give delete, swap, typo or mask a share, or remove augment")
+        return self
+
+
 class TrainingSettings(_Settings):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Most passes over the training rows; early stopping usually ends sooner."""
@@ -199,6 +218,8 @@ class TrainingSettings(_Settings):
     """Stop after this long, whatever the epoch."""
     batch_rows: Annotated[int, Field(ge=1)] | None = None
     """Rows of one optimiser step."""
+    optimizer: Literal["adamw", "muon"] | None = None
+    """Muon makes the steps of a Transformer's matrices orthogonal (default where a text model begins from nothing)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
@@ -208,9 +229,23 @@ class TrainingSettings(_Settings):
     (default: 0.1 for a text from scratch, else 0)."""
     class_weight: Literal["balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share; probabilities are corrected back."""
+    augment: AugmentSettings | None = None
+    """Changes made to the training texts."""
+    mixup: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Rows are mixed with others by a share from Beta(mixup, mixup) (Zhang 2018)."""
+    consistency: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """Every row is read twice, and differing answers cost this much (R-Drop, Liang 2021); twice the time."""
+    dropout_schedule: Literal["early", "late", "rising"] | None = None
+    """Dropout in the first half of the training only, in the second only, or growing from none (Liu 2023)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; `auto` takes bfloat16 where the machine multiplies it in hardware."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _one_of(self) -> TrainingSettings:
+        if self.mixup and self.consistency:
+            raise ValueError("mixup and consistency exclude each other. Remove one of them")
+        return self
 
 
 class ResultsSettings(_Settings):
@@ -508,7 +543,8 @@ def _keys_at(loc: tuple) -> list[str]:
     for part in loc:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         annotation = field.annotation if field is not None else FeatureSettings
-        model = annotation if hasattr(annotation, "model_fields") else FeatureSettings
+        kinds = [annotation, *get_args(annotation)]  # itself, or what may also be left out
+        model = next((kind for kind in kinds if hasattr(kind, "model_fields")), FeatureSettings)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -43,7 +43,7 @@ def language_config(settings: Settings, vocabulary: int, marks: Marks, context: 
         )
     else:
         backbone = TransformerConfig(
-            width=width, layers=m.layers or 6, heads=m.heads or max(1, width // 32),
+            width=width, layers=m.layers or 6, heads=m.heads or max(1, width // 64),
             attention=attention, max_positions=context, dropout=dropout,
         )  # fmt: skip
     end = () if marks.end is None else (marks.end,)
@@ -56,8 +56,8 @@ def language_recipe(
 ) -> Recipe:  # fmt: skip
     """How it is trained. ``pieces`` and ``tokens``: of the training texts."""
     t = settings.training
-    # a step of some eight thousand tokens, fewer where their logits would not fit
-    budget = min(8_192, max(1_024, 2**26 // vocabulary))
+    # a step of some four thousand tokens, fewer where their logits would not fit
+    budget = min(4_096, max(1_024, 2**26 // vocabulary))
     mean = max(1.0, tokens / max(1, pieces))
     batch = t.batch_rows or max(1, round(budget / mean))
     steps = int(np.ceil(pieces / batch))
@@ -73,7 +73,10 @@ def language_recipe(
         bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
         seed=t.seed,
         minutes=t.minutes,
+        optimizer=t.optimizer or ("adamw" if fine_tuning else "muon"),
         check_steps=max(50, min(steps, 500)),
+        warmup=0.02,
+        down="linear",
     )
 
 

@@ -43,7 +43,7 @@ ORDER = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-OPTIONAL = {"polars", "pandas", "huggingface_hub"}
+OPTIONAL = {"polars", "pandas", "huggingface_hub", "usearch"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 COMMANDS = [
     "demo",

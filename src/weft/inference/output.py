@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from weft.data.table import Rejected
 from weft.errors import UsageError, listing
+from weft.preprocess.ingest import rejected_table
 
 ENDINGS = (".parquet", ".csv", ".jsonl")
 
@@ -52,6 +54,17 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
         beside.unlink(missing_ok=True)
 
 
+def set_aside(path: Path, rejected: list[Rejected]) -> str | None:
+    """Write the rows set aside beside the output ``path``; the name of their file, None where there are none."""
+    beside = path.with_name(path.stem + ".rejected.parquet")
+    beside.unlink(missing_ok=True)
+    if not rejected:
+        return None
+    with writing(beside, rejected_table([]).schema) as writer:
+        writer.write(rejected_table(rejected))
+    return str(beside)
+
+
 def check(path: Path) -> None:
     if path.suffix.lower() not in ENDINGS:
         raise UsageError(f"{path}: the output must end in {listing(ENDINGS)}.")
@@ -66,7 +79,11 @@ def check(path: Path) -> None:
 
 class _Parquet:
     def __init__(self, path: Path, schema: pa.Schema):
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+        # vectors hardly repeat: a dictionary of their numbers makes the file larger and slower
+        repeats = [f.name for f in schema if not pa.types.is_fixed_size_list(f.type)]
+        self._writer = pq.ParquetWriter(
+            path, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeats
+        )
 
     def write(self, table: pa.Table) -> None:
         self._writer.write_table(table)

@@ -117,7 +117,9 @@ class LanguageModel(nn.Module):
             states = states * math.sqrt(self.config.backbone.width)
         if self.config.types:
             states = states + self.types(types)
-        return Tokens(states, mask_BT, places + past, types, prefix_BT, segments_BT)
+        if isinstance(past, Tensor) or past:
+            places = places + past
+        return Tokens(states, mask_BT, places, types, prefix_BT, segments_BT)
 
     def hidden(
         self,

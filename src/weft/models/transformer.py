@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.errors import DataError
+from weft.models.causal import causal_attention, pays
+from weft.models.dropout import dropout
 from weft.models.positions import RotaryScaling, Turn, rotate, rotation, sinusoids
 from weft.models.tokens import Tokens
 
@@ -178,6 +180,8 @@ class Attention(nn.Module):
         weights = None
         if transparent:
             y, weights = attend(q, key, value, mask, causal, dropped)
+        elif c.attention == "writing" and source_BSD is None and cache is None and pays(q, dropped):
+            y = causal_attention(q, key, value, mask)
         else:
             grouped = c.key_groups != c.heads
             y = F.scaled_dot_product_attention(
@@ -264,7 +268,7 @@ class Block(nn.Module):
         self.feed_forward_norm = norm(config, config.width)
 
     def _add(self, x: Tensor, y: Tensor, norm: nn.Module) -> Tensor:
-        x = x + F.dropout(y, self.config.dropout, self.training)
+        x = x + dropout(y, self.config.dropout, self.training)
         return norm(x) if self.config.norm_at == "after" else x
 
     def forward(
@@ -353,7 +357,13 @@ class Transformer(nn.Module):
         mask, causal = self._mask(tokens, cache)
         turn = None
         if c.positions == "rotary":
-            turn = rotation(tokens.positions_BT, c.key_width, c.rotary_base, c.rotary_scaling)
+            places = tokens.positions_BT
+            if places.stride(0) == 0:  # the same in every row
+                places = places[:1]
+            turn = rotation(places, c.key_width, c.rotary_base, c.rotary_scaling)
+            if torch.is_autocast_enabled(x.device.type):
+                kind = torch.get_autocast_dtype(x.device.type)
+                turn = turn[0].to(kind), turn[1].to(kind)
         for block in self.blocks:
             last = block.index == c.layers - 1 and c.attention == "reading"
             x = block(x, mask, causal, turn, source, cache, states, first if last else None)
@@ -379,7 +389,7 @@ class Transformer(nn.Module):
             x = x + self.positions(tokens.positions_BT)
         if c.embedding_norm:
             x = self.embedding_norm(x)
-        return F.dropout(x, c.dropout, self.training)
+        return dropout(x, c.dropout, self.training)
 
     def _mask(self, tokens: Tokens, cache: Cache | None) -> tuple[Tensor | None, bool]:
         """The mask [B or 1, 1, T, S] (True: may be read) or None, and whether plain causal order suffices."""

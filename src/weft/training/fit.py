@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from weft.data.split import uniform
+from weft.features.augment import Augmenter
 from weft.features.batching import Batch, collate, in_turn
 from weft.features.store import Store
 from weft.models.heads import ClassHead, Directions
@@ -24,6 +25,7 @@ from weft.training.calibration import fit_temperature
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Progress, Recipe
 from weft.training.optimizers import fit_ridge
+from weft.training.regularise import Objective
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 32_768
@@ -55,10 +57,14 @@ def fit(
     recipe: Recipe,
     folder: Path,
     say: Silent,
+    augment: Augmenter | None = None,
 ) -> Fitted:
-    """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy."""
+    """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
+
+    ``augment`` changes the rows that are learnt from, anew each epoch.
+    """
     with _threads(recipe.threads):
-        return _fit(models, store, train, valid, recipe, folder, say)
+        return _fit(models, store, train, valid, recipe, folder, say, augment)
 
 
 def start(copy: RowModel, source: LanguageModel, lora: bool, rank: int) -> None:
@@ -84,13 +90,18 @@ def _threads(most: int | None) -> Iterator[None]:
 
 
 def _fit(
-    models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent
-) -> Fitted:
+    models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent,
+    augment: Augmenter | None,
+) -> Fitted:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
 
     def fetch(rows: np.ndarray, epoch: int = 0) -> Batch:
         return collate(store.take(rows), len(rows)).to(device)
+
+    def fetch_training(rows: np.ndarray, epoch: int) -> Batch:
+        codes = store.take(rows)
+        return collate(augment(codes, rows, epoch) if augment else codes, len(rows)).to(device)
 
     done, logs, truths, steps = [], [], [], 1
     count = len(models.copies)
@@ -109,8 +120,8 @@ def _fit(
             _begin(copy, fetch, learn, lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = Loop(
-            copy, recipe, fetch, learn, lengths, validate, tracker,
-            Checkpoints(folder / "checkpoints" / f"copy-{number}"), say,
+            copy, recipe, fetch_training, learn, lengths, validate, tracker,
+            Checkpoints(folder / "checkpoints" / f"copy-{number}"), say, Objective(copy, recipe),
         )  # fmt: skip
         progress = loop.run()
         done.append(progress)

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,8 +24,11 @@ from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
 from weft.features.pieces import TextBatch
 from weft.training.checkpoint import Checkpoints
+from weft.training.muon import muon
 from weft.training.optimizers import Schedule, adamw
 from weft.training.tracking import Tracker
+
+DropoutSchedule = Literal["early", "late", "rising"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,21 @@ class Recipe:
     bfloat16: bool
     seed: int
     minutes: float | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    down: Literal["cosine", "linear"] = "cosine"
+    """How it then falls."""
     clip: float = 1.0
     check_steps: int | None = None
     """Steps between two looks at the validation rows; None: an epoch."""
     threads: int | None = None
     """Threads of a matrix product; None: as many as the machine has. A small model loses by sharing its steps."""
+    mixup: float = 0.0
+    """a of Beta(a, a), from which the share comes that two rows are mixed by (Zhang 2018)."""
+    consistency: float = 0.0
+    """Weight of the distance between two passes of the same rows (R-Drop, Liang 2021)."""
+    dropout_schedule: DropoutSchedule | None = None
 
 
 @dataclass
@@ -72,6 +85,7 @@ class Loop:
         fetch: row numbers and the epoch -> Batch.
         validate: model -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
+        objective: batch, share of the training that is done -> loss; default: the model's own.
     """
 
     def __init__(
@@ -85,14 +99,17 @@ class Loop:
         tracker: Tracker,
         checkpoints: Checkpoints,
         say: Any,
+        objective: Callable[[Any, float], Tensor] | None = None,
     ):
+        self.objective = objective or (lambda batch, done: model.loss(batch))  # type: ignore[operator]
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
-        self.optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
+        make = muon if recipe.optimizer == "muon" else adamw
+        self.optimizer = make(model, recipe.learning_rate, recipe.weight_decay)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
         self.check_steps = min(recipe.check_steps or self.steps_an_epoch, self.steps_an_epoch)
-        self.schedule = Schedule(self.total, self.total // 10 + 1)
+        self.schedule = Schedule(self.total, int(self.total * recipe.warmup) + 1, down=recipe.down)
         self.progress = Progress()
         self.average = {n: p.detach().clone() for n, p in self._trained()}
         self.best = {n: p.clone() for n, p in self.average.items()}
@@ -144,12 +161,13 @@ class Loop:
         share = 0.0
         if recipe.minutes:
             share = p.seconds / (60 * recipe.minutes)
-        rate = recipe.learning_rate * self.schedule(max(p.step, int(share * self.total)))
+        now = max(p.step, int(share * self.total))
+        rate = recipe.learning_rate * self.schedule(now)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(_device(self.model), torch.bfloat16, enabled=recipe.bfloat16):
-            loss = self.model.loss(batch)  # type: ignore[operator]
+            loss = self.objective(batch, min(1.0, now / self.total))
         loss.backward()
         length = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         if not (torch.isfinite(loss) and torch.isfinite(length)):
