@@ -89,18 +89,32 @@ class Chat:
     def examples(self, messages: Sequence[Message]) -> list[tuple[list[int], list[bool]]]:
         """The tokens of a dialogue, and whether each belongs to an answer or ends one.
 
-        One example; or one for each answer where the template writes earlier turns in another way than the last.
+        One example. Or one for each answer, where the model would see other tokens before it when it is to answer:
+        the template writes earlier turns in another way than the last, or the tokenizer joins letters across the place.
         """
         veiled, veil = self._veiled(messages)
         answers = [i for i, m in enumerate(veiled) if m["role"] == "assistant"]
         whole = self._render(veiled[: answers[-1] + 1], False)
-        spans = [self._span(veiled, i) for i in answers]
-        if all(whole.startswith(text) for _, text in spans):
-            return [self._asked(whole, [(start, len(text)) for start, text in spans], veil)]
-        return [self._asked(text, [(start, len(text))], veil) for start, text in spans]
+        turns = [self._turn(veiled, i) for i in answers]
+        if all(whole.startswith(text) for _, text in turns):
+            ids, places = self._encoded(whole, veil)
+            prompts = [self._encoded(before, veil)[0] for before, _ in turns]
+            if all(ids[: len(prompt)] == prompt for prompt in prompts):
+                asked = [False] * len(ids)
+                for prompt, (_, text) in zip(prompts, turns, strict=True):
+                    stop = next((i for i, place in enumerate(places) if place >= len(text)), len(ids))
+                    self._ask(ids, asked, len(prompt), stop, text)
+                return [(ids, asked)]
+        found = []
+        for before, text in turns:
+            prompt, answer = (self._encoded(part, veil)[0] for part in (before, text[len(before) :]))
+            ids, asked = prompt + answer, [False] * (len(prompt) + len(answer))
+            self._ask(ids, asked, len(prompt), len(ids), text)
+            found.append((ids, asked))
+        return found
 
-    def _span(self, messages: Sequence[Message], answer: int) -> tuple[int, str]:
-        """Where an answer begins in the dialogue that ends with it, and that dialogue."""
+    def _turn(self, messages: Sequence[Message], answer: int) -> tuple[str, str]:
+        """The prompt for an answer, and the dialogue that ends with it."""
         before, text = self._render(messages[:answer], True), self._render(messages[: answer + 1], False)
         if not text.startswith(before):
             raise CheckpointError(
@@ -108,22 +122,17 @@ class Chat:
                 f"answer can be found. Got {before[-60:]!r} and {text[max(0, len(before) - 60) : len(before)]!r}. "
                 "Give another chat_template in tokenizer_config.json."
             )
-        return len(before), text
+        return before, text
 
-    def _asked(self, text: str, spans: Sequence[tuple[int, int]], veil: str | None) -> tuple[list[int], list[bool]]:
-        ids, places = self._encoded(text, veil)
-        asked = [False] * len(ids)
-        for start, stop in spans:
-            inside = [i for i, place in enumerate(places) if start <= place < stop]
-            ends = [i for i in inside if ids[i] in self._special_ids]
-            if not ends:
-                raise CheckpointError(
-                    f"chat template: an answer must be followed by a special token that ends it. Got "
-                    f"{text[start:stop][-60:]!r}. Give another chat_template in tokenizer_config.json."
-                )
-            for i in inside:
-                asked[i] = i <= ends[-1]
-        return ids, asked
+    def _ask(self, ids: list[int], asked: list[bool], start: int, stop: int, text: str) -> None:
+        """Ask for the tokens of an answer to the last special one, which ends it."""
+        ends = [i for i in range(start, stop) if ids[i] in self._special_ids]
+        if not ends:
+            raise CheckpointError(
+                f"chat template: an answer must be followed by a special token that ends it. Got {text[-60:]!r}. "
+                "Give another chat_template in tokenizer_config.json."
+            )
+        asked[start : ends[-1] + 1] = [True] * (ends[-1] + 1 - start)
 
     def _render(self, messages: Sequence[Message], prompt: bool) -> str:
         names = {name: word for name, word in self.words.items() if name != TEMPLATE}
