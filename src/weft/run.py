@@ -150,6 +150,7 @@ class Run:
         return {
             "rows": done + len(rejected), "predicted": done, "rejected": len(rejected), "output": str(out),
             "rejected_output": str(beside) if rejected else None,
+            "sources_cut": predictor.cut if isinstance(predictor, Rewriter) else 0,
         }  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
