@@ -37,7 +37,7 @@ _WHY = {
     "end": "the model ended it",
     "stop": "at a stop string",
     "length": "cut off at --tokens",
-    "context": "the model has no more positions",
+    "context": "the model has no more positions; --cut goes on without the beginning",
     "complete": "the constraint allows nothing more",
     "stuck": "the constraint asks for letters that the tokenizer has not",
 }
@@ -94,7 +94,7 @@ def generate(
         stop: End before this string; may be given several times.
         seed: The same seed, prompt and settings give the same text.
         samples: This many texts, drawn with the seeds seed, seed + 1, ...
-        cut: Leave out the beginning of a prompt that is too long, instead of stopping.
+        cut: Leave out the beginning of what is longer than the model's context, instead of stopping.
         chat: Talk by the model's chat template: one answer, or without a prompt a conversation, a turn a line.
         system: With --chat: what the model is told before the conversation.
         choices: Write one of these, separated by commas; spaces around them do not count.
