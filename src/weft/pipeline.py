@@ -18,6 +18,7 @@ from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
 from weft.data.table import Table
+from weft.dialogue_steps import DialogueSteps
 from weft.errors import DataError, SettingsError
 from weft.features.augment import Augmenter, augment_problem
 from weft.features.codecs import CODECS
@@ -70,7 +71,7 @@ def run(
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
     ways: dict[str, type[Steps]] = {
-        "row": RowSteps, "text": TextSteps, "span": AnswerSteps, "embedding": PairSteps,
+        "row": RowSteps, "text": TextSteps, "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
     }  # fmt: skip
     way: Any = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()

@@ -36,6 +36,8 @@ ORDER = [
         "pair_run",
         "text_run",
         "text_steps",
+        "dialogue_run",
+        "dialogue_steps",
         "runs",
         "pipeline",
         "defaults",
