@@ -98,8 +98,9 @@ def once(name: str, tool: str, seed: int) -> dict[str, object]:
         return {
             "benchmark": "overfitting", "table": name, "tool": tool, "seed": seed,
             "accuracy": round(metrics["accuracy"]["value"], 4), "log_loss": round(metrics["log_loss"]["value"], 4),
-            "epochs": run.figures["model"]["epochs"], "training_seconds": round(run.figures["seconds"]["model"]), "seconds": round(time.monotonic() - started),
-            "cpu_seconds": round(time.process_time() - cpu), "threads": torch.get_num_threads(),
+            "epochs": run.figures["model"]["epochs"], "training_seconds": round(run.figures["seconds"]["model"]),
+            "seconds": round(time.monotonic() - started), "cpu_seconds": round(time.process_time() - cpu),
+            "threads": torch.get_num_threads(),
         }  # fmt: skip
 
 
