@@ -63,9 +63,11 @@ class Ingested:
 
 
 def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
-    kind = "category" if plan.target_type == "class" else "number"
+    writes = plan.target_type == "text"
+    kind = "category" if plan.target_type == "class" else "document" if writes else "number"
     plans = {name: ColumnPlan(t, plan.formats.get(name)) for name, t in sorted(plan.types.items())}
-    return Cleaner({**plans, plan.target: ColumnPlan(kind)}, settings.preprocess.normalize, plan.target)
+    normalize = settings.preprocess.normalize or ("nfc" if writes else "nfkc")
+    return Cleaner({**plans, plan.target: ColumnPlan(kind)}, normalize, plan.target)
 
 
 def ingest(

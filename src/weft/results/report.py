@@ -58,7 +58,7 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
         for m in models
         if m["metrics"][first.key]["value"] == m["metrics"][first.key]["value"]
     ]
-    curves = figures["curves"]
+    curves = figures.get("curves", {})
     label = f"{first.title} of each model with its 95 % interval"
     drawings = {"models": svg.intervals(drawn, first.percent, label)}
     if curves.get("reliability"):
@@ -67,7 +67,8 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
         )
     if curves.get("scatter"):
         drawings["scatter"] = svg.scatter(curves["scatter"], "Predicted against true values")
-    page = _environment().get_template("report.html").render(
+    template = "language.html" if "task" in figures else "report.html"
+    page = _environment().get_template(template).render(
         f=figures, shown=shown, models=models, steps=_STEPS, title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
     )  # fmt: skip
@@ -78,5 +79,6 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
 
 def write_card(folder: Path, figures: dict[str, Any]) -> None:
     """Write the run's ``README.md``."""
-    page = _environment().get_template("card.md").render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
+    template = "language_card.md" if "task" in figures else "card.md"
+    page = _environment().get_template(template).render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
     write_whole(folder / "README.md", page.replace("<", "&lt;"))  # names come from the data, markup does not

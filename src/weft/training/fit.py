@@ -96,7 +96,7 @@ def _fit(
     lengths = store.lengths()
     device = models.temperature.device
 
-    def fetch(rows: np.ndarray) -> Batch:
+    def fetch(rows: np.ndarray, epoch: int = 0) -> Batch:
         return collate(store.take(rows), len(rows)).to(device)
 
     def fetch_training(rows: np.ndarray, epoch: int) -> Batch:
