@@ -114,19 +114,29 @@ class TargetSettings(_Settings):
     """The text column whose every next token is predicted: a model that writes."""
     masked_token: str | None = None
     """The text column whose hidden tokens are predicted from both sides: a model that reads."""
-    type: Literal["class", "number"] | None = None
-    """Guessed from the column when left out."""
+    type: Literal["class", "number", "text", "dialogue"] | None = None
+    """Of `column`; class or number is guessed when left out. `text` is written from the text columns in features
+    (translation, summary, answer); of a `dialogue` the assistant's turns are learnt."""
     positive: str | None = None
     """Of two classes, the one that is looked for (default: the rarer)."""
+    max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
+    """Longest text that is written, in tokens (type text; default: by the training texts)."""
+    beams: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Texts searched side by side for the most probable one (type text; default: 1, greedy)."""
 
     @model_validator(mode="after")
     def _one_task(self) -> TargetSettings:
         given = [n for n in ("column", "next_token", "masked_token") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"one thing is learnt: column, next_token or masked_token. Got {listing(given) or 'none'}")
-        own = [n for n in ("type", "positive") if getattr(self, n) is not None]
+        own = [n for n in ("type", "positive", "max_tokens", "beams") if getattr(self, n) is not None]
         if self.column is None and own:
-            raise ValueError(f"{listing(own)} is for the column of a row. Remove it")
+            raise ValueError(f"{listing(own)} is for target.column. Remove it")
+        writes = [n for n in ("max_tokens", "beams") if getattr(self, n) is not None]
+        if self.type != "text" and writes:
+            raise ValueError(f"{listing(writes)} is for a text that is written. Say type: text, or remove it")
+        if self.type in ("text", "dialogue") and self.positive is not None:
+            raise ValueError("positive is for a target of two classes. Remove it")
         return self
 
     @property
@@ -137,8 +147,10 @@ class TargetSettings(_Settings):
         return name
 
     @property
-    def task(self) -> Literal["row", "next_token", "masked_token"]:
+    def task(self) -> Literal["row", "next_token", "masked_token", "text", "dialogue"]:
         """What kind of thing is learnt."""
+        if self.type in ("text", "dialogue"):
+            return self.type
         return "next_token" if self.next_token else "masked_token" if self.masked_token else "row"
 
 
@@ -212,6 +224,9 @@ class TrainingSettings(_Settings):
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better validation loss before training stops."""
+    label_smoothing: Share | None = None
+    """Share of the probability that is spread over all tokens (Szegedy 2016), where a text or a dialogue is written
+    (default: 0.1 for a text from scratch, else 0)."""
     class_weight: Literal["balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share; probabilities are corrected back."""
     augment: AugmentSettings | None = None
@@ -253,14 +268,14 @@ class Settings(_Settings):
     results: ResultsSettings = ResultsSettings()
 
     @model_validator(mode="after")
-    def _of_rows(self) -> Settings:
+    def _fits_task(self) -> Settings:
+        task = self.target.task
+        if self.training.label_smoothing is not None and task not in ("text", "dialogue"):
+            raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
         names = ("augment", "mixup", "consistency", "dropout_schedule")
         given = [name for name in names if getattr(self.training, name)]
-        if given and self.target.task != "row":
-            raise ValueError(
-                f"training: {listing(given)} is for predicting a column of a row. The target is "
-                f"{self.target.task}. Remove it"
-            )
+        if given and task != "row":
+            raise ValueError(f"training: {listing(given)} is for a target of classes or numbers, not {task}. Remove it")
         return self
 
 

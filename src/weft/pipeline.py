@@ -43,6 +43,7 @@ from weft.results.summary import (
 )
 from weft.run import Run, load_model, save_model
 from weft.steps import Steps, free_name
+from weft.text_steps import TextSteps
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
@@ -66,7 +67,8 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
-    way = RowSteps if settings.target.task == "row" else LanguageSteps
+    ways: dict[str, type[Steps]] = {"row": RowSteps, "text": TextSteps}
+    way = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
 
 

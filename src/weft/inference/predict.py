@@ -23,7 +23,7 @@ MOST_CLASS_COLUMNS = 100
 
 @dataclass
 class Predicted:
-    """Outputs of clean rows: probabilities [N, C] or numbers [N]; the rows as they came, and those set aside."""
+    """Outputs of clean rows: probabilities [N, C], numbers or texts [N]; the rows as they came, and those set aside."""
 
     raw: RawBatch
     clean: CleanBatch
@@ -69,7 +69,7 @@ class Predictor:
         cleaner = Cleaner(plans, self.columns.cleaner.normalize, target if with_target else None)
         read = [name for name in wanted if name not in absent]
         for raw in table.batches([*read, *(name for name in keep if name not in read)]):
-            clean = cleaner(_filled(raw, absent))
+            clean = cleaner(filled(raw, absent))
             rows = len(clean.rows)
             output = predict_codes(self.model, self.columns.encode(clean), rows)
             yield Predicted(raw, clean, output)
@@ -101,7 +101,8 @@ class Predictor:
         return found
 
 
-def _filled(raw: RawBatch, absent: list[str]) -> RawBatch:
+def filled(raw: RawBatch, absent: list[str]) -> RawBatch:
+    """The rows with columns of missing values for those that are absent."""
     batch = raw.batch
     for name in absent:
         batch = batch.append_column(name, pa.nulls(batch.num_rows))

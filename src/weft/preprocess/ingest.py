@@ -63,9 +63,11 @@ class Ingested:
 
 
 def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
-    writes = plan.target_type == "text"
-    kind = "category" if plan.target_type == "class" else "document" if writes else "number"
-    plans = {name: ColumnPlan(t, plan.formats.get(name)) for name, t in sorted(plan.types.items())}
+    writes = plan.target_type in ("text", "dialogue")
+    kind = {"class": "category", "text": "document"}.get(plan.target_type, plan.target_type)
+    plans = {
+        name: ColumnPlan("document" if writes else t, plan.formats.get(name)) for name, t in sorted(plan.types.items())
+    }
     normalize = settings.preprocess.normalize or ("nfc" if writes else "nfkc")
     return Cleaner({**plans, plan.target: ColumnPlan(kind)}, normalize, plan.target)
 
