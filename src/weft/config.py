@@ -274,8 +274,13 @@ class Settings(_Settings):
 
     @model_validator(mode="after")
     def _fits_task(self) -> Settings:
-        if self.training.label_smoothing is not None and self.target.task not in ("text", "dialogue"):
+        task = self.target.task
+        if self.training.label_smoothing is not None and task not in ("text", "dialogue"):
             raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
+        names = ("augment", "mixup", "consistency", "dropout_schedule")
+        given = [name for name in names if getattr(self.training, name)]
+        if given and task != "row":
+            raise ValueError(f"training: {listing(given)} is for a target of classes or numbers, not {task}. Remove it")
         return self
 
 
