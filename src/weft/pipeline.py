@@ -198,6 +198,7 @@ class _Pipeline:
             self.settings, plan, self.table, cleaner, self.work / "clean.arrow", aside, self.say
         )
         np.save(self.out / "split.npy", parts)
+        self.dealt = found.dealt and clean.count(TEST) > 0  # else folds would break the split, or learn what is judged
         self.say.step(
             "preprocess",
             f"{found.read:,} rows = {len(clean.rows):,} used + {len(found.rejected):,} set aside",
@@ -216,9 +217,8 @@ class _Pipeline:
         settings = self.settings
         facts = defaults.Facts.of(columns, len(ids[TRAIN]) + len(ids[VALID]), self.source)
         shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
-        split = settings.data.split
-        if split.by or split.time or not len(ids[TEST]):
-            copies = 1  # folds dealt at random would break the split, or learn the rows that are judged
+        if not self.dealt:
+            copies = settings.model.copies or 1
         learn, watch = ids[TRAIN], ids[VALID]
         if isinstance(columns.target, ClassTarget):  # a class that only watched rows hold cannot be judged
             watch = watch[store.target(watch) >= 0]
@@ -243,7 +243,7 @@ class _Pipeline:
         self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
         if self.trained < models.parameter_count():
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
-        fitted = fit(models, store, learn, watch, self.recipe, self.out, self.say)
+        fitted = fit(models, store, learn, watch, self.recipe, self.out, self.say, self.dealt)
         if settings.model.adapter == "lora":
             for number, copy in enumerate(models.each()):
                 save_adapter(copy, self.out / ("adapter" if number == 0 else f"adapter-{number}"))

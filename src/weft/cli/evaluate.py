@@ -30,6 +30,6 @@ def evaluate(
     for key, e in found["metrics"].items():
         metric = METRICS[key]
         scale, unit, digits = (100, " %", ".1f") if metric.percent else (1, "", ".4g")
-        value, low, high = (format(scale * e[k], digits) for k in ("value", "low", "high"))
+        value, low, high = ("–" if e[k] is None else format(scale * e[k], digits) for k in ("value", "low", "high"))
         lines.append(f"{metric.title:<18} {value:>8}{unit}  ({low} to {high})   {metric.meaning}")
     answer(json, found, lines)

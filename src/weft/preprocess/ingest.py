@@ -52,6 +52,8 @@ class Ingested:
     def __init__(self) -> None:
         self.read = 0
         self.rejected: list[Rejected] = []
+        self.dealt = True
+        """Whether chance alone told train and valid apart."""
 
     @property
     def bad(self) -> list[Rejected]:
@@ -117,6 +119,7 @@ def ingest(
     check_limit(found, settings.data.max_rejected, table.name, aside)
     parts = np.full(found.read, NOT_USED, np.uint8)
     clean = CleanRows(path, parts)
+    found.dealt = splitter.dealt
     parts[clean.rows] = splitter.assign()
     clean.parts = parts[clean.rows]
     return clean, parts, found

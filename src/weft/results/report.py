@@ -40,8 +40,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _figure(key: str, value: float) -> str:
-    if value != value:
+def _figure(key: str, value: float | None) -> str:
+    if value is None:
         return "–"
     if METRICS[key].percent:
         return f"{100 * value:.1f} %"
@@ -56,7 +56,7 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
     drawn = [
         {"title": m["title"], "ours": m["key"] == "weft", **m["metrics"][first.key]}
         for m in models
-        if m["metrics"][first.key]["value"] == m["metrics"][first.key]["value"]
+        if None not in m["metrics"][first.key].values()
     ]
     curves = figures["curves"]
     label = f"{first.title} of each model with its 95 % interval"

@@ -99,12 +99,10 @@ def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -
     metric = METRICS[key]
     sign = 1 if metric.higher_is_better else -1
     trivial = next((o for o in others if o.key == "trivial"), None)
-    gaps: dict[str, dict[str, dict[str, float]]] = {}
-    for other in others:
-        gaps[other.key] = {k: difference(ours.metrics, other.metrics, k, rows).to_dict() for k in keys}
+    gaps = {o.key: {k: difference(ours.metrics, o.metrics, k, rows) for k in keys} for o in others}
     if trivial is not None:
         gap = gaps["trivial"][key]
-        if sign * gap["value"] <= 0 or (gap["low"] <= 0 <= gap["high"]):
+        if sign * gap.value <= 0 or gap.low <= 0 <= gap.high:
             lines.append(
                 f"The model is not surely better than {trivial.title[0].lower()}{trivial.title[1:]}: the columns tell "
                 f"little about '{target.name}', or there are too few rows."
@@ -112,29 +110,32 @@ def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -
     if rivals:
         best = max(rivals, key=lambda o: sign * o.estimates[key].value)
         gap = gaps[best.key][key]
-        size = _amount(metric.percent, abs(gap["value"]))
-        sure = not gap["low"] <= 0 <= gap["high"]
+        size = _amount(metric.percent, abs(gap.value))
+        sure = not gap.low <= 0 <= gap.high
         title = best.title[0].lower() + best.title[1:]
-        if sign * gap["value"] > 0 and sure:
+        if sign * gap.value > 0 and sure:
             lines.append(f"It is better than the best simple model ({title}) by {size} in {metric.title.lower()}.")
-        elif sign * gap["value"] < 0 and sure:
+        elif sign * gap.value < 0 and sure:
             recommended = best.title
             lines.append(
                 f"The best simple model ({title}) is better by {size} in {metric.title.lower()}. "
                 f"It is cheaper as well: use it."
             )
         else:
-            ahead = "ahead" if sign * gap["value"] > 0 else "behind"
-            if gap["value"] == 0:
+            ahead = "ahead" if sign * gap.value > 0 else "behind"
+            if gap.value == 0:
                 ahead = "level"
             lines.append(
                 f"It is {ahead + ' by ' + size if ahead != 'level' else 'level'} in {metric.title.lower()} beside the "
                 f"best simple model ({title}), which on {rows:,} test rows is within chance."
             )
-            if sign * gap["value"] <= 0:
-                recommended = best.title
-                lines.append("The simple model is cheaper and easier to check: use it unless more data come.")
-    return {"lines": lines, "recommended": recommended, "differences": gaps}
+            recommended = best.title
+            lines.append("The simple model is cheaper and easier to check: use it unless more data come.")
+    return {
+        "lines": lines,
+        "recommended": recommended,
+        "differences": {o: {k: e.to_dict() for k, e in g.items()} for o, g in gaps.items()},
+    }
 
 
 def _amount(percent: bool, value: float) -> str:
@@ -171,7 +172,8 @@ def sentence(target: Target, ours: Judged, trivial: Judged | None, rows: int) ->
         )
     m, r = ours.estimates["mae"], ours.estimates["r2"]
     base = f" Always answering the mean would be off by {trivial.estimates['mae'].value:.4g}." if trivial else ""
+    explained = f" and explains {r.value:.0%} of the variation" if r.value == r.value else ""
     return (
         f"On {rows:,} rows it never saw, the model's '{target.name}' is off by {m.value:.4g} on average "
-        f"(95 % interval {m.low:.4g} to {m.high:.4g}) and explains {r.value:.0%} of the variation.{base}"
+        f"(95 % interval {m.low:.4g} to {m.high:.4g}){explained}.{base}"
     )

@@ -55,10 +55,14 @@ def fit(
     recipe: Recipe,
     folder: Path,
     say: Silent,
+    deal: bool = True,
 ) -> Fitted:
-    """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy."""
+    """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
+
+    Where they must stay apart (not ``deal``) all copies learn from train and watch valid, and differ by their seed.
+    """
     with _threads(recipe.threads):
-        return _fit(models, store, train, valid, recipe, folder, say)
+        return _fit(models, store, train, valid, recipe, folder, say, deal)
 
 
 def start(copy: RowModel, source: LanguageModel, lora: bool, rank: int) -> None:
@@ -84,8 +88,9 @@ def _threads(most: int | None) -> Iterator[None]:
 
 
 def _fit(
-    models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent
-) -> Fitted:
+    models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent,
+    deal: bool,
+) -> Fitted:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
 
@@ -94,7 +99,8 @@ def _fit(
 
     done, logs, truths, steps = [], [], [], 1
     count = len(models.copies)
-    for number, (learn, watch) in enumerate(_folds(store, train, valid, count, recipe.seed, models.classes)):
+    folds = _folds(store, train, valid, count, recipe.seed, models.classes) if deal else [(train, valid)] * count
+    for number, (learn, watch) in enumerate(folds):
         copy = models.each()[number]
 
         def validate(model: nn.Module, watch: np.ndarray = watch) -> float:
