@@ -212,7 +212,6 @@ def test_ahead_only_within_chance_is_no_reason_to_recommend_it():
 
 
 def test_rows_said_to_be_valid_are_never_learnt_from(tmp_path):
-    """They hold a class that is learnt at once where it is seen: two copies that answer as one never say it."""
     random = np.random.default_rng(0)
     x = random.normal(size=300)
     parts = np.array(["train"] * 200 + ["valid"] * 50 + ["test"] * 50)

@@ -104,10 +104,30 @@ class FeatureSettings(_Settings):
 class TargetSettings(_Settings):
     column: str
     """The column to predict."""
-    type: Literal["class", "number"] | None = None
-    """Guessed from the column when left out."""
+    type: Literal["class", "labels", "number"] | None = None
+    """Guessed from the column when left out; `labels`: any number of classes a row."""
     positive: str | None = None
     """Of two classes, the one that is looked for (default: the rarer)."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """What stands between the labels of a text cell (guessed when left out; a JSON array needs none)."""
+    coverage: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the rows that is answered; the least sure are declined (default: all, or 0.95 with out_of_scope)."""
+    out_of_scope: str | None = None
+    """The word of the column for rows that belong to none of the classes: it is never an answer."""
+
+    @model_validator(mode="after")
+    def _fits_type(self) -> TargetSettings:
+        for name, kind in (("coverage", "class"), ("out_of_scope", "class"), ("separator", "labels")):
+            if getattr(self, name) is not None and self.type not in (None, kind):
+                raise ValueError(f"{name} is for a target of type {kind}, this one is {self.type}. Remove it")
+        if self.separator is not None and (self.coverage or self.out_of_scope):
+            raise ValueError("separator is for a target of labels, coverage for one of classes. Keep one of them")
+        return self
+
+    @property
+    def declines(self) -> float | None:
+        """The share of rows to answer, where some are declined."""
+        return self.coverage or (0.95 if self.out_of_scope is not None else None)
 
 
 class ModelSettings(_Settings):
@@ -169,6 +189,8 @@ class TrainingSettings(_Settings):
 class ResultsSettings(_Settings):
     baselines: bool = True
     """Train the trivial, the linear and the boosted-tree baselines beside the model."""
+    language: str | None = None
+    """The column that says each row's language, for figures by language (default: detected in the texts)."""
 
 
 class Settings(_Settings):

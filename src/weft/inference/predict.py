@@ -13,7 +13,7 @@ from weft.errors import DataError, did_you_mean, listing
 from weft.features.batching import collate, in_turn
 from weft.features.columns import Columns
 from weft.features.store import RowCodes, lengths, take
-from weft.features.targets import ClassTarget
+from weft.features.targets import ClassTarget, LabelsTarget, NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner
 
@@ -23,7 +23,7 @@ MOST_CLASS_COLUMNS = 100
 
 @dataclass
 class Predicted:
-    """Outputs of clean rows: probabilities [N, C] or numbers [N]; the rows as they came, and those set aside."""
+    """Answers to clean rows, as :meth:`RowModels.predict` gives them; the rows as they came, and those set aside."""
 
     raw: RawBatch
     clean: CleanBatch
@@ -40,7 +40,7 @@ def predict_codes(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
             outputs = np.empty((rows, *out.shape[1:]), out.dtype)
         outputs[chosen] = out
     if outputs is None:
-        return np.empty((0, model.classes) if model.classes else 0)
+        return np.empty(0 if model.width is None else (0, model.width))
     return outputs
 
 
@@ -86,19 +86,36 @@ class Predictor:
         return absent
 
     def as_columns(self, output: np.ndarray) -> dict[str, pa.Array]:
-        """Outputs as columns for a person: ``prediction``, and for classes ``probability`` and one column each."""
+        """Outputs as columns for a person: ``prediction``; for classes ``probability`` and one column each; for labels
+        a list and one column each; where the model declines rows ``declined``, and no prediction for those."""
         target = self.columns.target
-        if not isinstance(target, ClassTarget):
+        if isinstance(target, NumberTarget):
             return {"prediction": pa.array(output, pa.float64())}
-        best = output.argmax(axis=1) if len(output) else np.zeros(0, np.int64)
-        found = {
-            "prediction": pa.array([target.classes[i] for i in best], pa.string()),
-            "probability": pa.array(output[np.arange(len(best)), best], pa.float32()),
-        }
+        probability = output[:, : len(target.classes)]
+        found: dict[str, pa.Array] = {}
+        if isinstance(target, LabelsTarget):
+            given = probability >= self.model.threshold.cpu().numpy()
+            lists = [[target.classes[i] for i in np.flatnonzero(row)] for row in given]
+            found["prediction"] = pa.array(lists, pa.list_(pa.string()))
+        else:
+            best = probability.argmax(axis=1) if len(output) else np.zeros(0, np.int64)
+            declined = declines(output, target)
+            names = [None if no else target.classes[i] for i, no in zip(best, declined, strict=True)]
+            found["prediction"] = pa.array(names, pa.string())
+            if self.model.score is not None:
+                found["declined"] = pa.array(declined)
+            found["probability"] = pa.array(probability[np.arange(len(best)), best], pa.float32())
         if len(target.classes) <= MOST_CLASS_COLUMNS:
             for place, name in enumerate(target.classes):
-                found[f"probability of {name}"] = pa.array(output[:, place], pa.float32())
+                found[f"probability of {name}"] = pa.array(probability[:, place], pa.float32())
         return found
+
+
+def declines(output: np.ndarray, target: ClassTarget) -> np.ndarray:
+    """Which rows [N] of a model's answers are declined: those below the threshold, where it has one."""
+    if output.shape[1] == len(target.classes):
+        return np.zeros(len(output), bool)
+    return output[:, -1] < 0
 
 
 def _filled(raw: RawBatch, absent: list[str]) -> RawBatch:

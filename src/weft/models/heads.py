@@ -48,11 +48,12 @@ class Directions(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.7726))  # 16
 
     @torch.no_grad()
-    def begin(self, read_NR: Tensor, target_N: Tensor) -> None:
+    def begin(self, read_NR: Tensor, member_NC: Tensor) -> None:
+        """``member_NC``: 1 where the row is of the class (or has the label), else 0."""
         unit = F.normalize(read_NR.float(), dim=1)
         self.centre.copy_(unit.mean(dim=0))
-        sums = torch.zeros_like(self.weight).index_add_(0, target_N, unit - self.centre)
-        seen = torch.bincount(target_N, minlength=len(sums)).unsqueeze(1) > 0
+        sums = member_NC.float().T @ (unit - self.centre)
+        seen = (member_NC > 0).any(dim=0).unsqueeze(1)
         self.weight.copy_(torch.where(seen, F.normalize(sums, dim=1), self.weight))
 
     def forward(self, read_BR: Tensor) -> Tensor:
@@ -96,6 +97,37 @@ class ClassHead(nn.Module):
     def answer(self, out_BC: Tensor) -> Tensor:
         """Log probabilities [B, C]."""
         return (out_BC.float() + self.prior).log_softmax(dim=-1)
+
+
+class LabelsHead(nn.Module):
+    """Logits of L labels, each there or not whatever the others are; they start at the log odds of its share."""
+
+    def __init__(
+        self, inputs: int, hidden: int, shares: list[float], dropout: float, from_zero: bool = False,
+        directions: bool = False,
+    ):  # fmt: skip
+        super().__init__()
+        self.read: _Read | Directions
+        if directions:
+            self.read = Directions(inputs, len(shares), dropout)
+        else:
+            self.read = _Read(inputs, hidden, len(shares), dropout, from_zero)
+        share = torch.tensor(shares, dtype=torch.float32).clamp(1e-4, 1 - 1e-4)
+        with torch.no_grad():
+            (self.read.bias if isinstance(self.read, Directions) else self.read.down.bias).copy_(share.logit())
+
+    def forward(self, read_BR: Tensor) -> Tensor:
+        return self.read(read_BR)
+
+    def loss(self, out_BL: Tensor, target_BL: Tensor) -> Tensor:
+        """Binary cross-entropy in nats, summed over the labels, mean over the rows; a row of -1 does not count."""
+        known = (target_BL >= 0).float()
+        each = F.binary_cross_entropy_with_logits(out_BL.float(), target_BL.float(), known, reduction="sum")
+        return each / known[:, 0].sum().clamp(min=1)
+
+    def answer(self, out_BL: Tensor) -> Tensor:
+        """Logits [B, L]."""
+        return out_BL.float()
 
 
 class NumberHead(nn.Module):

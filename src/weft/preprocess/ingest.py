@@ -19,6 +19,7 @@ from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPla
 from weft.progress import Silent
 
 ROW = ""  # the column of row numbers; no column of a table has an empty name
+GROUP = "\0"  # the column of what rows are grouped by in the report; nor has any a NUL
 NOT_USED = 255
 
 
@@ -32,7 +33,7 @@ class CleanRows:
         self.parts = parts_by_row[self.rows]
 
     def batches(self) -> Iterator[CleanBatch]:
-        names = [n for n in self._table.schema.names if n != ROW]
+        names = [n for n in self._table.schema.names if n not in (ROW, GROUP)]
         for batch in self._table.to_batches():
             rows = batch.column(0).to_numpy()
             yield CleanBatch(rows, {n: batch.column(batch.schema.get_field_index(n)) for n in names}, [])
@@ -65,9 +66,10 @@ class Ingested:
 
 
 def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
-    kind = "category" if plan.target_type == "class" else "number"
+    kind = {"class": "category", "labels": "labels", "number": "number"}[plan.target_type]
     plans = {name: ColumnPlan(t, plan.formats.get(name)) for name, t in sorted(plan.types.items())}
-    return Cleaner({**plans, plan.target: ColumnPlan(kind)}, settings.preprocess.normalize, plan.target)
+    plans[plan.target] = ColumnPlan(kind, separator=plan.separator)
+    return Cleaner(plans, settings.preprocess.normalize, plan.target)
 
 
 def ingest(
@@ -85,6 +87,9 @@ def ingest(
     split = settings.data.split
     how = split.column or split.by or split.time
     extra = {name: ColumnPlan(kind, plan.formats.get(name)) for name, kind in plan.extra.items()}
+    group = settings.results.language
+    if group is not None:
+        extra.setdefault(group, ColumnPlan("category"))
     apart = Cleaner(extra, cleaner.normalize)  # a column may be read one way and split by in another
     wanted = list(dict.fromkeys([*cleaner.plans, *extra]))
     is_class = plan.target_type == "class"
@@ -97,10 +102,8 @@ def ingest(
             found.rejected += done.rejected
             key = None if how is None else beside[how] if how in beside else done.columns[how]
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
-            names = list(cleaner.plans)
-            batch = pa.RecordBatch.from_arrays(
-                [pa.array(done.rows), *(done.columns[n] for n in names)], names=[ROW, *names]
-            )
+            kept = {ROW: pa.array(done.rows), **({} if group is None else {GROUP: beside[group]}), **done.columns}
+            batch = pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
             writer = writer or pa.ipc.new_file(str(path), batch.schema)
             writer.write_batch(batch)
             bar.advance(len(done.rows) + len(done.rejected))

@@ -56,6 +56,24 @@ METRICS = {
         Metric("balanced_accuracy", "Balanced accuracy", "accuracy with every class counted alike", True, True),
         Metric("log_loss", "Log loss", "surprise at the truth, in nats a row; 0 is certainty of the truth", False),
         Metric("ece", "Calibration error", "gap between stated and true probability (15 bins)", False, True),
+        Metric(
+            "micro_f1", "F1 of all labels", "balance of finding the labels and not crying wolf, over all cells", True
+        ),
+        Metric("macro_f1", "F1 a label", "as before, each label counted alike however rare", True),
+        Metric(
+            "subset_accuracy",
+            "All labels right",
+            "share of rows whose labels are exactly the true ones",
+            True,
+            True,
+            True,
+        ),
+        Metric(
+            "average_precision",
+            "Average precision",
+            "how well each label's rows are ranked first; mean of the labels",
+            True,
+        ),
         Metric("mae", "MAE", "mean distance from the truth, in the target's unit", False),
         Metric("rmse", "RMSE", "as MAE, with large errors counted more", False),
         Metric("r2", "R²", "share of the target's variation that is explained; 0 is the mean", True),
@@ -106,9 +124,12 @@ def number_metrics(prediction: np.ndarray, target: np.ndarray) -> dict[str, Weig
     }
 
 
-def with_intervals(metrics: dict[str, Weighted], rows: int, seed: int = 0) -> dict[str, Estimate]:
-    """Each metric with its 2.5 and 97.5 percentiles over resamples of the rows (1,000; fewer for big tables)."""
-    repeats = int(np.clip(2e7 / max(rows, 1), 200, 1000))
+def with_intervals(metrics: dict[str, Weighted], rows: int, seed: int = 0, width: int = 1) -> dict[str, Estimate]:
+    """Each metric with its 2.5 and 97.5 percentiles over resamples of the rows (1,000; fewer for big tables).
+
+    ``width``: numbers that a metric reads of each row.
+    """
+    repeats = int(np.clip(2e7 / max(rows * width, 1), 200, 1000))
     random = np.random.default_rng(seed)
     ones = np.ones(rows)
     draws: dict[str, list[float]] = {name: [] for name in metrics}
