@@ -67,8 +67,8 @@ def _addresses(value: Any) -> Any:
 
 class DataSettings(_Settings):
     source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
-    """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet or Arrow."""
-    format: Literal["csv", "jsonl", "parquet", "arrow"] | None = None
+    """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text."""
+    format: Literal["csv", "jsonl", "parquet", "arrow", "text"] | None = None
     """Said only where the file's ending does not tell."""
     split: SplitSettings = SplitSettings()
     max_rejected: Share = 0.01
@@ -76,8 +76,9 @@ class DataSettings(_Settings):
 
 
 class PreprocessSettings(_Settings):
-    normalize: Literal["nfkc", "nfc", "off"] = "nfkc"
-    """Unicode form of texts and categories; `off` leaves every character as it came."""
+    normalize: Literal["nfkc", "nfc", "off"] | None = None
+    """Unicode form of texts and categories (default: nfkc; nfc where text is written, which keeps full-width
+    punctuation); `off` leaves every character as it came."""
 
 
 def _long_form(key: str) -> Callable[[Any], Any]:
@@ -89,21 +90,30 @@ class FeatureSettings(_Settings):
     type: Literal["text", "number", "category", "time", "off"]
     """What the column holds; `off` leaves it out."""
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
-    """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256)."""
+    """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256). Of a text that
+    is learnt to be written: the context, in which longer ones are cut into pieces."""
+    vocabulary: Annotated[int, Field(ge=300, le=1_000_000)] | Literal["characters"] | None = None
+    """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
     max_categories: Annotated[int, Field(ge=2)] | None = None
     """Most categories kept, by frequency; the others count as unknown (category only; default 10,000)."""
 
     @model_validator(mode="after")
     def _fits_type(self) -> FeatureSettings:
-        for name, owner in (("max_tokens", "text"), ("max_categories", "category")):
+        for name, owner in (("max_tokens", "text"), ("vocabulary", "text"), ("max_categories", "category")):
             if getattr(self, name) is not None and self.type != owner:
                 raise ValueError(f"{name} is for {owner} columns, this one is {self.type}. Remove it")
         return self
 
 
 class TargetSettings(_Settings):
-    column: str
+    """What is learnt: a column of a row, or to write or read the texts of a column."""
+
+    column: str | None = None
     """The column to predict."""
+    next_token: str | None = None
+    """The text column whose every next token is predicted: a model that writes."""
+    masked_token: str | None = None
+    """The text column whose hidden tokens are predicted from both sides: a model that reads."""
     type: Literal["class", "labels", "number"] | None = None
     """Guessed from the column when left out; `labels`: any number of classes a row."""
     positive: str | None = None
@@ -128,6 +138,28 @@ class TargetSettings(_Settings):
     def declines(self) -> float | None:
         """The share of rows to answer, where some are declined."""
         return self.coverage or (0.95 if self.out_of_scope is not None else None)
+
+    @model_validator(mode="after")
+    def _one_task(self) -> TargetSettings:
+        given = [n for n in ("column", "next_token", "masked_token") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"one thing is learnt: column, next_token or masked_token. Got {listing(given) or 'none'}")
+        own = [n for n in ("type", "positive", "separator", "coverage", "out_of_scope") if getattr(self, n) is not None]
+        if self.column is None and own:
+            raise ValueError(f"{listing(own)} is for the column of a row. Remove it")
+        return self
+
+    @property
+    def name(self) -> str:
+        """The column, whatever is learnt of it."""
+        name = self.column or self.next_token or self.masked_token
+        assert name is not None
+        return name
+
+    @property
+    def task(self) -> Literal["row", "next_token", "masked_token"]:
+        """What kind of thing is learnt."""
+        return "next_token" if self.next_token else "masked_token" if self.masked_token else "row"
 
 
 class ModelSettings(_Settings):
@@ -175,6 +207,8 @@ class TrainingSettings(_Settings):
     """Stop after this long, whatever the epoch."""
     batch_rows: Annotated[int, Field(ge=1)] | None = None
     """Rows of one optimiser step."""
+    optimizer: Literal["adamw", "muon"] | None = None
+    """Muon makes the steps of a Transformer's matrices orthogonal (default where a text model begins from nothing)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None

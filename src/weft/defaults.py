@@ -98,6 +98,7 @@ def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:
         bfloat16=bfloat16(settings, facts, device),
         seed=t.seed,
         minutes=t.minutes,
+        optimizer=t.optimizer or "adamw",
     )
 
 
@@ -130,5 +131,6 @@ def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
         bfloat16=bfloat16(settings, facts, device),
         seed=t.seed,
         minutes=t.minutes,
+        optimizer=t.optimizer or "adamw",
         threads=None if (settings.model.width or 0) > 128 or facts.text else 2,
     )

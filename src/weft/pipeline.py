@@ -5,41 +5,34 @@ data -> preprocess -> features -> model -> inference -> results
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from weft import config, defaults
+from weft import defaults
 from weft.config import Settings
 from weft.data.plan import Plan, look
-from weft.data.split import NAMES, TEST, TRAIN, VALID
+from weft.data.split import TEST, TRAIN, VALID
 from weft.data.table import Table
-from weft.errors import DataError, RunError, SettingsError, did_you_mean
+from weft.errors import DataError, SettingsError, did_you_mean
 from weft.features.codecs import CODECS
 from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
 from weft.features.store import TARGET, Store
-from weft.features.targets import OUTSIDE, ClassTarget, NumberTarget, Target, known
-from weft.files import MANIFEST, write_manifest, write_whole
+from weft.features.targets import ClassTarget, NumberTarget, Target, known, outside
 from weft.inference.predict import predict_codes
+from weft.language_steps import LanguageSteps
 from weft.models.pretrained import TextModel, load_text_model
 from weft.models.row import RowModels, shape_in_words
-from weft.preprocess.ingest import GROUP, CleanRows, Ingested, ingest, make_cleaner, split_in_words
-from weft.progress import Silent, duration
+from weft.preprocess.ingest import GROUP, CleanRows, Ingested
+from weft.progress import Silent
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
 from weft.results.baselines import MOST_ROWS
 from weft.results.groups import by_group, languages
 from weft.results.labels import each_label
-from weft.results.report import write_card, write_report
 from weft.results.summary import (
     SHOWN,
     Judged,
@@ -50,7 +43,8 @@ from weft.results.summary import (
     train_baselines,
     verdict,
 )
-from weft.run import REPORT_FILE, SETTINGS_FILE, Run, load_model, save_model
+from weft.run import Run, load_model, save_model
+from weft.steps import Steps, free_name
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
@@ -74,15 +68,8 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
-    return _Pipeline(settings, table, Path(out or free_name()), say or Silent(), resume).run()
-
-
-def free_name() -> Path:
-    """``runs/1``, ``runs/2``, ...: the first that is not taken."""
-    number = 1
-    while (path := Path("runs") / str(number)).exists():
-        number += 1
-    return path
+    way = RowSteps if settings.target.task == "row" else LanguageSteps
+    return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
 
 
 def positive_problem(settings: Settings, columns: Columns) -> None:
@@ -99,7 +86,7 @@ def positive_problem(settings: Settings, columns: Columns) -> None:
 def out_of_scope_problem(settings: Settings, target: Target, codes: np.ndarray) -> None:
     """Raises SettingsError where no row has the word that ``target.out_of_scope`` names."""
     word = settings.target.out_of_scope
-    if word is not None and not (codes == OUTSIDE).any():
+    if word is not None and not outside(codes).any():
         near = did_you_mean(word, target.classes) if isinstance(target, ClassTarget) else ""
         raise SettingsError(
             [
@@ -109,16 +96,8 @@ def out_of_scope_problem(settings: Settings, target: Target, codes: np.ndarray) 
         )
 
 
-class _Pipeline:
-    def __init__(self, settings: Settings, table: Table | None, out: Path, say: Silent, resume: bool):
-        self.settings, self.out, self.say, self.resume = settings, out, say, resume
-        self.work = out / "work"
-        if table is None:
-            if settings.data.source is None:
-                raise SettingsError(["settings: data.source is missing. Name the file, glob or folder to read."])
-            table = Table.open(settings.data.source, settings.data.format)
-        self.table = table
-        self.seconds: dict[str, float] = {}
+class RowSteps(Steps):
+    """A column of the row is predicted from the others."""
 
     def run(self) -> Run:
         plan = look(self.settings, self.table)
@@ -129,6 +108,8 @@ class _Pipeline:
             self._say_data(plan)
         with self._timed("preprocess"):
             clean, found, cleaner = self._preprocess(plan)
+            # else folds would break the split, or learn the rows that are judged
+            self.dealt = found.dealt and clean.count(TEST) > 0
         with self._timed("features"):
             tokenizer, longest = None, None
             if self.source is not None:
@@ -151,7 +132,8 @@ class _Pipeline:
         with self._timed("results"):
             figures = self._results(plan, clean, columns, store, ids, judged, output)
         figures |= self._facts(plan, clean, found, columns, models, fitted)
-        return self._finish(figures)
+        self._finish(figures)
+        return Run(self.out)
 
     def _open_source(self, plan: Plan) -> TextModel | None:
         """The checkpoint to start from, opened before anything is written."""
@@ -165,38 +147,6 @@ class _Pipeline:
             )  # fmt: skip
         return load_text_model(source)
 
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[step] = round(time.monotonic() - started, 2)
-
-    def _claim(self) -> None:
-        """Take the run folder; a folder that holds something else is never touched."""
-        file = self.out / SETTINGS_FILE
-        self.fingerprint = self.table.fingerprint()
-        versions = f"# weft {version('weft')}, torch {torch.__version__}\n# data sha256 {self.fingerprint}\n"
-        text = versions + config.dumps(self.settings)
-        finished = (self.out / MANIFEST).exists()
-        if not self.resume:
-            if self.out.exists() and any(self.out.iterdir()):
-                state = "a finished run" if finished else "files; --resume goes on with a run that was stopped"
-                raise RunError(
-                    f"{self.out}: the folder must be new or empty. It holds {state}. Choose another with -o."
-                )
-            self.out.mkdir(parents=True, exist_ok=True)
-            write_whole(file, text)
-            return
-        if finished:
-            raise RunError(f"{self.out}: must be a run that was stopped. It is finished; there is nothing to resume.")
-        if not file.exists():
-            raise RunError(f"{self.out}: must hold a run to resume. Got none. Leave out --resume to start it.")
-        if file.read_text(encoding="utf-8") != text:
-            raise RunError(
-                f"{self.out}: a run resumes with the settings, data and versions it began with ({file}). Got others. "
-                f"Start a new run with -o."
-            )
-
     def _say_data(self, plan: Plan) -> None:
         kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))
         self.say.step("data", f"{self.table.name}: {len(self.table.columns)} columns; {kinds}; target '{plan.target}'")
@@ -207,23 +157,6 @@ class _Pipeline:
             self.say.line(f"left out: {len(plan.left_out) - 10} more (weft check lists them)")
         for warning in plan.warnings:
             self.say.warn(warning)
-
-    def _preprocess(self, plan: Plan) -> tuple[CleanRows, Ingested, Any]:
-        cleaner = make_cleaner(self.settings, plan)
-        aside = self.out / "rejected.parquet"
-        clean, parts, found = ingest(
-            self.settings, plan, self.table, cleaner, self.work / "clean.arrow", aside, self.say
-        )
-        np.save(self.out / "split.npy", parts)
-        self.dealt = found.dealt and clean.count(TEST) > 0  # else folds would break the split, or learn what is judged
-        self.say.step(
-            "preprocess",
-            f"{found.read:,} rows = {len(clean.rows):,} used + {len(found.rejected):,} set aside",
-        )
-        for reason, count in list(found.reasons().items())[:3]:
-            self.say.line(f"set aside: {count:,} x {reason} (rejected.parquet)")
-        self.say.line(split_in_words(self.settings, clean))
-        return clean, found, cleaner
 
     def _say_features(self, columns: Columns) -> None:
         words = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(c.type == k for c in columns.codecs)))
@@ -284,8 +217,8 @@ class _Pipeline:
         target, truth = columns.target, store.target(judged)
         abstention = judge_abstention(output, truth) if self.model.score else None
         usable = known(truth)
-        outside = judged[truth == OUTSIDE] if abstention else judged[:0]
-        unknown = len(judged) - int(usable.sum()) - len(outside)
+        apart = judged[outside(truth)]
+        unknown = len(judged) - int(usable.sum()) - len(apart)
         output, truth, judged = output[usable], truth[usable], judged[usable]
         thresholds = self.model.threshold.cpu().numpy() if target.type == "labels" else None
         positive = positive_class(target, self.settings.target.positive)
@@ -302,7 +235,7 @@ class _Pipeline:
             names = list(columns.types)
             answers = store.target(pool)
             pool, answers = pool[known(answers)], answers[known(answers)]
-            asked = clean.take(np.concatenate([judged, outside]), names)
+            asked = clean.take(np.concatenate([judged, apart]), names)
             for found in train_baselines(columns.types, clean.take(pool, names), answers, asked, target):
                 given = found.output[: len(judged)]
                 others.append(
@@ -311,7 +244,7 @@ class _Pipeline:
                         found.thresholds,
                     )
                 )  # fmt: skip
-                if abstention is not None and len(outside):
+                if abstention is not None and len(apart):
                     abstention["beside"][found.title] = recall_at(
                         given.max(axis=1), found.output[len(judged) :].max(axis=1), self.settings.target.declines or 1.0
                     )
@@ -364,20 +297,7 @@ class _Pipeline:
         models: RowModels,
         fitted: Fitted,
     ) -> dict[str, Any]:
-        return {
-            "weft": version("weft"),
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "data": {
-                "name": self.table.name, "fingerprint": self.fingerprint, "rows": found.read,
-                "used": len(clean.rows), "rejected": len(found.rejected), "reasons": found.reasons(),
-                "split": {name: clean.count(part) for part, name in enumerate(NAMES)},
-                "split_words": split_in_words(self.settings, clean),
-            },
-            "columns": [
-                {"name": n, "type": t, "reason": plan.reasons[n]} for n, t in plan.types.items()
-            ],
-            "left_out": plan.left_out,
-            "warnings": plan.warnings,
+        return self._data_facts(plan, clean, found) | {
             "model": {
                 "parameters": models.parameter_count(), "trained": self.trained, "copies": len(models.copies),
                 "shape": shape_in_words(models.each()[0].config), "from": self.settings.model.from_,
@@ -387,15 +307,3 @@ class _Pipeline:
             },
             "seconds": dict(self.seconds),
         }  # fmt: skip
-
-    def _finish(self, figures: dict[str, Any]) -> Run:
-        write_whole(self.out / REPORT_FILE, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
-        write_report(self.out, figures)
-        write_card(self.out, figures)
-        shutil.rmtree(self.work)
-        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
-        keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
-                "report.json", "rejected.parquet")  # fmt: skip
-        write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
-        self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
-        return Run(self.out)

@@ -24,11 +24,21 @@ ORDER = [
     {"training"},
     {"inference"},
     {"results"},
-    {"run", "pipeline", "defaults", "estimate", "exchange"},
+    {
+        "run",
+        "language_run",
+        "steps",
+        "language_steps",
+        "pipeline",
+        "defaults",
+        "language_defaults",
+        "estimate",
+        "exchange",
+    },
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-OPTIONAL = {"polars", "pandas", "huggingface_hub"}
+OPTIONAL = {"polars", "pandas", "huggingface_hub", "usearch"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 COMMANDS = [
     "demo",

@@ -36,7 +36,7 @@ class Net(nn.Module):
         return nn.functional.cross_entropy(self.net(batch.columns["x"]["value"]), batch.target)
 
 
-def fetch(rows):
+def fetch(rows, epoch=0):
     return Batch({"x": {"value": X[rows]}}, Y[rows], len(rows))
 
 
@@ -140,7 +140,7 @@ def test_no_pickle_in_a_checkpoint(tmp_path):
 
 
 def test_stops_before_the_weights_are_touched_when_the_loss_is_not_finite(tmp_path):
-    def broken(rows):
+    def broken(rows, epoch):
         batch = fetch(rows)
         if made.progress.step == 7:
             batch.columns["x"]["value"] = batch.columns["x"]["value"] * torch.inf

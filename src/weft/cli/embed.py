@@ -10,11 +10,12 @@ from cyclopts import Parameter
 
 from weft.cli import answer
 from weft.data.columns import SAMPLE_ROWS, guess
-from weft.data.table import Table
+from weft.data.table import Rejected, Table
 from weft.errors import UsageError
 from weft.exchange import open_text_model
 from weft.inference import output
-from weft.inference.embed import VECTOR, Embedder, check_columns, text_column
+from weft.inference.embed import Embedder, check_columns, text_column
+from weft.inference.search import MEASURED_NEAREST, VECTOR, GraphBuilder, recall, remove_graphs
 from weft.progress import Spoken
 
 
@@ -26,6 +27,7 @@ def embed(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     column: str | None = None,
     keep: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    graph: Annotated[bool, Parameter(negative=())] = False,
     json: bool = False,
 ) -> None:
     """Turn a column of texts into vectors of length one, row by row.
@@ -36,6 +38,7 @@ def embed(
         out: The vectors, with row numbers and the text itself: .parquet.
         column: The column to read (default: the only one that holds texts).
         keep: A column of the input to repeat in the output; may be given several times.
+        graph: Build a graph for fast search beside the vectors, for millions of rows (needs weft[search]).
         json: One JSON object on stdout.
     """
     if out.suffix.lower() != ".parquet":
@@ -46,26 +49,51 @@ def embed(
         head = table.sample(SAMPLE_ROWS)
         column = text_column(table, {n: guess(n, head.column(n)).type for n in table.columns})
     wanted = tuple(dict.fromkeys([column, *keep]))
-    check_columns(table, wanted)
+    check_columns(table, wanted)  # before the model is loaded
     embedder = Embedder(open_text_model(run))
+    rejected: list[Rejected] = []
     rows = cut = 0
     kind = pa.list_(pa.float32(), embedder.width)
     schema = pa.schema([("row", pa.int64()), *((n, table.columns[n]) for n in wanted), (VECTOR, kind)])
+    builder = GraphBuilder(out, embedder.width) if graph else None
+    if builder is not None:
+        schema = builder.schema(schema)
     with output.writing(out, schema) as writer, Spoken().bar("embedding", table.row_count() or 0) as bar:
         for piece in embedder.table(table, column, wanted):
             columns = {n: piece.kept.column(i).cast(table.columns[n]) for i, n in enumerate(wanted)}
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(piece.vectors.ravel()), embedder.width)
             writer.write(pa.table({"row": pa.array(piece.rows), **columns, VECTOR: vectors}, schema=schema))
+            if builder is not None:
+                builder.add(piece.vectors)
             rows += len(piece.rows)
             cut += piece.cut
-            bar.advance(len(piece.rows))
+            rejected += piece.rejected
+            bar.advance(len(piece.rows) + len(piece.rejected))
+        if builder is not None:
+            builder.save()
+    remove_graphs(out)
+    aside = output.set_aside(out, rejected)
+    found = recall(out, embedder.width) if builder is not None and rows else None
     answer(
         json,
-        {"output": str(out), "rows": rows, "width": embedder.width, "column": column, "cut": cut},
+        {
+            "output": str(out),
+            "rows": rows + len(rejected),
+            "embedded": rows,
+            "rejected": len(rejected),
+            "width": embedder.width,
+            "column": column,
+            "cut": cut,
+            "rejected_output": aside,
+            "graph": None if builder is None else str(out.with_name(builder.name)),
+            "recall": found,
+        },
         [
             f"{rows:,} texts of '{column}' as vectors of width {embedder.width}"
             + (f"; {cut:,} were longer than the model reads and were cut" if cut else ""),
             f"wrote:   {out}",
+            *([] if found is None else [f"graph:   finds {found:.1%} of the {MEASURED_NEAREST} nearest rows"]),
+            *([f"aside:   {len(rejected):,} rows, {aside}"] if rejected else []),
             f'next:    weft search {run} {out} "your words"',
         ],
     )

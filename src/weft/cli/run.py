@@ -11,6 +11,7 @@ from weft import config, pipeline
 from weft.cli import answer
 from weft.errors import RunError
 from weft.progress import Spoken
+from weft.steps import free_name
 from weft.training.loop import Interrupted
 
 
@@ -35,7 +36,7 @@ def run(
     settings = config.load(file, set)
     if resume and out is None:
         raise RunError("--resume: say which run, with -o RUN.")
-    path = out or pipeline.free_name()
+    path = out or free_name()
     try:
         done = pipeline.run(settings, out=path, say=Spoken(), resume=resume)
     except Interrupted:

@@ -1,4 +1,4 @@
-"""The four formats: CSV, JSON Lines, Parquet and Arrow files to raw record batches with row numbers.
+"""The formats: CSV, JSON Lines, Parquet, Arrow and plain text files to raw record batches with row numbers.
 
 CSV and JSON Lines come as text. What is no row at all comes as ``Rejected``; what is no file, as ``DataError``.
 """
@@ -24,6 +24,9 @@ import pyarrow.parquet as pq
 
 from weft.errors import DataError, listing
 
+TEXT_COLUMNS = {"text": pa.string(), "file": pa.string(), "place": pa.int64()}
+"""What a plain text file is as a table: pieces of it, the file's name, and the piece's place among all."""
+_PIECE = 1 << 14  # letters of a piece of plain text, at most twice as many
 _CELL_LIMIT = 1 << 24  # letters of one CSV cell; a quotation mark left open ends here at the latest
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 _ICONV = "Got another encoding. Convert it, for example: iconv -f UTF-16 -t UTF-8 {path} > table.csv"
@@ -62,7 +65,9 @@ def batches_of(
     part: Part, keep: list[str], columns: Mapping[str, pa.DataType], start: int, rows: int
 ) -> Iterator[RawBatch]:
     """The rows of a file; ``keep`` names the columns, ``columns`` the types of the table, ``start`` its first row."""
-    reader = {"csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet, "arrow": _read_arrow}[part.format]
+    reader = {
+        "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet, "arrow": _read_arrow, "text": _read_text,
+    }[part.format]  # fmt: skip
     batches = reader(part, keep, columns, start, rows)
     while True:
         with readable(part):
@@ -83,6 +88,8 @@ def row_count(part: Part) -> int | None:
 def columns_of(part: Part) -> dict[str, pa.DataType]:
     """Names and types of the columns of a file."""
     with readable(part):
+        if part.format == "text":
+            return dict(TEXT_COLUMNS)
         if part.format == "parquet":
             with _binary(part) as stream:
                 schema = pq.ParquetFile(stream).schema_arrow
@@ -299,6 +306,27 @@ def _read_jsonl(part: Part, keep: list[str], columns: Iterable[str], start: int,
                     bad.append(Rejected(row, "", reason, line[:1000].rstrip("\r\n")))
             arrays = [_strings([_cell(value.get(name)) for value in good]) for name in keep]
             yield RawBatch(_ids(ids), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
+
+
+def _read_text(part: Part, keep: list[str], columns: Iterable[str], start: int, rows: int) -> Iterator[RawBatch]:
+    """Pieces of a plain text, cut where a line ends if one does: joined they are the file."""
+    with _text(part) as stream:
+        pieces = _pieces(stream)
+        while chunk := list(itertools.islice(pieces, min(rows, 64))):
+            ids = count(start, len(chunk))
+            row = {"text": _strings(chunk), "file": pa.array([part.path] * len(chunk)), "place": pa.array(ids)}
+            yield RawBatch(ids, pa.RecordBatch.from_arrays([row[n] for n in keep], names=keep))
+            start += len(chunk)
+
+
+def _pieces(stream: IO[str]) -> Iterator[str]:
+    rest = ""
+    while rest := rest + stream.read(2 * _PIECE - len(rest)):
+        cut = len(rest)
+        if cut == 2 * _PIECE:
+            cut = rest.rfind("\n", _PIECE) + 1 or cut
+        yield rest[:cut]
+        rest = rest[cut:]
 
 
 def _cell(value: Any) -> str | None:

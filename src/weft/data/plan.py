@@ -33,18 +33,8 @@ class Plan:
 def look(settings: Settings, table: Table) -> Plan:
     """Guess what is not said, from a sample of the rows. Raises DataError, SettingsError with all problems."""
     head = table.sample(kinds.SAMPLE_ROWS)
-    target, split = settings.target.column, settings.data.split
-    problems = [
-        f"{table.name}: there is no column '{name}' ({where}).{did_you_mean(name, table.columns)} "
-        f"It has {listing(table.columns, 20)}."
-        for where, name in [
-            ("target", target),
-            *((f"features.{f}", f) for f in settings.features),
-            *([("results.language", settings.results.language)] if settings.results.language else []),
-            *((f"data.split.{way}", getattr(split, way)) for way in ("column", "by", "time") if getattr(split, way)),
-        ]
-        if name not in table.columns
-    ]
+    target, split = settings.target.name, settings.data.split
+    problems = _absent(settings, table)
     if target in settings.features and settings.features[target].type != "off":
         problems.append(f"features.{target}: the target cannot be read as well. Remove it from features.")
     for name, what in ((target, "the target"), *((f, f"features.{f}") for f in settings.features)):
@@ -96,10 +86,55 @@ def look(settings: Settings, table: Table) -> Plan:
     if not plan.types:
         reasons = "; ".join(f"'{n}': {r}" for n, r in plan.left_out.items())
         raise DataError(f"{table.name}: no column is left to read beside the target. {reasons or 'There is no other'}.")
+    _add_split(settings, plan)
+    return plan
+
+
+def look_texts(settings: Settings, table: Table) -> Plan:
+    """The plan of a task of texts alone: its column, and those of the split. Raises as :func:`look`."""
+    target, split = settings.target.name, settings.data.split
+    problems = _absent(settings, table)
+    for name, given in settings.features.items():
+        if name != target and given.type != "off":
+            problems.append(f"features.{name}: only '{target}' is read to learn its tokens. Remove it.")
+        elif name == target and given.type != "text":
+            problems.append(f"features.{name}: must be text, whose tokens are learnt. Got {given.type}.")
+    if settings.results.language is not None:
+        problems.append("results.language: figures by language are for a target column of rows. Remove it.")
+    kind = table.columns.get(target)
+    if kind is not None and not (kinds.readable(kind) and str(kind) in ("string", "binary")):
+        problems.append(f"{table.name}: '{target}' must hold texts. Got {kind}.")
+    if problems:
+        raise SettingsError(problems)
+    plan = Plan({}, {}, {}, target, "text", f"every {settings.target.task.replace('_', ' ')} is predicted", [])
+    if split.time is not None:
+        values = table.head(2_000).column(split.time).drop_null().to_pylist()
+        plan.formats[split.time] = kinds.time_format([str(v) for v in values])
+    _add_split(settings, plan)
+    return plan
+
+
+def _absent(settings: Settings, table: Table) -> list[str]:
+    """A problem for each column that the settings name and the table lacks."""
+    split = settings.data.split
+    return [
+        f"{table.name}: there is no column '{name}' ({where}).{did_you_mean(name, table.columns)} "
+        f"It has {listing(table.columns, 20)}."
+        for where, name in [
+            ("target", settings.target.name),
+            *((f"features.{f}", f) for f in settings.features),
+            *([("results.language", settings.results.language)] if settings.results.language is not None else []),
+            *((f"data.split.{way}", getattr(split, way)) for way in ("column", "by", "time") if getattr(split, way)),
+        ]
+        if name not in table.columns
+    ]
+
+
+def _add_split(settings: Settings, plan: Plan) -> None:
+    split = settings.data.split
     for how, kind in ((split.column, "category"), (split.by, "category"), (split.time, "time")):
         if how is not None and plan.types.get(how) != kind:
             plan.extra[how] = kind
-    return plan
 
 
 def _plan_target(settings: Settings, column: Any) -> Plan:
@@ -111,9 +146,9 @@ def _plan_target(settings: Settings, column: Any) -> Plan:
     if given.declines is not None or given.separator is not None:
         kind = "class" if given.declines is not None else "labels"
         reason = reason if guess.type == kind or given.type else "as set"
-    plan = Plan({}, {}, {}, given.column, kind, reason, [])
+    plan = Plan({}, {}, {}, given.name, kind, reason, [])
     if kind == "labels":
-        plan.separator = given.separator or guess_separator(given.column, column)
+        plan.separator = given.separator or guess_separator(given.name, column)
         if plan.separator is not None:
             guessed = "" if given.separator else ", guessed: target.separator says another"
             plan.target_reason += f"; {plan.separator!r} stands between the labels of a cell{guessed}"

@@ -1,6 +1,6 @@
 """Table: named columns whose rows come as Arrow record batches, never all at once.
 
-``Table.open`` reads CSV, JSON Lines, Parquet and Arrow from files, globs, folders and fsspec addresses;
+``Table.open`` reads CSV, JSON Lines, Parquet, Arrow and plain text from files, globs, folders and fsspec addresses;
 ``Table.of`` takes anything with ``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB) without a copy.
 CSV and JSON Lines come as text: nothing is decided here, so that a bad cell costs its row and not the
 file. Every batch carries the number of its first row; rows that are no rows at all (a CSV line with too
@@ -39,7 +39,7 @@ BATCH_ROWS = 16_384
 _SAMPLE_SEED = 7  # not the seed of a split, whose draws these would follow
 _MOST_TO_SAMPLE = 1 << 30  # bytes of Parquet, or a sixteenth of it in text
 _ENDINGS = {
-    ".csv": "csv", ".tsv": "csv", ".txt": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
+    ".csv": "csv", ".tsv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
     ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
 }  # fmt: skip
 

@@ -96,6 +96,10 @@ class Store:
         assert isinstance(values, np.ndarray)
         return np.asarray(values[rows])
 
+    def field(self, column: str, name: str) -> np.ndarray | Ragged:
+        """The codes of all rows, mapped and not read."""
+        return self._fields[column][name]
+
     def lengths(self) -> np.ndarray | None:
         """Tokens of each row beyond one a column; None where every row is of one length."""
         return lengths(self._fields)

@@ -153,11 +153,16 @@ def known(codes: np.ndarray) -> np.ndarray:
     return (codes if codes.ndim == 1 else codes[:, 0]) >= 0
 
 
+def outside(codes: np.ndarray) -> np.ndarray:
+    """Of encoded rows those that belong to none of the classes."""
+    return codes == OUTSIDE if codes.ndim == 1 else np.zeros(len(codes), bool)
+
+
 def new_target(kind: str, settings: TargetSettings) -> Target:
     """A target that has seen no row yet; ``kind``: class, labels or number."""
     if kind == "class":
-        return ClassTarget(settings.column, out_of_scope=settings.out_of_scope)
-    return LabelsTarget(settings.column) if kind == "labels" else NumberTarget(settings.column)
+        return ClassTarget(settings.name, out_of_scope=settings.out_of_scope)
+    return LabelsTarget(settings.name) if kind == "labels" else NumberTarget(settings.name)
 
 
 def target_from(state: Mapping[str, Any]) -> Target:

@@ -6,15 +6,23 @@ saved as ``tokenizer.json``, the file that Hugging Face tokenizers reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 PAD, MASK, END = "<pad>", "<mask>", "<end>"
+SEPARATOR, SYSTEM, USER, ASSISTANT = "<sep>", "<system>", "<user>", "<assistant>"
 SPECIAL = [PAD, MASK, END]
+WRITING = [*SPECIAL, SEPARATOR, SYSTEM, USER, ASSISTANT]
+"""A tokenizer for writing has the tokens of every task, so that one pretrained model can learn any of them."""
+
+SLICE = 1 << 16
+"""Letters encoded at once: a line of any length costs no more memory than these."""
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary: int = 8_192, lowercase: bool = False) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], vocabulary: int = 8_192, lowercase: bool = False, special: list[str] = SPECIAL
+) -> Tokenizer:
     """A byte-level BPE of at most ``vocabulary`` tokens. ``texts`` is streamed once.
 
     ``lowercase``: for reading only, where a word means the same at the start of a sentence.
@@ -27,10 +35,42 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int = 8_192, lowercase: bo
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         min_frequency=2,
-        special_tokens=SPECIAL,
+        special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.encode_special_tokens = True  # "<pad>" in a text is five letters, never the token
     return tokenizer
+
+
+def character_tokenizer(texts: Iterable[str], least: int = 2, special: list[str] = WRITING) -> Tokenizer:
+    """A token a character that occurs at least ``least`` times; rarer ones are spelt in their UTF-8 bytes."""
+    counts: dict[str, int] = {}
+    for text in texts:
+        for letter in set(text):
+            counts[letter] = counts.get(letter, 0) + text.count(letter)
+    letters = sorted(letter for letter, count in counts.items() if count >= least)
+    names = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [], byte_fallback=True, fuse_unk=False))
+    tokenizer.add_special_tokens(special)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def begin_with(tokenizer: Tokenizer, token: str) -> None:
+    """Put ``token`` before every text, when special tokens are asked for."""
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{token} $A", pair=f"{token} $A $B", special_tokens=[(token, tokenizer.token_to_id(token))]
+    )
+
+
+def slices(text: str) -> Iterator[str]:
+    """A long text in slices that end after a line or a word if they can; joined they are the text."""
+    while len(text) > SLICE:
+        half = SLICE // 2
+        cut = text.rfind("\n", half, SLICE) + 1 or max(text.rfind(" ", half, SLICE), 0) or SLICE
+        yield text[:cut]
+        text = text[cut:]
+    yield text

@@ -1,39 +1,45 @@
-"""Vectors of texts, and the nearest of them to a query.
+"""Vectors of texts.
 
 A vector is the mean of the states of all tokens of a text (a reader's; Reimers & Gurevych 2019) or the state of
 its last token (a writer's, which alone has seen the whole), scaled to length one, so that the product of two
-vectors is their cosine. Search is exact: every vector of the index is compared, a batch at a time.
+vectors is their cosine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 
-from weft.data.table import Table, shown
+from weft.data.table import Rejected, Table, shown
 from weft.errors import DataError, UsageError, did_you_mean, listing
 from weft.features.batching import in_turn
 from weft.models.pretrained import TextModel
 from weft.preprocess.clean import Cleaner, ColumnPlan
 
 TOKEN_BUDGET = 8_192
-VECTOR = "vector"
+ROWS_AT_ONCE = 1_024
 
 
 @dataclass
-class Embedded:
-    """Vectors [N, D] of some rows, and how many of their texts were longer than the model reads."""
+class TextRows:
+    """Some rows of a column of texts, None where one is missing; the kept columns; the rows set aside."""
 
     rows: np.ndarray
-    vectors: np.ndarray
+    texts: list[str | None]
     kept: pa.RecordBatch
+    rejected: list[Rejected]
+
+
+@dataclass
+class Embedded(TextRows):
+    """... with their vectors [N, D], and how many of the texts were longer than the model reads."""
+
+    vectors: np.ndarray
     cut: int
 
 
@@ -72,15 +78,21 @@ class Embedder:
         return vectors, cut
 
     def table(self, table: Table, column: str, keep: tuple[str, ...] = ()) -> Iterator[Embedded]:
-        """Vectors of a column, batch by batch; rows whose cell is not readable text are left out."""
-        cleaner = Cleaner({column: ColumnPlan("text")})
-        names = list(dict.fromkeys([column, *keep]))
-        for raw in table.batches(names, rows=1_024):
-            clean = cleaner(raw)
-            vectors, cut = self([t or "" for t in clean.columns[column].to_pylist()])
-            places = pa.array(np.searchsorted(raw.rows, clean.rows))
-            kept = shown(raw.batch.select(list(keep)), table.columns).take(places)
-            yield Embedded(clean.rows, vectors, kept, cut)
+        """Vectors of a column, batch by batch; a missing text has that of an empty one."""
+        for some in read_texts(table, column, keep):
+            vectors, cut = self([t or "" for t in some.texts])
+            yield Embedded(some.rows, some.texts, some.kept, some.rejected, vectors, cut)
+
+
+def read_texts(table: Table, column: str, keep: tuple[str, ...] = ()) -> Iterator[TextRows]:
+    """The texts of a column, batch by batch; rows whose cell is not readable text are set aside."""
+    check_columns(table, (column, *keep))
+    cleaner = Cleaner({column: ColumnPlan("text")})
+    for raw in table.batches(list(dict.fromkeys([column, *keep])), rows=ROWS_AT_ONCE):
+        clean = cleaner(raw)
+        places = pa.array(np.searchsorted(raw.rows, clean.rows))
+        kept = shown(raw.batch.select(list(keep)), table.columns).take(places)
+        yield TextRows(clean.rows, clean.columns[column].to_pylist(), kept, clean.rejected)
 
 
 def check_columns(table: Table, names: Sequence[str]) -> None:
@@ -99,35 +111,3 @@ def text_column(table: Table, guesses: dict[str, str]) -> str:
             f"{listing(texts)} hold texts."
         )
     return texts[0]
-
-
-def nearest(index: Path, query: np.ndarray, count: int) -> tuple[np.ndarray, pa.Table]:
-    """The ``count`` rows of an index with the highest cosine to ``query`` [D], best first: scores and rows.
-
-    Raises:
-        DataError: the file is no index, or was made by a model of another width.
-    """
-    try:
-        file = pq.ParquetFile(index)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{index}: must be a Parquet file that `weft embed` wrote. Got: {error}.") from None
-    kind = file.schema_arrow.field(VECTOR).type if VECTOR in file.schema_arrow.names else None
-    if kind is None or not pa.types.is_fixed_size_list(kind):
-        raise DataError(f"{index}: must hold a column '{VECTOR}', as `weft embed` writes it. Got no such column.")
-    if kind.list_size != len(query):
-        raise DataError(
-            f"{index}: vectors must be of the width of the model, {len(query)}. Got {kind.list_size}. "
-            f"Search with the model that made the index."
-        )
-    scores, rows = np.zeros(0, np.float32), None
-    for batch in file.iter_batches(batch_size=65_536):
-        place = batch.schema.get_field_index(VECTOR)
-        vectors = batch.column(place).flatten().to_numpy().reshape(-1, len(query))
-        found = pa.Table.from_batches([batch]).remove_column(place)
-        rows = found if rows is None else pa.concat_tables([rows, found])
-        scores = np.concatenate([scores, vectors @ query])
-        best = np.argsort(-scores, kind="stable")[:count]
-        scores, rows = scores[best], rows.take(pa.array(best))
-    if rows is None or not len(rows):
-        raise DataError(f"{index}: must hold rows. Got none.")
-    return scores, rows

@@ -14,7 +14,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from weft.data.table import Rejected
 from weft.errors import UsageError, listing
+from weft.preprocess.ingest import rejected_table
 
 ENDINGS = (".parquet", ".csv", ".jsonl")
 
@@ -50,6 +52,17 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def set_aside(path: Path, rejected: list[Rejected]) -> str | None:
+    """Write the rows set aside beside the output ``path``; the name of their file, None where there are none."""
+    beside = path.with_name(path.stem + ".rejected.parquet")
+    beside.unlink(missing_ok=True)
+    if not rejected:
+        return None
+    with writing(beside, rejected_table([]).schema) as writer:
+        writer.write(rejected_table(rejected))
+    return str(beside)
 
 
 def check(path: Path) -> None:

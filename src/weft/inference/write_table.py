@@ -15,7 +15,6 @@ from weft.inference import output
 from weft.inference.generate import Prompt, Written, read_prompt, write_prompts
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
-from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
 
 ROWS_AT_ONCE = 1_024
@@ -62,14 +61,9 @@ def write_table(
             rejected += aside
             rows, missing = rows + len(written), missing + len(prompts) - len(written)
             bar.advance(len(aside) + len(prompts) - len(written))
-    beside = out.with_name(out.stem + ".rejected.parquet")
-    beside.unlink(missing_ok=True)
-    if rejected:
-        with output.writing(beside, rejected_table([]).schema) as writer:
-            writer.write(rejected_table(rejected))
     return {
         "rows": rows + missing + len(rejected), "written": rows, "missing": missing, "rejected": len(rejected),
-        "stopped": dict(stopped), "output": str(out), "rejected_output": str(beside) if rejected else None,
+        "stopped": dict(stopped), "output": str(out), "rejected_output": output.set_aside(out, rejected),
     }  # fmt: skip
 
 

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weft.features.targets import OUTSIDE, UNSEEN
+
 
 class _Read(nn.Module):
     """Two layers from what is read to the outputs. ``from_zero``: starts with nothing to say."""
@@ -90,9 +92,21 @@ class ClassHead(nn.Module):
         return self.read(read_BR)
 
     def loss(self, out_BC: Tensor, target_B: Tensor) -> Tensor:
-        """Cross-entropy in nats, mean over the rows; a class that training never saw (-1) does not count."""
+        """Cross-entropy in nats, mean over the rows; a class that training never saw (UNSEEN) does not count.
+
+        A row that belongs to none of the classes (OUTSIDE) should be as likely of each: its target is uniform
+        (outlier exposure; Hendrycks 2019).
+        """
         smoothing = self.smoothing if self.training else 0.0
-        return F.cross_entropy(out_BC.float(), target_B, self.weight, ignore_index=-1, label_smoothing=smoothing)
+        out_BC, outside_B = out_BC.float(), target_B == OUTSIDE
+        if not outside_B.any():
+            return F.cross_entropy(out_BC, target_B, self.weight, ignore_index=UNSEEN, label_smoothing=smoothing)
+        inside = F.cross_entropy(
+            out_BC[~outside_B], target_B[~outside_B], self.weight, ignore_index=UNSEEN, label_smoothing=smoothing,
+            reduction="sum",
+        )  # fmt: skip
+        uniform = -out_BC[outside_B].log_softmax(dim=-1).mean(dim=-1)
+        return (inside + uniform.sum()) / (self.weight[target_B[target_B >= 0]].sum() + len(uniform))
 
     def answer(self, out_BC: Tensor) -> Tensor:
         """Log probabilities [B, C]."""

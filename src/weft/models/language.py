@@ -15,12 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.errors import UsageError
+from weft.features.pieces import IGNORED
 from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import Tokens
 from weft.models.transformer import Transformer, TransformerConfig
-
-IGNORED = -100
-"""A target that does not count in the loss."""
 
 
 @dataclass(frozen=True)
@@ -91,13 +89,23 @@ class LanguageModel(nn.Module):
         types_BT: Tensor | None = None,
         prefix_BT: Tensor | None = None,
         past: Tensor | int = 0,
+        segments_BT: Tensor | None = None,
     ) -> Tokens:
         """Ids as Tokens. Positions count the tokens of a row, so padding may stand anywhere.
 
         Args:
             past: how many tokens each row has before these, [B] or one number.
+            segments_BT: which text each token belongs to (0: none); positions count from each text's first.
         """
-        if mask_BT is None:
+        if segments_BT is not None:
+            mask_BT = segments_BT > 0
+            places = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
+            first = torch.ones_like(mask_BT)
+            first[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
+            places = places - torch.where(first, places, 0).cummax(dim=1).values
+            if int(segments_BT.max()) <= 1:
+                segments_BT = None
+        elif mask_BT is None:
             places = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
         else:
             places = (mask_BT.long().cumsum(dim=1) - 1).clamp(min=0)
@@ -109,7 +117,9 @@ class LanguageModel(nn.Module):
             states = states * math.sqrt(self.config.backbone.width)
         if self.config.types:
             states = states + self.types(types)
-        return Tokens(states, mask_BT, places + past, types, prefix_BT)
+        if isinstance(past, Tensor) or past:
+            places = places + past
+        return Tokens(states, mask_BT, places, types, prefix_BT, segments_BT)
 
     def hidden(
         self,

@@ -18,10 +18,11 @@ from torch import nn
 
 from weft.errors import CheckpointError, UsageError
 from weft.features.columns import COLUMNS_FILE
-from weft.models.checkpoints import Pretrained, load_hf
+from weft.models.checkpoints import Pretrained
 from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.row import RowModel
+from weft.models.stored import load_pretrained
 from weft.models.transformer import TransformerConfig
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -73,7 +74,7 @@ def find(source: str | Path) -> Path:
 def load_text_model(source: str | Path) -> TextModel:
     """The text model of a checkpoint, in float32. Raises CheckpointError where it is none or has no tokenizer."""
     folder = find(source)
-    found = load_hf(folder)
+    found = load_pretrained(folder)
     model = found.model
     if not isinstance(model, LanguageModel):
         raise CheckpointError(
@@ -95,7 +96,7 @@ def load_language_model(path: str | Path) -> tuple[LanguageModel, Tokenizer]:
         raise CheckpointError(
             f"{folder}: must hold a language model. Got a run that predicts the rows of a table: weft predict {folder}"
         )
-    found = load_hf(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    found = load_pretrained(folder, device="cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(found.model, LanguageModel):
         raise CheckpointError(f"{folder}: must hold a language model. Got one for images ({found.family}).")
     return found.model, _tokenizer(found, folder)

@@ -109,6 +109,8 @@ class Recurrent(nn.Module):
         """
         if source is not None:
             raise ValueError("a recurrent network cannot read a second sequence. Put its tokens before the first's.")
+        if tokens.segments_BT is not None:
+            raise ValueError("a recurrent network reads one text a row. Give each its own.")
         if cache is not None and self.directions == 2:
             raise ValueError("a network that reads both ways cannot go on step by step. Use attention='writing'.")
         x, valid = tokens.states_BTD, tokens.mask_BT

@@ -60,14 +60,17 @@ class RowConfig:
 
 def shape_in_words(config: RowConfig) -> str:
     """``a Transformer of 2 layers and width 64``."""
-    b = config.backbone
+    return backbone_in_words(config.backbone) + (" from a checkpoint" if config.pretrained else "")
+
+
+def backbone_in_words(b: Backbone) -> str:
     name = (
         {"rnn": "an RNN", "gru": "a GRU", "lstm": "an LSTM"}[b.cell]
         if isinstance(b, RecurrentConfig)
         else "a Transformer"
     )
     layers = f"{b.layers} layer{'s' if b.layers > 1 else ''}"
-    return f"{name} of {layers} and width {b.width}" + (" from a checkpoint" if config.pretrained else "")
+    return f"{name} of {layers} and width {b.width}"
 
 
 class RowModel(nn.Module):

@@ -18,6 +18,8 @@ class Tokens:
     positions_BT: int64, place of a token within its own text or history (0 for a token that stands alone).
     columns_BT: int64, which column each token came from (0: the token that reads the row).
     prefix_BT: bool, True for source tokens that every token may read when the model rewrites; else None.
+    segments_BT: int64, which text a token belongs to where several share a row and must not read one another
+        (0 where a place holds no token); else None.
     """
 
     states_BTD: Tensor
@@ -25,6 +27,7 @@ class Tokens:
     positions_BT: Tensor
     columns_BT: Tensor
     prefix_BT: Tensor | None = None
+    segments_BT: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -36,6 +39,8 @@ class Tokens:
         """The tokens of each row, one part after the other."""
         if len(parts) == 1:
             return parts[0]
+        if any(p.segments_BT is not None for p in parts):
+            raise ValueError("rows that hold several texts are not joined.")
         return Tokens(
             torch.cat([p.states_BTD for p in parts], dim=1),
             _joined([(p.mask_BT, p.columns_BT) for p in parts], absent=True),

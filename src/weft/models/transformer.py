@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.errors import DataError
+from weft.models.causal import causal_attention, pays
+from weft.models.dropout import dropout
 from weft.models.positions import RotaryScaling, Turn, rotate, rotation, sinusoids
 from weft.models.tokens import Tokens
 
@@ -178,6 +180,8 @@ class Attention(nn.Module):
         weights = None
         if transparent:
             y, weights = attend(q, key, value, mask, causal, dropped)
+        elif c.attention == "writing" and source_BSD is None and cache is None and pays(q, dropped):
+            y = causal_attention(q, key, value, mask)
         else:
             grouped = c.key_groups != c.heads
             y = F.scaled_dot_product_attention(
@@ -264,7 +268,7 @@ class Block(nn.Module):
         self.feed_forward_norm = norm(config, config.width)
 
     def _add(self, x: Tensor, y: Tensor, norm: nn.Module) -> Tensor:
-        x = x + F.dropout(y, self.config.dropout, self.training)
+        x = x + dropout(y, self.config.dropout, self.training)
         return norm(x) if self.config.norm_at == "after" else x
 
     def forward(
@@ -353,7 +357,13 @@ class Transformer(nn.Module):
         mask, causal = self._mask(tokens, cache)
         turn = None
         if c.positions == "rotary":
-            turn = rotation(tokens.positions_BT, c.key_width, c.rotary_base, c.rotary_scaling)
+            places = tokens.positions_BT
+            if places.stride(0) == 0:  # the same in every row
+                places = places[:1]
+            turn = rotation(places, c.key_width, c.rotary_base, c.rotary_scaling)
+            if torch.is_autocast_enabled(x.device.type):
+                kind = torch.get_autocast_dtype(x.device.type)
+                turn = turn[0].to(kind), turn[1].to(kind)
         for block in self.blocks:
             last = block.index == c.layers - 1 and c.attention == "reading"
             x = block(x, mask, causal, turn, source, cache, states, first if last else None)
@@ -379,7 +389,7 @@ class Transformer(nn.Module):
             x = x + self.positions(tokens.positions_BT)
         if c.embedding_norm:
             x = self.embedding_norm(x)
-        return F.dropout(x, c.dropout, self.training)
+        return dropout(x, c.dropout, self.training)
 
     def _mask(self, tokens: Tokens, cache: Cache | None) -> tuple[Tensor | None, bool]:
         """The mask [B or 1, 1, T, S] (True: may be read) or None, and whether plain causal order suffices."""
@@ -387,6 +397,8 @@ class Transformer(nn.Module):
         b, t, _ = tokens.shape
         device = tokens.states_BTD.device
         past = 0
+        if tokens.segments_BT is not None and cache is not None:
+            raise ValueError("rows that hold several texts cannot go on step by step.")
         if cache is not None:
             past = cache.length
             if valid is not None or cache.mask_BS is not None:
@@ -395,10 +407,14 @@ class Transformer(nn.Module):
                 if before is None:
                     before = torch.ones(b, past, dtype=torch.bool, device=device)
                 valid = cache.mask_BS = torch.cat([before, now], dim=1)
+        own = None
+        if tokens.segments_BT is not None:  # an empty place reads the other empty ones: no row of the softmax is empty
+            own = (tokens.segments_BT[:, :, None] == tokens.segments_BT[:, None, :])[:, None]
+            valid = None
         if c.attention == "reading":
-            return _readable(valid), False
+            return (_readable(valid), False) if own is None else (own, False)
         window = c.window if c.window is not None and past + t > c.window else None
-        if valid is None and prefix is None and window is None and (past == 0 or t == 1):
+        if valid is None and prefix is None and window is None and own is None and (past == 0 or t == 1):
             return None, t > 1
         rows = torch.arange(past, past + t, device=device)[:, None]
         columns = torch.arange(past + t, device=device)[None, :]
@@ -409,6 +425,8 @@ class Transformer(nn.Module):
         if c.attention == "rewriting" and prefix is not None:
             # the places in the cache come before these, so every token sees them already
             seen = seen | F.pad(prefix, (past, 0))[:, None, None, :]
+        if own is not None:
+            seen = seen & own
         if valid is not None:
             # a place without a token reads itself, so that no row of the softmax is empty
             seen = (seen & valid[:, None, None, :]) | (columns == rows)[None, None]

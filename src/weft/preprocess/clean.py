@@ -3,6 +3,7 @@
     number    float64, null where missing
     category  string, null where missing
     text      string, null where missing
+    document  string with its spaces and line ends as they are, null where there is no letter
     time      float64 seconds since 1970 UTC, null where missing
     labels    list of strings, null where missing (an empty list is a value: no label)
 
@@ -86,6 +87,8 @@ class Cleaner:
             values, wrong = _numbers(array)
         elif plan.type == "time":
             values, wrong = _times(name, array, plan.time_format)
+        elif plan.type == "document":
+            values, wrong = self._documents(array), {}
         else:
             values, wrong = self._strings(array), {}
             if plan.type == "category":
@@ -113,11 +116,19 @@ class Cleaner:
             array = pa.array([_plain_number(v) for v in array.to_pylist()], pa.string())
         elif not pa.types.is_string(array.type):
             array = pc.cast(array, pa.string())
-        if self.normalize != "off":
-            array = pc.utf8_normalize(array, form=self.normalize.upper())
-            array = pc.replace_substring_regex(array, pattern=_CONTROL, replacement="")
-        array = pc.utf8_trim_whitespace(array)
+        array = pc.utf8_trim_whitespace(self._normalised(array))
         return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+
+    def _documents(self, array: pa.Array) -> pa.Array:
+        array = self._normalised(pc.replace_substring(array, pattern="\r\n", replacement="\n"))
+        empty = pc.equal(pc.utf8_trim_whitespace(array), "")
+        return pc.if_else(empty, pa.scalar(None, pa.string()), array)
+
+    def _normalised(self, array: pa.Array) -> pa.Array:
+        if self.normalize == "off":
+            return array
+        array = pc.utf8_normalize(array, form=self.normalize.upper())
+        return pc.replace_substring_regex(array, pattern=_CONTROL, replacement="")
 
     def to_dict(self) -> dict:
         return {

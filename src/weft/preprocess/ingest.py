@@ -66,10 +66,12 @@ class Ingested:
 
 
 def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
-    kind = {"class": "category", "labels": "labels", "number": "number"}[plan.target_type]
+    writes = plan.target_type == "text"
+    kinds = {"class": "category", "labels": "labels", "number": "number", "text": "document"}
     plans = {name: ColumnPlan(t, plan.formats.get(name)) for name, t in sorted(plan.types.items())}
-    plans[plan.target] = ColumnPlan(kind, separator=plan.separator)
-    return Cleaner(plans, settings.preprocess.normalize, plan.target)
+    plans[plan.target] = ColumnPlan(kinds[plan.target_type], separator=plan.separator)
+    normalize = settings.preprocess.normalize or ("nfc" if writes else "nfkc")
+    return Cleaner(plans, normalize, plan.target)
 
 
 def ingest(

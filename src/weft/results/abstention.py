@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from weft.features.targets import OUTSIDE, known
+from weft.features import targets
+from weft.features.targets import known
 from weft.results.metrics import share
 from weft.training.thresholds import coverage_threshold
 
@@ -24,7 +25,7 @@ def judge_abstention(output: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
         output: probabilities [N, C] and, in the last column, the score above the threshold (0 and up is answered).
         truth: codes [N] of classes, or OUTSIDE; rows of a class that training never saw are left out.
     """
-    inside, outside = known(truth), truth == OUTSIDE
+    inside, outside = known(truth), targets.outside(truth)
     answered, rows = output[:, -1] >= 0, int(inside.sum())
     right = output[:, :-1].argmax(axis=1) == truth
     taken = int((inside & answered).sum())

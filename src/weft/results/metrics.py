@@ -76,7 +76,22 @@ METRICS = {
         ),
         Metric("mae", "MAE", "mean distance from the truth, in the target's unit", False),
         Metric("rmse", "RMSE", "as MAE, with large errors counted more", False),
+        Metric("bits_per_byte", "Bits per byte", "bits that a byte of text costs; 8 is knowing nothing", False),
+        Metric("bits_per_letter", "Bits per letter", "bits that a letter of text costs", False),
+        Metric("nats_per_letter", "Nats per letter", "the same in natural units, as training losses are", False),
+        Metric("perplexity", "Perplexity", "tokens between which the model hesitates on average", False),
+        Metric(
+            "masked_perplexity", "Masked perplexity", "tokens between which it hesitates where one is hidden", False
+        ),
         Metric("r2", "R²", "share of the target's variation that is explained; 0 is the mean", True),
+        Metric("bleu", "BLEU", "words and phrases shared with the reference; 100 is the same text", True),
+        Metric("chrf", "chrF", "letters in a row shared with the reference; 100 is the same text", True),
+        Metric("rouge1", "ROUGE-1", "words (Chinese: characters) shared with the reference", True, True),
+        Metric("rouge2", "ROUGE-2", "pairs of neighbours shared with the reference", True, True),
+        Metric("rougeL", "ROUGE-L", "longest common sequence with the reference", True, True),
+        Metric("rougeLsum", "ROUGE-Lsum", "as ROUGE-L, line by line", True, True),
+        Metric("exact_match", "Exact match", "share of answers that are a reference, but for articles", True, True),
+        Metric("answer_f1", "Answer F1", "words (Chinese: characters) shared with the best reference", True, True),
     )
 }
 

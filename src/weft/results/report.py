@@ -60,7 +60,7 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
         for m in models
         if None not in m["metrics"][first.key].values()
     ]
-    curves = figures["curves"]
+    curves = figures.get("curves", {})
     label = f"{first.title} of each model with its 95 % interval"
     drawings = {"models": svg.intervals(drawn, first.percent, label)}
     if curves.get("reliability"):
@@ -76,7 +76,8 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
             declined["coverage"]["value"],
             "Share of wrong answers as more rows are answered",
         )
-    page = _environment().get_template("report.html").render(
+    template = "language.html" if "task" in figures else "report.html"
+    page = _environment().get_template(template).render(
         f=figures, shown=shown, models=models, steps=_STEPS, title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
         declined=abstention_in_words(declined) if declined else [], METRICS=METRICS,
@@ -88,5 +89,6 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
 
 def write_card(folder: Path, figures: dict[str, Any]) -> None:
     """Write the run's ``README.md``."""
-    page = _environment().get_template("card.md").render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
+    template = "language_card.md" if "task" in figures else "card.md"
+    page = _environment().get_template(template).render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
     write_whole(folder / "README.md", page.replace("<", "&lt;"))  # names come from the data, markup does not

@@ -15,7 +15,7 @@ from torch import nn
 from weft.data.split import uniform
 from weft.features.batching import Batch, collate, in_turn
 from weft.features.store import Store
-from weft.features.targets import OUTSIDE, known
+from weft.features.targets import known, outside
 from weft.models.heads import ClassHead, Directions, NumberHead
 from weft.models.language import LanguageModel
 from weft.models.pretrained import fill, layerwise
@@ -103,7 +103,7 @@ def _fit(
     lengths = store.lengths()
     device = models.temperature.device
 
-    def fetch(rows: np.ndarray) -> Batch:
+    def fetch(rows: np.ndarray, epoch: int = 0) -> Batch:
         return collate(store.take(rows), len(rows)).to(device)
 
     done, watched, steps = [], [], 1
@@ -111,7 +111,7 @@ def _fit(
     folds = _folds(store, train, valid, count, recipe.seed, models.classes) if deal else [(train, valid)] * count
     for number, (learn, watch) in enumerate(folds):
         copy = models.each()[number]
-        learn = learn[known(store.target(learn))]
+        learn = learn[known(store.target(learn)) | outside(store.target(learn))]
         inside = watch[known(store.target(watch))]
 
         def validate(model: nn.Module, watch: np.ndarray = inside) -> float:
@@ -123,7 +123,7 @@ def _fit(
         if copy.config.linear_first and copy.linear is not None:
             _fit_linear(copy, fetch(learn))
         if copy.config.pretrained is not None:
-            _begin(copy, fetch, learn, lengths, recipe.bfloat16)
+            _begin(copy, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = Loop(
             copy, recipe, fetch, learn, lengths, validate, tracker,
@@ -175,16 +175,16 @@ def _decide(models: RowModels, fitted: Fitted, watched: list[Watched], coverage:
         probabilities = combine([torch.from_numpy(answers)], "labels", torch.ones(())).numpy()
         models.threshold.copy_(torch.from_numpy(label_thresholds(probabilities, truth)))
         return
-    inside, outside = known(truth), truth == OUTSIDE
+    inside, apart = known(truth), outside(truth)
     fitted.temperature = fit_temperature(answers[inside], truth[inside])
     models.temperature.fill_(fitted.temperature)
     if coverage is None:
         return
     calibrated = combine([torch.from_numpy(answers)], "class", models.temperature.cpu())
     scores = {name: score(calibrated, torch.from_numpy(energies)).numpy() for name, score in SCORES.items()}
-    chosen, areas = choose_score(*({name: s[rows] for name, s in scores.items()} for rows in (inside, outside)))
+    chosen, areas = choose_score(*({name: s[rows] for name, s in scores.items()} for rows in (inside, apart)))
     models.decline(chosen, coverage_threshold(scores[chosen][inside], coverage))
-    fitted.declines = {"score": chosen, "areas": areas, "rows": int(inside.sum()), "outside": int(outside.sum())}
+    fitted.declines = {"score": chosen, "areas": areas, "rows": int(inside.sum()), "outside": int(apart.sum())}
 
 
 def _fit_linear(copy: RowModel, batch: Batch) -> None:

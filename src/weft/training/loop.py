@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
+from weft.features.pieces import TextBatch
 from weft.training.checkpoint import Checkpoints
+from weft.training.muon import muon
 from weft.training.optimizers import Schedule, adamw
 from weft.training.tracking import Tracker
 
@@ -41,7 +43,14 @@ class Recipe:
     bfloat16: bool
     seed: int
     minutes: float | None = None
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    warmup: float = 0.1
+    """Share of the steps in which the learning rate rises."""
+    down: Literal["cosine", "linear"] = "cosine"
+    """How it then falls."""
     clip: float = 1.0
+    check_steps: int | None = None
+    """Steps between two looks at the validation rows; None: an epoch."""
     threads: int | None = None
     """Threads of a matrix product; None: as many as the machine has. A small model loses by sharing its steps."""
 
@@ -62,15 +71,11 @@ class Interrupted(KeyboardInterrupt):
     """Asked to stop (Ctrl-C or SIGTERM); the state was saved first."""
 
 
-class Trainable(Protocol):
-    def loss(self, batch: Batch) -> Tensor: ...
-
-
 class Loop:
     """Trains ``model`` on the rows ``train`` of ``fetch``.
 
     Args:
-        fetch: row numbers -> Batch.
+        fetch: row numbers and the epoch -> Batch.
         validate: model -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
     """
@@ -79,7 +84,7 @@ class Loop:
         self,
         model: nn.Module,
         recipe: Recipe,
-        fetch: Callable[[np.ndarray], Batch],
+        fetch: Callable[[np.ndarray, int], Batch | TextBatch],
         train: np.ndarray,
         lengths: np.ndarray | None,
         validate: Callable[[nn.Module], float],
@@ -89,10 +94,12 @@ class Loop:
     ):
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
-        self.optimizer = adamw(model, recipe.learning_rate, recipe.weight_decay)
+        make = muon if recipe.optimizer == "muon" else adamw
+        self.optimizer = make(model, recipe.learning_rate, recipe.weight_decay)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
-        self.schedule = Schedule(self.total, self.total // 10 + 1)
+        self.check_steps = min(recipe.check_steps or self.steps_an_epoch, self.steps_an_epoch)
+        self.schedule = Schedule(self.total, int(self.total * recipe.warmup) + 1, down=recipe.down)
         self.progress = Progress()
         self.average = {n: p.detach().clone() for n, p in self._trained()}
         self.best = {n: p.clone() for n, p in self.average.items()}
@@ -114,10 +121,10 @@ class Loop:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
                 batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
                 for rows in batches[first:]:
-                    self._step(self.fetch(rows))
+                    self._step(self.fetch(rows, epoch))
                     p.seconds = before + time.monotonic() - started
                     note = ""
-                    if p.step % self.steps_an_epoch == 0 or p.step == self.total:
+                    if p.step % self.check_steps == 0 or p.step == self.total:
                         note = self._check()
                     bar.advance(1, note)
                     if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
@@ -138,7 +145,7 @@ class Loop:
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
-    def _step(self, batch: Batch) -> None:
+    def _step(self, batch: Batch | TextBatch) -> None:
         p, recipe = self.progress, self.recipe
         self.model.train()
         share = 0.0
@@ -184,7 +191,8 @@ class Loop:
         else:
             p.worse += 1
             if p.worse >= self.recipe.patience:
-                p.stopped = f"the validation loss did not improve for {self.recipe.patience} epochs"
+                every = "epochs" if self.check_steps == self.steps_an_epoch else f"checks of {self.check_steps:,} steps"
+                p.stopped = f"the validation loss did not improve for {self.recipe.patience} {every}"
         return f"validation loss {loss:.4f} (best {p.best_loss:.4f})"
 
     def _put(self, values: dict[str, Tensor]) -> None:

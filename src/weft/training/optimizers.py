@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,22 +13,30 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate as a share of its peak: linear warm-up, then half a cosine down to ``floor``."""
+    """Learning rate as a share of its peak: linear warm-up, then down to ``floor`` by half a cosine or a line."""
 
     total: int
     warmup: int
     floor: float = 0.02
+    down: Literal["cosine", "linear"] = "cosine"
 
     def __call__(self, step: int) -> float:
         """``step`` counts from 0."""
         if step < self.warmup:
             return (step + 1) / self.warmup
         share = min(1.0, (step - self.warmup) / max(1, self.total - self.warmup))
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
+        left = 1 - share if self.down == "linear" else 0.5 * (1 + math.cos(math.pi * share))
+        return self.floor + (1 - self.floor) * left
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019). A group's ``factor`` multiplies the learning rate of the step.
+    """AdamW (Loshchilov & Hutter 2019). A group's ``factor`` multiplies the learning rate of the step."""
+    groups = parameter_groups(model, weight_decay)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters that are trained, by decay and rate.
 
     Vectors (biases, norms, what is missing) and embeddings are not decayed. A module may ask for another rate
     for its parameters (``rate_factor``), or not to be decayed (``decayed = False``).
@@ -46,12 +55,7 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.
             factor = own.get(id(parameter), 1.0)
             decay = 0.0 if parameter.dim() < 2 or id(parameter) in free else weight_decay
             groups.setdefault((decay, factor), []).append(parameter)
-    return torch.optim.AdamW(
-        [{"params": ps, "weight_decay": decay, "factor": factor} for (decay, factor), ps in groups.items()],
-        lr=learning_rate,
-        betas=(0.9, 0.99),
-        fused=True,
-    )
+    return [{"params": ps, "weight_decay": decay, "factor": factor} for (decay, factor), ps in groups.items()]
 
 
 def fit_ridge(

@@ -1,0 +1,125 @@
+"""Texts as token ids on disk: what a language model learns from, mapped into memory a piece at a time.
+
+A document is the ids of a text and the one that ends it. What begins a text is put before every piece of a
+document when it is read (``weft.features.pieces``), so it is not stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from weft.data.split import TRAIN, uniform
+from weft.features.codecs import Codes, Ragged
+from weft.features.store import Store, StoreWriter
+from weft.features.tokenizer import END, MASK, WRITING, begin_with, character_tokenizer, slices, train_tokenizer
+from weft.preprocess.ingest import CleanRows
+from weft.progress import Silent
+
+TOKENS, LETTERS, BYTES = "tokens", "letters", "bytes"
+LEARN_LETTERS = 200_000_000
+"""Letters from which a tokenizer is learnt; of more, a sample of the documents."""
+
+
+@dataclass
+class Documents:
+    """The token ids of some texts, and the size of each in letters and UTF-8 bytes [N]."""
+
+    tokens: Ragged
+    letters: np.ndarray
+    bytes: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: Tokenizer, end: int | None) -> Documents:
+        """The ids of each text, with ``end`` after them."""
+        sizes = np.array([[len(t), len(t.encode("utf-8"))] for t in texts], np.int64).reshape(-1, 2)
+        return cls(_encode(texts, tokenizer, end), sizes[:, 0], sizes[:, 1])
+
+    @classmethod
+    def stored(cls, store: Store, column: str) -> Documents:
+        """Those of a column of a store, mapped and not read."""
+        tokens, letters, size = (store.field(column, name) for name in (TOKENS, LETTERS, BYTES))
+        assert isinstance(tokens, Ragged) and isinstance(letters, np.ndarray) and isinstance(size, np.ndarray)
+        return cls(tokens, letters, size)
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of each."""
+        return np.diff(self.tokens.offsets)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """The ids that stand around a text, or None where a tokenizer has none."""
+
+    begin: int | None
+    end: int | None
+    mask: int | None
+
+    @classmethod
+    def of(cls, tokenizer: Tokenizer) -> Marks:
+        """As the tokenizer itself puts them around a text; a tokenizer of Weft's knows its names."""
+        encoding = tokenizer.encode("a", add_special_tokens=True)
+        plain = [i for i, special in enumerate(encoding.special_tokens_mask) if not special]
+        begin = encoding.ids[plain[0] - 1] if plain and plain[0] > 0 else None
+        last = encoding.ids[plain[-1] + 1] if plain and plain[-1] + 1 < len(encoding.ids) else None
+        end = tokenizer.token_to_id(END)
+        mask = next((i for name in (MASK, "[MASK]") if (i := tokenizer.token_to_id(name)) is not None), None)
+        return cls(begin, last if end is None else end, mask)
+
+
+def learn_tokenizer(clean: CleanRows, name: str, vocabulary: int | str | None, seed: int) -> Tokenizer:
+    """A tokenizer for writing, from the training texts.
+
+    ``vocabulary``: the most tokens, or "characters"; None: by the amount of text, 1,024 to 32,768.
+    """
+    letters = sum(len(text) for text in _texts(clean, name))
+    share = LEARN_LETTERS / max(1, letters)
+    texts = _texts(clean, name, share, seed)
+    if vocabulary == "characters":
+        tokenizer = character_tokenizer(texts)
+    else:
+        if vocabulary is None:  # each token should be seen often: some five hundred letters for each
+            vocabulary = int(2 ** np.clip(np.round(np.log2(max(letters, 1) / 500)), 10, 15))
+        pieces = (piece for text in texts for piece in slices(text))
+        tokenizer = train_tokenizer(pieces, int(vocabulary), special=WRITING)
+    begin_with(tokenizer, END)
+    return tokenizer
+
+
+def _texts(clean: CleanRows, name: str, share: float = 1.0, seed: int = 0) -> Iterator[str]:
+    start = 0
+    for batch in clean.batches():
+        mine = clean.parts[start : start + len(batch.rows)] == TRAIN
+        start += len(batch.rows)
+        if share < 1:
+            mine &= uniform(seed, batch.rows) < share
+        yield from batch.columns[name].filter(pa.array(mine)).to_pylist()
+
+
+def _encode(texts: Sequence[str], tokenizer: Tokenizer, end: int | None) -> Ragged:
+    pieces = [list(slices(text)) for text in texts]
+    encoded = iter(tokenizer.encode_batch_fast([p for ps in pieces for p in ps], add_special_tokens=False))
+    dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
+    after = [] if end is None else [end]
+    rows = [np.array([i for _ in ps for i in next(encoded).ids] + after, dtype) for ps in pieces]
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    return Ragged(np.concatenate(rows) if rows else np.zeros(0, dtype), offsets)
+
+
+def encode_documents(
+    clean: CleanRows, name: str, tokenizer: Tokenizer, end: int | None, folder: Path, say: Silent
+) -> Documents:
+    """Every text once, in order, into ``folder``."""
+    writer = StoreWriter(folder)
+    with say.bar("encoding", len(clean.rows)) as bar:
+        for batch in clean.batches():
+            found = Documents.of(batch.columns[name].to_pylist(), tokenizer, end)
+            fields: Codes = {TOKENS: found.tokens, LETTERS: found.letters, BYTES: found.bytes}
+            writer.append({name: fields}, len(batch.rows))
+            bar.advance(len(batch.rows))
+    return Documents.stored(writer.close(), name)

@@ -1,0 +1,83 @@
+"""Settings of a language task that are left out: the shape of the model and how it is trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from weft.config import Settings
+from weft.features.documents import Marks
+from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.recurrent import Recurrent, RecurrentConfig
+from weft.models.transformer import Block, Transformer, TransformerConfig
+from weft.training.loop import Recipe, machine_has_bfloat16
+
+CONTEXT = 256
+LARGE = 50_000_000
+"""Letters of text from which a model no longer over-fits in the time a laptop has."""
+
+
+def context(settings: Settings, column: str, source: LanguageModel | None) -> int:
+    """Tokens of the longest piece."""
+    given = settings.features.get(column)
+    wanted = (given.max_tokens if given else None) or CONTEXT
+    limit = getattr(source.config.backbone, "max_positions", None) if source else None
+    return min(wanted, limit) if limit else wanted
+
+
+def language_config(settings: Settings, vocabulary: int, marks: Marks, context: int, letters: int) -> LanguageConfig:
+    """The shape of a model that begins from nothing. Of a Transformer that writes it is Llama's."""
+    m = settings.model
+    reads = settings.target.masked_token is not None
+    dropout = m.dropout if m.dropout is not None else 0.0 if letters > LARGE else 0.1
+    width = m.width or int(np.clip(64 * round(np.log2(max(letters, 1) / 1e5) / 1.5 + 1), 128, 512))
+    backbone: TransformerConfig | RecurrentConfig
+    if m.backbone == "rnn":
+        backbone = RecurrentConfig(
+            width, m.layers or 2, m.cell or "gru", "reading" if reads else "writing", dropout=dropout
+        )
+    else:
+        backbone = TransformerConfig(
+            width=width, layers=m.layers or 6, heads=m.heads or max(1, width // 64),
+            attention="reading" if reads else "writing", max_positions=context, dropout=dropout,
+        )  # fmt: skip
+    end = () if marks.end is None else (marks.end,)
+    return LanguageConfig(backbone, vocabulary, begin=marks.begin, end=end)
+
+
+def language_recipe(
+    settings: Settings, letters: int, pieces: int, tokens: int, context: int, vocabulary: int, width: int, device: str,
+    fine_tuning: bool,
+) -> Recipe:  # fmt: skip
+    """How it is trained. ``pieces`` and ``tokens``: of the training texts."""
+    t = settings.training
+    # a step of some four thousand tokens, fewer where their logits would not fit
+    budget = min(4_096, max(1_024, 2**26 // vocabulary))
+    mean = max(1.0, tokens / max(1, pieces))
+    batch = t.batch_rows or max(1, round(budget / mean))
+    steps = int(np.ceil(pieces / batch))
+    epochs = t.epochs or (10_000 if t.minutes else int(np.clip(3_000 / steps, 1, 40)))
+    wanted = t.precision
+    return Recipe(
+        epochs=epochs,
+        batch_rows=batch,
+        learning_rate=t.learning_rate or (3e-4 if fine_tuning else 3e-3),
+        weight_decay=0.1 if t.weight_decay is None else t.weight_decay,
+        patience=t.patience or 5,
+        average=0.99,
+        bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
+        seed=t.seed,
+        minutes=t.minutes,
+        optimizer=t.optimizer or ("adamw" if fine_tuning else "muon"),
+        check_steps=max(50, min(steps, 500)),
+        warmup=0.02,
+        down="linear",
+    )
+
+
+def with_dropout(model: LanguageModel, dropout: float) -> None:
+    """Set the dropout of a model that is there already."""
+    for module in model.backbone.modules():
+        if isinstance(module, (Transformer, Block, Recurrent)):
+            module.config = replace(module.config, dropout=dropout)

@@ -1,0 +1,200 @@
+"""The six steps for texts: a language model is pretrained on a column, or trained further on it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from weft.data.plan import Plan, look_texts
+from weft.data.split import TEST, TRAIN, VALID
+from weft.errors import DataError, SettingsError
+from weft.exchange import open_text_model
+from weft.features.documents import Marks, encode_documents, learn_tokenizer
+from weft.features.pieces import Corpus
+from weft.inference.generate import write
+from weft.inference.sampling import Sampling
+from weft.language_defaults import context, language_config, language_recipe, with_dropout
+from weft.language_run import LanguageRun, surprise
+from weft.models.language import LanguageModel
+from weft.models.pretrained import TextModel, find
+from weft.models.recurrent import Recurrent
+from weft.models.row import backbone_in_words
+from weft.models.stored import save_language_model
+from weft.preprocess.ingest import CleanRows
+from weft.results.language import SHOWN_READING, SHOWN_WRITING, estimates, language_sentence
+from weft.steps import Steps
+from weft.training.adapters import LoraConfig, attach, detach, merge
+from weft.training.language import Trained, fit_language
+
+SAMPLES, SAMPLE_TOKENS = 3, 120
+
+
+class LanguageSteps(Steps):
+    """Every next token, or hidden ones, of a column of texts are predicted."""
+
+    def run(self) -> LanguageRun:
+        task = self.settings.target.task
+        self.column, self.masked = self.settings.target.name, task == "masked_token"
+        plan = look_texts(self.settings, self.table)
+        source = self._open_source()
+        self._claim()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self._timed("data"):
+            what = "hidden tokens are" if self.masked else "every next token is"
+            self.say.step("data", f"{self.table.name}: {what} predicted in '{self.column}'")
+        with self._timed("preprocess"):
+            clean, found, _ = self._preprocess(plan)
+        with self._timed("features"):
+            corpus, tokenizer = self._features(clean, source)
+        ids = [np.flatnonzero(clean.parts == part) for part in (TRAIN, VALID, TEST)]
+        with self._timed("model"):
+            model, trained = self._model(corpus, tokenizer, source, ids)
+        with self._timed("inference"):
+            run_model = model.eval()
+            judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
+            lost = surprise(run_model, corpus, judged)
+            samples = [] if self.masked else self._samples(run_model, tokenizer, clean, judged)
+            self.say.step("inference", f"{len(judged):,} texts of {lost.tokens.sum():,} tokens read")
+        with self._timed("results"):
+            figures = self._results(plan, corpus, ids, lost)
+        figures |= self._data_facts(plan, clean, found)
+        figures |= {"model": self._model_facts(model, trained), "samples": samples, "seconds": dict(self.seconds)}
+        self._finish(figures)
+        return LanguageRun(self.out)
+
+    def _open_source(self) -> TextModel | None:
+        """The model to go on from, opened before anything is written."""
+        name = self.settings.model.from_
+        if name is None:
+            return None
+        source = open_text_model(find(name))
+        config = source.model.config
+        reads = config.backbone.attention == "reading"
+        if reads != self.masked or config.output == "none":
+            wanted = "reads (an encoder with an output matrix)" if self.masked else "writes"
+            raise SettingsError(
+                [f"model.from: target.{self.settings.target.task} needs a model that {wanted}. "
+                 f"Got one that {'writes' if not reads else 'reads'}: {name}."]
+            )  # fmt: skip
+        return source
+
+    def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
+        settings = self.settings
+        given = settings.features.get(self.column)
+        if source is not None:
+            if given is not None and given.vocabulary is not None:
+                raise SettingsError(
+                    [f"features.{self.column}.vocabulary: the checkpoint has its own tokens. Remove it."]
+                )
+            tokenizer = source.tokenizer
+        else:
+            vocabulary = given.vocabulary if given is not None else None
+            tokenizer = learn_tokenizer(clean, self.column, vocabulary, settings.training.seed)
+        marks = Marks.of(tokenizer)
+        if self.masked and marks.mask is None:
+            raise SettingsError(["model.from: target.masked_token needs a tokenizer with a token that hides others. "
+                                 f"{self.settings.model.from_} has none."])  # fmt: skip
+        shutil.rmtree(self.work / "store", ignore_errors=True)
+        documents = encode_documents(clean, self.column, tokenizer, marks.end, self.work / "store", self.say)
+        size = tokenizer.get_vocab_size()
+        longest = self.context = context(settings, self.column, source.model if source else None)
+        recurrent = isinstance(source.model.backbone if source else None, Recurrent) or settings.model.backbone == "rnn"
+        corpus = Corpus(
+            documents, marks, longest, settings.training.seed, size if self.masked else None, pack=not recurrent
+        )
+        learnt = "of the checkpoint" if source else "learnt"
+        self.say.step("features", f"{corpus.documents.lengths().sum():,} tokens of {size:,} kinds ({learnt})")
+        return corpus, tokenizer
+
+    def _model(
+        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, ids: Sequence[np.ndarray]
+    ) -> tuple[LanguageModel, Trained]:
+        settings, device = self.settings, "cuda" if torch.cuda.is_available() else "cpu"
+        letters = int(corpus.documents.letters[ids[TRAIN]].sum())
+        lengths = corpus.documents.lengths()[ids[TRAIN]]
+        if source is None and lengths.sum() < 1_000:
+            raise DataError(
+                f"{self.table.name}: the training texts must hold at least 1,000 tokens to learn a language from. "
+                f"Got {lengths.sum():,}. Give more texts, or begin from a model (model.from)."
+            )
+        torch.manual_seed(settings.training.seed)
+        if source is not None:
+            model = source.model
+            if settings.model.dropout is not None:
+                with_dropout(model, settings.model.dropout)
+            if settings.model.adapter == "lora":
+                rank = settings.model.rank or 16
+                model.requires_grad_(False)
+                attach(model.backbone, LoraConfig(rank=rank, scale=2.0 * rank))
+        else:
+            shape = language_config(settings, tokenizer.get_vocab_size(), corpus.marks, corpus.context, letters)
+            model = LanguageModel(shape)
+        model = model.to(device)
+        shape = model.config
+        pieces = len(corpus.cuts(ids[TRAIN]))
+        recipe = language_recipe(
+            settings, letters, pieces, int(lengths.sum()), corpus.context, shape.vocabulary, shape.backbone.width,
+            device, source is not None,
+        )  # fmt: skip
+        self.recipe = recipe
+        count = sum(p.numel() for p in model.parameters())
+        self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.say.step(
+            "model",
+            f"{backbone_in_words(shape.backbone)}, {count:,} parameters; context {corpus.context:,} tokens; "
+            f"at most {recipe.epochs:,} epochs" + (", bfloat16" if recipe.bfloat16 else ""),
+        )
+        trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, 0.0, self.out, self.say)
+        p = trained.progress
+        self.say.line(
+            f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
+            f"{trained.tokens_a_second:,.0f} tokens a second"
+        )
+        if settings.model.adapter == "lora":
+            merge(model.backbone)
+            detach(model.backbone)
+        self.family = save_language_model(model, self.out, tokenizer)
+        return model, trained
+
+    def _samples(
+        self, model: LanguageModel, tokenizer: Tokenizer, clean: CleanRows, judged: np.ndarray
+    ) -> list[dict[str, str]]:
+        """How it goes on from the beginnings of texts it never saw."""
+        texts = clean.take(judged[:SAMPLES], [self.column])[self.column].to_pylist()
+        prompts = [text[: max(1, min(40, len(text) // 3))] for text in texts]
+        sampling = Sampling(max_tokens=SAMPLE_TOKENS, temperature=0.8, seed=self.settings.training.seed)
+        found = write(model, tokenizer, prompts, sampling, cut=True)
+        return [{"prompt": p, "text": w.text} for p, w in zip(prompts, found, strict=True)]
+
+    def _results(self, plan: Plan, corpus: Corpus, ids: Sequence[np.ndarray], lost: Any) -> dict[str, Any]:
+        part = "test" if len(ids[TEST]) else "valid"
+        found = estimates(lost, self.masked)
+        where = f"{len(lost.nats):,} pieces of {'texts it never saw' if part == 'test' else 'the validation texts'}"
+        headline = language_sentence(found, [], where)
+        self.say.step("results", headline)
+        ours = {
+            "key": "weft", "title": "Weft", "note": "", "seconds": self.seconds["model"],
+            "metrics": {k: e.to_dict() for k, e in found.items()},
+        }  # fmt: skip
+        return {
+            "task": self.settings.target.task, "headline": headline, "part_judged": part,
+            "models": [ours], "shown": SHOWN_READING if self.masked else SHOWN_WRITING,
+            "rows_judged": int(len(ids[TEST]) or len(ids[VALID])),
+            "target": {"name": self.column, "type": "text", "reason": plan.target_reason},
+        }  # fmt: skip
+
+    def _model_facts(self, model: LanguageModel, trained: Trained) -> dict[str, Any]:
+        p = trained.progress
+        return {
+            "parameters": sum(q.numel() for q in model.parameters()), "trained": self.trained,
+            "shape": backbone_in_words(model.config.backbone), "from": self.settings.model.from_,
+            "context": self.context, "family": self.family, "vocabulary": model.config.vocabulary,
+            "bfloat16": self.recipe.bfloat16,
+            "epochs": round(p.best_step / trained.steps_an_epoch, 2), "stopped": p.stopped,
+            "tokens_a_second": round(trained.tokens_a_second),
+        }  # fmt: skip

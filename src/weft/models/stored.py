@@ -1,0 +1,63 @@
+"""A model of texts as a folder: a Hugging Face checkpoint where it has the shape of a family, else Weft's own form.
+
+config.json  model.safetensors  tokenizer.json  tokenizer_config.json
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+
+from weft.errors import CheckpointError
+from weft.files import MANIFEST, verify_manifest, write_whole
+from weft.models.checkpoints import WEIGHTS, Pretrained, load_hf, load_tokenizer, save_hf
+from weft.models.language import LanguageConfig, LanguageModel
+
+OWN = "weft"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+
+
+def save_language_model(model: LanguageModel, folder: Path, tokenizer: Tokenizer) -> str:
+    """Write the model into ``folder``, whose other files stay; returns the family, or ``weft``."""
+    beside = folder / ".model"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        family = save_hf(model, beside, tokenizer)
+    except CheckpointError:  # an RNN, or a shape that no family has
+        family = OWN
+        beside.mkdir()
+        tokenizer.save(str(beside / TOKENIZER))
+        save_file({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}, beside / WEIGHTS)
+        shape = {"model_type": OWN, "format": 1, "language": model.config.to_dict()}
+        write_whole(beside / CONFIG, json.dumps(shape, indent=1) + "\n")
+    for file in beside.iterdir():
+        if file.name != MANIFEST:
+            file.replace(folder / file.name)
+    shutil.rmtree(beside)
+    return family
+
+
+def load_pretrained(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Pretrained:
+    """The model of a folder in either form, weights as ``dtype``. Raises CheckpointError naming what does not fit."""
+    try:
+        shape = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        shape = {}
+    if not isinstance(shape, dict) or shape.get("model_type") != OWN:
+        return load_hf(folder, dtype, device)
+    verify_manifest(folder)
+    try:
+        model = LanguageModel(LanguageConfig.from_dict(shape["language"]))
+        weights = load_file(folder / WEIGHTS)
+        model.load_state_dict(weights)
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CheckpointError(f"{folder}: must hold the {CONFIG} and {WEIGHTS} of one run. Got: {error}.") from None
+    stored = str(next(iter(weights.values())).dtype).removeprefix("torch.")
+    count = sum(p.numel() for p in model.parameters())
+    return Pretrained(model.to(device, dtype).eval(), load_tokenizer(folder), OWN, count, stored, [])

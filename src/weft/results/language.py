@@ -1,0 +1,62 @@
+"""The figures of a language model: how surprised it is by texts it never saw, beside simple models."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from weft.results.metrics import Estimate, Weighted, with_intervals
+
+LN2 = float(np.log(2))
+SHOWN_WRITING = ("bits_per_byte", "bits_per_letter", "perplexity")
+SHOWN_READING = ("masked_perplexity",)
+
+
+@dataclass
+class Surprise:
+    """-log p in nats of each piece of the texts that are judged, and the size of each [N]."""
+
+    nats: np.ndarray
+    tokens: np.ndarray
+    letters: np.ndarray
+    bytes: np.ndarray
+
+    def metrics(self, masked: bool) -> dict[str, Weighted]:
+        """Functions of the pieces' weights. Of hidden tokens alone nothing is said of letters or bytes."""
+        if masked:
+            return {"masked_perplexity": lambda w: float(np.exp((w * self.nats).sum() / (w * self.tokens).sum()))}
+        return {
+            "bits_per_byte": _ratio(self.nats / LN2, self.bytes),
+            "bits_per_letter": _ratio(self.nats / LN2, self.letters),
+            "nats_per_letter": _ratio(self.nats, self.letters),
+            "perplexity": lambda w: float(np.exp((w * self.nats).sum() / (w * self.tokens).sum())),
+        }
+
+
+def estimates(surprise: Surprise, masked: bool) -> dict[str, Estimate]:
+    """Each figure with its interval over resamples of the pieces."""
+    return with_intervals(surprise.metrics(masked), len(surprise.nats))
+
+
+def _ratio(over: np.ndarray, under: np.ndarray) -> Weighted:
+    return lambda w: float((w * over).sum() / (w * under).sum())
+
+
+def language_sentence(found: dict[str, Estimate], others: Sequence[dict[str, Any]], judged: str) -> str:
+    """The result in words."""
+    if "masked_perplexity" in found:
+        e = found["masked_perplexity"]
+        return (
+            f"In {judged}, it hesitates between {e.value:.3g} tokens on average where a token is hidden "
+            f"(95 % interval {e.low:.3g} to {e.high:.3g})."
+        )
+    e = found["bits_per_byte"]
+    best = min((o["metrics"]["bits_per_byte"]["value"] for o in others), default=None)
+    beside = f" The best simple model needs {best:.3f}." if best is not None else ""
+    return (
+        f"In {judged}, it needs {e.value:.3f} bits for a byte of text (95 % interval {e.low:.3f} to {e.high:.3f}), "
+        f"and hesitates between {found['perplexity'].value:.3g} tokens on average.{beside}"
+    )

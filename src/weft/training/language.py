@@ -1,0 +1,110 @@
+"""A LanguageModel trained on the pieces of a corpus: the next token, or hidden ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weft.features.batching import in_turn
+from weft.features.pieces import IGNORED, Corpus, Cuts, TextBatch
+from weft.models.language import LanguageModel
+from weft.progress import Silent
+from weft.training.checkpoint import Checkpoints
+from weft.training.loop import Loop, Progress, Recipe
+from weft.training.tracking import Tracker
+
+CHECK_TOKENS = 16_384
+MOST_CHECKED = 1 << 20
+"""Tokens of the validation texts that are looked at while training; the final figures look at all."""
+
+
+class TokenObjective(nn.Module):
+    """Mean over the tokens asked for of -log p(token), in nats."""
+
+    def __init__(self, model: LanguageModel, smoothing: float = 0.0):
+        super().__init__()
+        self.model, self.smoothing = model, smoothing
+
+    def loss(self, batch: TextBatch) -> Tensor:
+        logits, targets = self._asked(batch)
+        return F.cross_entropy(logits, targets, label_smoothing=self.smoothing if self.training else 0.0)
+
+    @torch.no_grad()
+    def nats(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
+        """-log p of all tokens asked for in each row [B], and how many they are [B]."""
+        logits, targets = self._asked(batch)
+        asked = batch.targets_BT != IGNORED
+        lost = torch.zeros(asked.shape, device=asked.device)
+        lost[asked] = F.cross_entropy(logits, targets, reduction="none")
+        return lost.double().sum(dim=1), asked.sum(dim=1)
+
+    def _asked(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
+        """Logits [N, V] and targets [N] of the places where something is asked; the others cost no output."""
+        tokens = self.model.tokens(batch.ids_BT, prefix_BT=batch.prefix_BT, segments_BT=batch.segments_BT)
+        states, asked = self.model.backbone(tokens), batch.targets_BT != IGNORED
+        chosen, targets = (
+            (states.flatten(0, 1), batch.targets_BT.flatten())
+            if bool(asked.all())
+            else (states[asked], batch.targets_BT[asked])
+        )
+        return self.model.logits(chosen).float(), targets
+
+
+@dataclass
+class Trained:
+    """How a training went."""
+
+    progress: Progress
+    steps_an_epoch: int
+    tokens_a_second: float
+
+
+def fit_language(
+    model: LanguageModel, corpus: Corpus, train: np.ndarray, valid: np.ndarray, recipe: Recipe, smoothing: float,
+    folder: Path, say: Silent,
+) -> Trained:  # fmt: skip
+    """Train on the documents ``train``; those of ``valid`` say when to stop. The model then holds the best weights."""
+    device = model.table.weight.device
+    cuts, watched = corpus.cuts(train), corpus.cuts(valid)
+    few = np.arange(len(watched))[: np.searchsorted(np.cumsum(watched.lengths()), MOST_CHECKED) + 1]
+    objective = TokenObjective(model, smoothing).to(device)
+
+    def fetch(numbers: np.ndarray, epoch: int) -> TextBatch:
+        return corpus.batch(cuts, numbers, epoch).to(device)
+
+    def validate(trained: nn.Module) -> float:
+        assert isinstance(trained, TokenObjective)
+        nats, tokens = document_nats(trained, corpus, watched, few, recipe.bfloat16)
+        return float(nats.sum() / max(1, tokens.sum()))
+
+    torch.manual_seed(recipe.seed)
+    loop = Loop(
+        objective, recipe, fetch, np.arange(len(cuts)), None, validate, Tracker(folder),
+        Checkpoints(folder / "checkpoints"), say,
+    )  # fmt: skip
+    progress = loop.run()
+    model.eval()
+    epochs = progress.step / loop.steps_an_epoch
+    rate = corpus.documents.lengths()[train].sum() * epochs / max(progress.seconds, 1e-9)
+    return Trained(progress, loop.steps_an_epoch, float(rate))
+
+
+def document_nats(
+    objective: TokenObjective, corpus: Corpus, cuts: Cuts, numbers: np.ndarray, bfloat16: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """-log p of the tokens of each piece [N], and how many they are [N]; the logits of one batch are held at once."""
+    objective.eval()
+    device = objective.model.table.weight.device
+    nats, tokens = np.zeros(len(numbers)), np.zeros(len(numbers), np.int64)
+    lengths = cuts.lengths()[numbers]
+    for places in in_turn(np.arange(len(numbers)), lengths, CHECK_TOKENS, fixed=1):
+        batch = corpus.batch(cuts, numbers[places], None).to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+            lost, asked = objective.nats(batch)
+        nats[places], tokens[places] = lost.cpu().numpy(), asked.cpu().numpy()
+    return nats, tokens
