@@ -70,6 +70,6 @@ def train(
 
 def load(path: str | Path) -> Run:
     """A finished run, its files verified."""
-    from weft.run import Run
+    from weft.runs import open_run
 
-    return Run(path)
+    return open_run(path)

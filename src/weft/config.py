@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -114,10 +114,15 @@ class TargetSettings(_Settings):
     """The text column whose every next token is predicted: a model that writes."""
     masked_token: str | None = None
     """The text column whose hidden tokens are predicted from both sides: a model that reads."""
-    type: Literal["class", "labels", "number"] | None = None
-    """Guessed from the column when left out; `labels`: any number of classes a row."""
+    type: Literal["class", "labels", "number", "text", "dialogue"] | None = None
+    """Of `column`; class, labels (any number of classes a row) or number is guessed when left out. `text` is written
+    from the text columns in features (translation, summary, answer); of a `dialogue` the assistant's turns are learnt."""
     positive: str | None = None
     """Of two classes, the one that is looked for (default: the rarer)."""
+    max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
+    """Longest text that is written, in tokens (type text; default: by the training texts)."""
+    beams: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Texts searched side by side for the most probable one (type text; default: 1, greedy)."""
     separator: Annotated[str, Field(min_length=1)] | None = None
     """What stands between the labels of a text cell (guessed when left out; a JSON array needs none)."""
     coverage: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -144,9 +149,15 @@ class TargetSettings(_Settings):
         given = [n for n in ("column", "next_token", "masked_token") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"one thing is learnt: column, next_token or masked_token. Got {listing(given) or 'none'}")
-        own = [n for n in ("type", "positive", "separator", "coverage", "out_of_scope") if getattr(self, n) is not None]
+        alone = ("type", "positive", "max_tokens", "beams", "separator", "coverage", "out_of_scope")
+        own = [n for n in alone if getattr(self, n) is not None]
         if self.column is None and own:
-            raise ValueError(f"{listing(own)} is for the column of a row. Remove it")
+            raise ValueError(f"{listing(own)} is for target.column. Remove it")
+        writes = [n for n in ("max_tokens", "beams") if getattr(self, n) is not None]
+        if self.type != "text" and writes:
+            raise ValueError(f"{listing(writes)} is for a text that is written. Say type: text, or remove it")
+        if self.type in ("text", "dialogue") and self.positive is not None:
+            raise ValueError("positive is for a target of two classes. Remove it")
         return self
 
     @property
@@ -157,8 +168,10 @@ class TargetSettings(_Settings):
         return name
 
     @property
-    def task(self) -> Literal["row", "next_token", "masked_token"]:
+    def task(self) -> Literal["row", "next_token", "masked_token", "text", "dialogue"]:
         """What kind of thing is learnt."""
+        if self.type in ("text", "dialogue"):
+            return self.type
         return "next_token" if self.next_token else "masked_token" if self.masked_token else "row"
 
 
@@ -200,6 +213,25 @@ class ModelSettings(_Settings):
         return self
 
 
+class AugmentSettings(_Settings):
+    """Training texts in other words, drawn anew each epoch. A word of Chinese or Japanese is a character."""
+
+    delete: Share = 0.0
+    """Share of the words that are left out."""
+    swap: Share = 0.0
+    """Share of the words that change places with the next."""
+    typo: Share = 0.0
+    """Share of the words with a slip at one letter: doubled, left out, swapped or the key beside it."""
+    mask: Share = 0.0
+    """Share of the tokens that are hidden, in spans of three."""
+
+    @model_validator(mode="after")
+    def _does_something(self) -> AugmentSettings:
+        if not (self.delete or self.swap or self.typo or self.mask):
+            raise ValueError("must change something. Give delete, swap, typo or mask a share, or remove augment")
+        return self
+
+
 class TrainingSettings(_Settings):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Most passes over the training rows; early stopping usually ends sooner."""
@@ -213,11 +245,28 @@ class TrainingSettings(_Settings):
     weight_decay: Annotated[float, Field(ge=0)] | None = None
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better validation loss before training stops."""
+    label_smoothing: Share | None = None
+    """Share of the probability that is spread over all tokens (Szegedy 2016), where a text or a dialogue is written
+    (default: 0.1 for a text from scratch, else 0)."""
     class_weight: Literal["balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share; probabilities are corrected back."""
+    augment: AugmentSettings | None = None
+    """Changes made to the training texts."""
+    mixup: Annotated[float, Field(ge=0, le=100)] | None = None
+    """Rows are mixed with others by a share from Beta(mixup, mixup) (Zhang 2018)."""
+    consistency: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """Every row is read twice, and differing answers cost this much (R-Drop, Liang 2021); twice the time."""
+    dropout_schedule: Literal["early", "late", "rising"] | None = None
+    """Dropout in the first half of the training only, in the second only, or growing from none (Liu 2023)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; `auto` takes bfloat16 where the machine multiplies it in hardware."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _one_of(self) -> TrainingSettings:
+        if self.mixup and self.consistency:
+            raise ValueError("mixup and consistency exclude each other. Remove one of them")
+        return self
 
 
 class ResultsSettings(_Settings):
@@ -240,6 +289,12 @@ class Settings(_Settings):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     results: ResultsSettings = ResultsSettings()
+
+    @model_validator(mode="after")
+    def _fits_task(self) -> Settings:
+        if self.training.label_smoothing is not None and self.target.task not in ("text", "dialogue"):
+            raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
+        return self
 
 
 def load(path: str | Path, changes: Sequence[str] = (), needs_source: bool = True) -> Settings:
@@ -511,7 +566,8 @@ def _keys_at(loc: tuple) -> list[str]:
     for part in loc:
         field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
         annotation = field.annotation if field is not None else FeatureSettings
-        model = annotation if hasattr(annotation, "model_fields") else FeatureSettings
+        kinds = [annotation, *get_args(annotation)]  # itself, or what may also be left out
+        model = next((kind for kind in kinds if hasattr(kind, "model_fields")), FeatureSettings)
     return [field.alias or name for name, field in model.model_fields.items()]
 
 

@@ -99,6 +99,9 @@ def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:
         seed=t.seed,
         minutes=t.minutes,
         optimizer=t.optimizer or "adamw",
+        mixup=t.mixup or 0.0,
+        consistency=t.consistency or 0.0,
+        dropout_schedule=t.dropout_schedule,
     )
 
 
@@ -132,5 +135,8 @@ def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
         seed=t.seed,
         minutes=t.minutes,
         optimizer=t.optimizer or "adamw",
+        mixup=t.mixup or 0.0,
+        consistency=t.consistency or 0.0,
+        dropout_schedule=t.dropout_schedule,
         threads=None if (settings.model.width or 0) > 128 or facts.text else 2,
     )

@@ -17,6 +17,7 @@ from weft import defaults
 from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.table import Table
+from weft.features.augment import augment_problem
 from weft.features.batching import collate
 from weft.features.codecs import CODECS, Ragged, TextCodec
 from weft.features.columns import Columns
@@ -24,12 +25,14 @@ from weft.features.store import take
 from weft.features.targets import new_target
 from weft.features.tokenizer import train_tokenizer
 from weft.models.pretrained import TextModel, load_text_model
-from weft.models.row import RowModels, shape_in_words
+from weft.models.row import RowModel, RowModels, shape_in_words
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import make_cleaner
 from weft.progress import duration
 from weft.training.fit import start
+from weft.training.loop import Recipe
 from weft.training.optimizers import adamw
+from weft.training.regularise import Objective
 
 SAMPLE_ROWS = 4_096
 STEPS = 3
@@ -44,6 +47,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     cleaner = make_cleaner(settings, plan)
     clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=SAMPLE_ROWS))
     source = load_text_model(settings.model.from_) if settings.model.from_ else None
+    augment_problem(settings, plan, source.tokenizer if source else None)
     columns = _columns(settings, plan, clean, cleaner, source)
     split = settings.data.split
     pool = round(rows * (1 - (0 if split.column else split.test)))
@@ -55,7 +59,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
     codes = columns.encode(clean, with_target=True)
     size = min(recipe.batch_rows, len(clean.rows))
-    tokens, seconds, activations = _probe(models, codes, len(clean.rows), size, recipe.learning_rate, recipe.bfloat16)
+    tokens, seconds, activations = _probe(models.each()[0], codes, len(clean.rows), size, recipe)
     parameters = models.parameter_count()
     learnt = pool * (1 - 1 / copies) if copies > 1 else rows * (1 - split.test - split.valid)
     steps = int(np.ceil(learnt / recipe.batch_rows)) * recipe.epochs * copies
@@ -119,12 +123,9 @@ def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any, so
     return columns
 
 
-def _probe(
-    models: RowModels, codes: Any, rows: int, size: int, rate: float, bfloat16: bool
-) -> tuple[float, float, int]:
+def _probe(model: RowModel, codes: Any, rows: int, size: int, recipe: Recipe) -> tuple[float, float, int]:
     """Tokens a row, seconds a step, and bytes of activations of a step, measured on the model itself."""
-    model = models.each()[0]
-    optimizer = adamw(model, rate, 0.0)
+    optimizer, objective = adamw(model, recipe.learning_rate, 0.0), Objective(model, recipe)
     times = []
     order = np.random.default_rng(0).permutation(rows)
     batch = None
@@ -143,9 +144,9 @@ def _probe(
         held[0] = 0
         with (
             torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
-            torch.autocast("cpu", enabled=bfloat16),
+            torch.autocast("cpu", enabled=recipe.bfloat16),
         ):
-            loss = model.loss(batch)
+            loss = objective(batch, 1.0)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -29,9 +30,12 @@ def context(settings: Settings, column: str, source: LanguageModel | None) -> in
 def language_config(settings: Settings, vocabulary: int, marks: Marks, context: int, letters: int) -> LanguageConfig:
     """The shape of a model that begins from nothing. Of a Transformer that writes it is Llama's."""
     m = settings.model
-    reads = settings.target.masked_token is not None
+    task = settings.target.task
+    reads = task == "masked_token"
     dropout = m.dropout if m.dropout is not None else 0.0 if letters > LARGE else 0.1
     width = m.width or int(np.clip(64 * round(np.log2(max(letters, 1) / 1e5) / 1.5 + 1), 128, 512))
+    attention: Literal["reading", "writing", "rewriting"]
+    attention = "reading" if reads else "rewriting" if task == "text" else "writing"
     backbone: TransformerConfig | RecurrentConfig
     if m.backbone == "rnn":
         backbone = RecurrentConfig(
@@ -40,7 +44,7 @@ def language_config(settings: Settings, vocabulary: int, marks: Marks, context: 
     else:
         backbone = TransformerConfig(
             width=width, layers=m.layers or 6, heads=m.heads or max(1, width // 64),
-            attention="reading" if reads else "writing", max_positions=context, dropout=dropout,
+            attention=attention, max_positions=context, dropout=dropout,
         )  # fmt: skip
     end = () if marks.end is None else (marks.end,)
     return LanguageConfig(backbone, vocabulary, begin=marks.begin, end=end)

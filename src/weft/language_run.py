@@ -22,6 +22,8 @@ from weft.errors import DataError, UsageError
 from weft.features.documents import Documents, Marks
 from weft.features.pieces import Corpus
 from weft.inference.generate import Written, write
+from weft.inference.predict import Predictor
+from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
 from weft.models.pretrained import load_language_model
@@ -42,9 +44,6 @@ class LanguageRun(Run):
         """How the model goes on from the prompts."""
         model, tokenizer = self._loaded
         return write(model, tokenizer, [prompts] if isinstance(prompts, str) else prompts, sampling)
-
-    def predict(self, table: Any, allow_missing: bool = False) -> Any:
-        raise UsageError(f"{self.path}: a run that writes predicts no column. Use run.generate(prompts).")
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """How surprised the model is by the texts of a table, each figure with its interval.
@@ -75,14 +74,15 @@ class LanguageRun(Run):
                 found.append(surprise(model, corpus, np.arange(len(texts))))
         if not rows:
             raise DataError(f"{source.name}: must hold texts in '{target.name}'. Got none.")
-        lost = Surprise(
-            *(np.concatenate([getattr(s, n) for s in found]) for n in ("nats", "tokens", "letters", "bytes"))
-        )
+        lost = Surprise.join(found)
         return {
             "rows": rows, "rejected": rejected, "unknown_class": 0,
             "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
             "metrics": {k: e.to_dict() for k, e in estimates(lost, masked is not None).items()},
         }  # fmt: skip
+
+    def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
+        raise UsageError(f"{self.path}: a run of a language task predicts no column. Write with weft generate.")
 
 
 def surprise(model: LanguageModel, corpus: Corpus, rows: np.ndarray) -> Surprise:

@@ -14,7 +14,7 @@ from weft.data.plan import Plan, look_texts
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
-from weft.features.documents import Marks, encode_documents, learn_tokenizer
+from weft.features.documents import Marks, Said, encode_documents, learn_tokenizer
 from weft.features.pieces import Corpus
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
@@ -26,7 +26,7 @@ from weft.models.recurrent import Recurrent
 from weft.models.row import backbone_in_words
 from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
-from weft.results.language import SHOWN_READING, SHOWN_WRITING, estimates, language_sentence
+from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence
 from weft.steps import Steps
 from weft.training.adapters import LoraConfig, attach, detach, merge
 from weft.training.language import Trained, fit_language
@@ -37,35 +37,56 @@ SAMPLES, SAMPLE_TOKENS = 3, 120
 class LanguageSteps(Steps):
     """Every next token, or hidden ones, of a column of texts are predicted."""
 
+    kind: type[LanguageRun] = LanguageRun
+    """The run that it leaves."""
+
     def run(self) -> LanguageRun:
         task = self.settings.target.task
         self.column, self.masked = self.settings.target.name, task == "masked_token"
-        plan = look_texts(self.settings, self.table)
+        plan = self._look()
         source = self._open_source()
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
-            what = "hidden tokens are" if self.masked else "every next token is"
-            self.say.step("data", f"{self.table.name}: {what} predicted in '{self.column}'")
+            self.say.step("data", f"{self.table.name}: {self._aim(plan)}")
         with self._timed("preprocess"):
             clean, found, _ = self._preprocess(plan)
         with self._timed("features"):
             corpus, tokenizer = self._features(clean, source)
-        ids = [np.flatnonzero(clean.parts == part) for part in (TRAIN, VALID, TEST)]
+        parts = self._parts(clean, corpus)
+        ids = [np.flatnonzero(parts == part) for part in (TRAIN, VALID, TEST)]
         with self._timed("model"):
             model, trained = self._model(corpus, tokenizer, source, ids)
         with self._timed("inference"):
             run_model = model.eval()
             judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
             lost = surprise(run_model, corpus, judged)
-            samples = [] if self.masked else self._samples(run_model, tokenizer, clean, judged)
             self.say.step("inference", f"{len(judged):,} texts of {lost.tokens.sum():,} tokens read")
+            self.samples = self._samples(run_model, tokenizer, clean, corpus, judged)
         with self._timed("results"):
-            figures = self._results(plan, corpus, ids, lost)
+            figures = self._results(plan, clean, ids, lost)
         figures |= self._data_facts(plan, clean, found)
-        figures |= {"model": self._model_facts(model, trained), "samples": samples, "seconds": dict(self.seconds)}
+        figures |= {"model": self._model_facts(model, trained), "samples": self.samples, "seconds": dict(self.seconds)}
         self._finish(figures)
-        return LanguageRun(self.out)
+        return self.kind(self.out)
+
+    def _look(self) -> Plan:
+        return look_texts(self.settings, self.table)
+
+    def _aim(self, plan: Plan) -> str:
+        """What is learnt, in words."""
+        return f"{'hidden tokens are' if self.masked else 'every next token is'} predicted in '{self.column}'"
+
+    def _parts(self, clean: CleanRows, corpus: Corpus) -> np.ndarray:
+        """What each document of the corpus is for."""
+        return clean.parts
+
+    def _letters(self, corpus: Corpus, documents: np.ndarray) -> int:
+        """How much text some documents hold."""
+        return int(corpus.documents.letters[documents].sum())
+
+    def _smoothing(self) -> float:
+        return 0.0
 
     def _open_source(self) -> TextModel | None:
         """The model to go on from, opened before anything is written."""
@@ -85,16 +106,7 @@ class LanguageSteps(Steps):
 
     def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
         settings = self.settings
-        given = settings.features.get(self.column)
-        if source is not None:
-            if given is not None and given.vocabulary is not None:
-                raise SettingsError(
-                    [f"features.{self.column}.vocabulary: the checkpoint has its own tokens. Remove it."]
-                )
-            tokenizer = source.tokenizer
-        else:
-            vocabulary = given.vocabulary if given is not None else None
-            tokenizer = learn_tokenizer(clean, self.column, vocabulary, settings.training.seed)
+        tokenizer = self._tokenizer(clean, source, [self.column])
         marks = Marks.of(tokenizer)
         if self.masked and marks.mask is None:
             raise SettingsError(["model.from: target.masked_token needs a tokenizer with a token that hides others. "
@@ -103,19 +115,33 @@ class LanguageSteps(Steps):
         documents = encode_documents(clean, self.column, tokenizer, marks.end, self.work / "store", self.say)
         size = tokenizer.get_vocab_size()
         longest = self.context = context(settings, self.column, source.model if source else None)
-        recurrent = isinstance(source.model.backbone if source else None, Recurrent) or settings.model.backbone == "rnn"
-        corpus = Corpus(
-            documents, marks, longest, settings.training.seed, size if self.masked else None, pack=not recurrent
-        )
+        pack = not self._recurrent(source)
+        corpus = Corpus(documents, marks, longest, settings.training.seed, size if self.masked else None, pack=pack)
         learnt = "of the checkpoint" if source else "learnt"
         self.say.step("features", f"{corpus.documents.lengths().sum():,} tokens of {size:,} kinds ({learnt})")
         return corpus, tokenizer
+
+    def _tokenizer(
+        self, clean: CleanRows, source: TextModel | None, names: Sequence[str], said: Said = iter
+    ) -> Tokenizer:
+        """That of the model it goes on from, or one learnt from some columns."""
+        given = [f.vocabulary for name in names if (f := self.settings.features.get(name)) and f.vocabulary is not None]
+        if source is None:
+            return learn_tokenizer(clean, names, given[0] if given else None, self.settings.training.seed, said)
+        if given:
+            raise SettingsError([f"features.{names[0]}.vocabulary: the checkpoint has its own tokens. Remove it."])
+        return source.tokenizer
+
+    def _recurrent(self, source: TextModel | None) -> bool:
+        if source is not None:
+            return isinstance(source.model.backbone, Recurrent)
+        return self.settings.model.backbone == "rnn"
 
     def _model(
         self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, ids: Sequence[np.ndarray]
     ) -> tuple[LanguageModel, Trained]:
         settings, device = self.settings, "cuda" if torch.cuda.is_available() else "cpu"
-        letters = int(corpus.documents.letters[ids[TRAIN]].sum())
+        letters = self._letters(corpus, ids[TRAIN])
         lengths = corpus.documents.lengths()[ids[TRAIN]]
         if source is None and lengths.sum() < 1_000:
             raise DataError(
@@ -149,7 +175,7 @@ class LanguageSteps(Steps):
             f"{backbone_in_words(shape.backbone)}, {count:,} parameters; context {corpus.context:,} tokens; "
             f"at most {recipe.epochs:,} epochs" + (", bfloat16" if recipe.bfloat16 else ""),
         )
-        trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, 0.0, self.out, self.say)
+        trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say)
         p = trained.progress
         self.say.line(
             f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
@@ -162,16 +188,18 @@ class LanguageSteps(Steps):
         return model, trained
 
     def _samples(
-        self, model: LanguageModel, tokenizer: Tokenizer, clean: CleanRows, judged: np.ndarray
+        self, model: LanguageModel, tokenizer: Tokenizer, clean: CleanRows, corpus: Corpus, judged: np.ndarray
     ) -> list[dict[str, str]]:
         """How it goes on from the beginnings of texts it never saw."""
+        if self.masked:
+            return []
         texts = clean.take(judged[:SAMPLES], [self.column])[self.column].to_pylist()
         prompts = [text[: max(1, min(40, len(text) // 3))] for text in texts]
         sampling = Sampling(max_tokens=SAMPLE_TOKENS, temperature=0.8, seed=self.settings.training.seed)
         found = write(model, tokenizer, prompts, sampling, cut=True)
         return [{"prompt": p, "text": w.text} for p, w in zip(prompts, found, strict=True)]
 
-    def _results(self, plan: Plan, corpus: Corpus, ids: Sequence[np.ndarray], lost: Any) -> dict[str, Any]:
+    def _results(self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise) -> dict[str, Any]:
         part = "test" if len(ids[TEST]) else "valid"
         found = estimates(lost, self.masked)
         where = f"{len(lost.nats):,} pieces of {'texts it never saw' if part == 'test' else 'the validation texts'}"

@@ -18,6 +18,7 @@ from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, did_you_mean
+from weft.features.augment import Augmenter, augment_problem
 from weft.features.codecs import CODECS
 from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
@@ -45,6 +46,7 @@ from weft.results.summary import (
 )
 from weft.run import Run, load_model, save_model
 from weft.steps import Steps, free_name
+from weft.text_steps import TextSteps
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
@@ -68,7 +70,8 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
-    way = RowSteps if settings.target.task == "row" else LanguageSteps
+    ways: dict[str, type[Steps]] = {"row": RowSteps, "text": TextSteps}
+    way = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
 
 
@@ -102,6 +105,7 @@ class RowSteps(Steps):
     def run(self) -> Run:
         plan = look(self.settings, self.table)
         self.source = self._open_source(plan)
+        augment_problem(self.settings, plan, self.source.tokenizer if self.source else None)
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
@@ -123,7 +127,7 @@ class RowSteps(Steps):
             self._say_features(columns)
         ids = [np.flatnonzero(clean.parts == part) for part in (TRAIN, VALID, TEST)]
         with self._timed("model"):
-            models, fitted = self._model(columns, store, ids)
+            models, fitted = self._model(columns, clean, store, ids)
         with self._timed("inference"):
             # from the files just written, so that a loaded run answers as the training did
             self.model = load_model(self.out, Columns.load(self.out))
@@ -163,7 +167,9 @@ class RowSteps(Steps):
         learnt = f"; {columns.tokenizer.get_vocab_size():,} text tokens learnt" if columns.tokenizer else ""
         self.say.step("features", f"every column becomes tokens: {words}{learnt}")
 
-    def _model(self, columns: Columns, store: Store, ids: list[np.ndarray]) -> tuple[RowModels, Fitted]:
+    def _model(
+        self, columns: Columns, clean: CleanRows, store: Store, ids: list[np.ndarray]
+    ) -> tuple[RowModels, Fitted]:
         settings = self.settings
         facts = defaults.Facts.of(columns, len(ids[TRAIN]) + len(ids[VALID]), self.source)
         shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
@@ -191,7 +197,11 @@ class RowSteps(Steps):
         self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
         if self.trained < models.parameter_count():
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
-        fitted = fit(models, store, learn, watch, self.recipe, self.out, self.say, self.dealt, settings.target.declines)
+        change = settings.training.augment
+        augment = Augmenter(change, clean, columns, self.recipe.seed) if change else None
+        fitted = fit(
+            models, store, learn, watch, self.recipe, self.out, self.say, augment, self.dealt, settings.target.declines
+        )
         if settings.model.adapter == "lora":
             for number, copy in enumerate(models.each()):
                 save_adapter(copy, self.out / ("adapter" if number == 0 else f"adapter-{number}"))

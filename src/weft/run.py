@@ -30,6 +30,7 @@ from weft.features.targets import known
 from weft.files import verify_manifest, write_whole
 from weft.inference import output
 from weft.inference.predict import Predictor
+from weft.inference.rewrite import Rewriter
 from weft.models.row import RowConfig, RowModels
 from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
@@ -85,7 +86,7 @@ class Run:
             DataError: a column that the model reads is absent (unless ``allow_missing``).
         """
         source = Table.of(table)
-        predictor = Predictor(self.columns, self.model, allow_missing)
+        predictor = self._predictor(allow_missing)
         pieces, rows, total = [], [], 0
         for part in predictor.stream(source):
             pieces.append(pa.table(predictor.as_columns(part.output)))
@@ -121,7 +122,7 @@ class Run:
                 raise DataError(
                     f"{table.name}: there is no column '{name}' to keep.{did_you_mean(name, table.columns)}"
                 )
-        predictor = Predictor(self.columns, self.model, allow_missing)
+        predictor = self._predictor(allow_missing)
         rejected: list[Rejected] = []
         done = 0
         schema = pa.schema(
@@ -194,8 +195,11 @@ class Run:
         positive = self.figures["target"].get("positive")
         return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
 
+    def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
+        return Predictor(self.columns, self.model, allow_missing)
+
     def _outputs(self) -> list[str]:
-        return list(Predictor(self.columns, self.model).as_columns(self._no_rows()))
+        return list(self._predictor(False).as_columns(self._no_rows()))
 
     def _no_rows(self) -> np.ndarray:
         return np.zeros(0 if self.model.width is None else (0, self.model.width))

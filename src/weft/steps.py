@@ -26,7 +26,7 @@ from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.progress import Silent, duration
 from weft.results.report import write_card, write_report
-from weft.run import REPORT_FILE, SETTINGS_FILE
+from weft.run import REPORT_FILE, SETTINGS_FILE, Run
 
 
 def free_name() -> Path:
@@ -49,6 +49,10 @@ class Steps:
             table = Table.open(settings.data.source, settings.data.format)
         self.table = table
         self.seconds: dict[str, float] = {}
+
+    def run(self) -> Run:
+        """All steps; the finished run."""
+        raise NotImplementedError
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:

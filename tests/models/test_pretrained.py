@@ -11,16 +11,19 @@ from tests.tables import mixed
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 import weft
+from weft import config, defaults
 from weft.cli import call
 from weft.errors import CheckpointError, RunError, SettingsError, UsageError
 from weft.exchange import export_hf, import_checkpoint
 from weft.features.batching import collate
 from weft.models.checkpoints import save_hf
 from weft.models.families import FAMILIES, Settings
+from weft.models.heads import ClassHead
 from weft.models.language import LanguageModel
 from weft.models.pretrained import extract, fill, layerwise, load_text_model
 from weft.models.row import RowConfig, RowModel
 from weft.preprocess.clean import CleanBatch
+from weft.training.fit import start
 from weft.training.optimizers import adamw
 
 SHAPES = {
@@ -79,8 +82,8 @@ def row_model(source, table):
     codec.observe(np.arange(len(table)), table)
     codec.count(table)
     codec.finish()
-    config = RowConfig(source.backbone, 16, 0.0, linear=(), pretrained=source.config)
-    model = RowModel(columns.codecs, target, config).eval()
+    shape = RowConfig(source.backbone, 16, 0.0, linear=(), pretrained=source.config)
+    model = RowModel(columns.codecs, target, shape).eval()
     fill(model, source.model)
     return model, columns.encode(CleanBatch(np.arange(len(table)), {"review": table}, []))
 
@@ -150,12 +153,46 @@ def test_lora_trains_little_and_is_saved_alone(checkpoint, tmp_path):
 def test_rates_fall_from_the_head_to_the_tokens(checkpoint):
     model, _ = row_model(load_text_model(checkpoint), pa.array(["lovely soft", "soft lovely"]))
     layerwise(model, top=0.5, decay=0.8)
-    rates = {}
-    for group in adamw(model, 1.0, 0.1).param_groups:
-        rates |= {id(p): group["factor"] for p in group["params"]}
-    assert rates[id(model.head.read.weight)] == 1.0
-    assert rates[id(model.backbone.blocks[1].attention.out.weight)] == 0.5
-    assert rates[id(model.backbone.blocks[0].attention.out.weight)] == pytest.approx(0.4)
+    found = rates(model)
+    assert found["head.read.weight"] == 1.0 and found["backbone.blocks.1.attention.out.weight"] == 0.5
+    assert found["backbone.blocks.0.attention.out.weight"] == pytest.approx(0.4)
+
+
+def rates(model):
+    """Name of a trained parameter -> its share of the learning rate."""
+    own = {id(p): group["factor"] for group in adamw(model, 1.0, 0.1).param_groups for p in group["params"]}
+    return {name: own[id(p)] for name, p in model.named_parameters() if id(p) in own}
+
+
+def test_a_checkpoint_learns_more_slowly_than_the_head_and_the_lower_the_slower(checkpoint):
+    source = load_text_model(checkpoint)
+    model, _ = row_model(source, pa.array(["lovely soft", "soft lovely"]))
+    start(model, source.model, lora=False, rank=4)
+    found = rates(model)
+    blocks = [{f for n, f in found.items() if n.startswith(f"backbone.blocks.{i}.")} for i in (0, 1)]
+    assert blocks == [{0.3 * 0.85}, {0.3}]
+    assert {f for n, f in found.items() if n.startswith("head.")} == {1.0}
+    assert not any(n.startswith("embedding.by_type.text") for n in found)  # the table of tokens stays
+
+
+def test_adapters_learn_faster_than_the_head(checkpoint):
+    source = load_text_model(checkpoint)
+    model, _ = row_model(source, pa.array(["lovely soft", "soft lovely"]))
+    start(model, source.model, lora=True, rank=4)
+    found = rates(model)
+    assert {f for n, f in found.items() if "lora_" in n} == {3.0} and found["head.read.weight"] == 1.0
+    assert all("lora_" in n for n in found if n.startswith("backbone."))
+
+
+def test_answers_of_a_fine_tuning_are_smoothed(checkpoint):
+    source = load_text_model(checkpoint)
+    settings = config.from_mapping({"target": "y", "model": {"from": str(checkpoint)}})
+    shape = defaults.row_config(settings, defaults.Facts(rows=100, text=True, classes=2, source=source))
+    head = ClassHead(4, 4, [1, 1], 0.0, smoothing=shape.smoothing)
+    out, truth = torch.tensor([[3.0, -1.0]]), torch.tensor([0])
+    p = np.exp([3.0, -1.0]) / np.exp([3.0, -1.0]).sum()
+    assert head.train().loss(out, truth).item() == pytest.approx(-0.975 * np.log(p[0]) - 0.025 * np.log(p[1]), rel=1e-4)
+    assert head.eval().loss(out, truth).item() == pytest.approx(-np.log(p[0]), rel=1e-4)  # not what is watched
 
 
 def test_import_tells_what_it_found_and_export_gives_it_back(checkpoint, tmp_path, capsys):

@@ -12,11 +12,12 @@ from weft.config import Settings
 from weft.data.plan import look
 from weft.data.table import Table
 from weft.features.batching import collate
+from weft.features.codecs import MISSING, UNKNOWN, CategoryCodec
 from weft.features.columns import Columns
 from weft.features.fit import fit_columns
 from weft.features.store import take
 from weft.inference.predict import predict_codes
-from weft.models.embeddings import PiecewiseLinear, calendar
+from weft.models.embeddings import CategoryEmbedding, PiecewiseLinear, TextEmbedding, calendar
 from weft.models.linear import LinearPath
 from weft.models.row import RowConfig, RowModels, combine
 from weft.models.transformer import TransformerConfig
@@ -118,6 +119,46 @@ def test_piecewise_linear_by_hand():
     value = torch.tensor([[-1.0], [0.5], [2.0], [5.0], [torch.nan]])
     expected = [[0, 0, -1], [0.5, 0, 0.5], [1, 0.5, 2], [1, 1, 4], [9, 9, 9]]
     torch.testing.assert_close(unfold(value)[:, 0], torch.tensor(expected, dtype=torch.float32))
+
+
+def test_in_training_some_known_categories_are_shown_as_unknown_and_none_that_is_missing():
+    codec = CategoryCodec("c")
+    codec.categories = ["a", "b"]
+    embedding = CategoryEmbedding([codec], 4)
+    with torch.no_grad():
+        embedding.table.weight.copy_(torch.arange(4.0)[:, None].expand(4, 4))  # each code has itself as its vector
+    codes = torch.tensor([MISSING, UNKNOWN, 2, 3]).repeat_interleave(20_000)
+
+    def shown():
+        return embedding({"c": {"code": codes}})[0][:, 0, 0].reshape(4, -1)
+
+    torch.manual_seed(0)
+    trained = shown()
+    assert (trained[MISSING] == MISSING).all() and (trained[UNKNOWN] == UNKNOWN).all()
+    for code in (2, 3):
+        assert set(trained[code].unique().tolist()) == {UNKNOWN, code}
+        assert (trained[code] == UNKNOWN).float().mean().item() == pytest.approx(0.03, abs=0.005)
+    embedding.eval()
+    assert torch.equal(shown().flatten(), codes.float())
+
+
+def test_in_training_a_quarter_of_the_tokens_is_hidden(parts):
+    codec = next(c for c in parts[0].codecs if c.type == "text")
+    embedding = TextEmbedding([codec], 4)
+    hide = codec.tokenizer.token_to_id("<mask>")
+    with torch.no_grad():
+        embedding.table.weight.fill_(1.0)
+        embedding.table.weight[hide] = 9.0
+        embedding.neighbours.weight.zero_()
+        embedding.neighbours.bias.zero_()
+    tokens = torch.full((400, 50), hide + 5)
+    tokens[:, 40:] = -1  # no tokens
+    torch.manual_seed(0)
+    states, mask = embedding({codec.name: {"tokens": tokens}})
+    assert (states[~mask] == 1).all() and not mask[:, 40:].any()
+    assert (states[mask] == 9).float().mean().item() == pytest.approx(0.25, abs=0.02)
+    embedding.eval()
+    assert (embedding({codec.name: {"tokens": tokens}})[0] == 1).all()
 
 
 def test_calendar_is_pythons():

@@ -7,7 +7,7 @@ from pathlib import Path
 from weft.cli import answer
 from weft.results.abstention import abstention_in_words
 from weft.results.metrics import METRICS
-from weft.run import Run
+from weft.runs import open_run
 
 
 def evaluate(
@@ -22,7 +22,7 @@ def evaluate(
         all_rows: Judge on every row even on the data of the training (too good to be true).
         json: One JSON object on stdout.
     """
-    found = Run(run).evaluate(data, allow_missing, all_rows)
+    found = open_run(run).evaluate(data, allow_missing, all_rows)
     lines = [f"{found['rows']:,} rows ({found['part']})"]
     if found["rejected"]:
         lines.append(f"{found['rejected']:,} rows set aside")

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from weft.cli import answer
 from weft.progress import Spoken
-from weft.run import Run
+from weft.runs import open_run
 
 
 def predict(
@@ -32,7 +32,7 @@ def predict(
         allow_missing: Treat an absent column as all missing values instead of stopping.
         json: One JSON object on stdout.
     """
-    done = Run(run).predict_file(data, out, allow_missing, keep, Spoken())
+    done = open_run(run).predict_file(data, out, allow_missing, keep, Spoken())
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import answer
-from weft.run import Run
+from weft.runs import open_run
 
 
 def report(run: Path, /, *, json: bool = False) -> None:
@@ -15,6 +15,10 @@ def report(run: Path, /, *, json: bool = False) -> None:
         run: The run folder.
         json: One JSON object on stdout: the figures of the report.
     """
-    done = Run(run)
+    done = open_run(run)
     path = done.report()
-    answer(json, done.figures, [done.figures["headline"], *done.figures["verdict"]["lines"], f"report:  {path}"])
+    answer(
+        json,
+        done.figures,
+        [done.figures["headline"], *done.figures.get("verdict", {}).get("lines", []), f"report:  {path}"],
+    )

@@ -92,7 +92,7 @@ def look(settings: Settings, table: Table) -> Plan:
 
 def look_texts(settings: Settings, table: Table) -> Plan:
     """The plan of a task of texts alone: its column, and those of the split. Raises as :func:`look`."""
-    target, split = settings.target.name, settings.data.split
+    target = settings.target.name
     problems = _absent(settings, table)
     for name, given in settings.features.items():
         if name != target and given.type != "off":
@@ -107,9 +107,45 @@ def look_texts(settings: Settings, table: Table) -> Plan:
     if problems:
         raise SettingsError(problems)
     plan = Plan({}, {}, {}, target, "text", f"every {settings.target.task.replace('_', ' ')} is predicted", [])
-    if split.time is not None:
-        values = table.head(2_000).column(split.time).drop_null().to_pylist()
-        plan.formats[split.time] = kinds.time_format([str(v) for v in values])
+    _add_times(settings, table, plan)
+    _add_split(settings, plan)
+    return plan
+
+
+def look_sources(settings: Settings, table: Table) -> Plan:
+    """The plan of a text that is written from others: the text columns in ``features``, else all that look like text.
+
+    Raises as :func:`look`.
+    """
+    target, split = settings.target.name, settings.data.split
+    problems = _absent(settings, table)
+    named = {n: f for n, f in settings.features.items() if f.type != "off"}
+    for name, given in named.items():
+        if name == target:
+            problems.append(f"features.{name}: the target cannot be read as well. Remove it from features.")
+        elif given.type != "text":
+            problems.append(f"features.{name}: a text is written from texts. Got {given.type}. Say text, or off.")
+    for name in (target, *named):
+        if name in table.columns and not _is_text(table, name):
+            problems.append(f"{table.name}: '{name}' must hold texts. Got {table.columns[name]}.")
+    if problems:
+        raise SettingsError(problems)
+    plan = Plan({}, {}, {}, target, "text", "as set: it is written", [])
+    head = None if named else table.sample(kinds.SAMPLE_ROWS)
+    for name in [*named, *(n for n in table.columns if n not in named and n != target)]:
+        if name in named:
+            plan.types[name], plan.reasons[name] = "text", "as set"
+        elif head is None or name in settings.features:
+            plan.left_out[name] = "as set" if name in settings.features else "features does not name it"
+        elif name in (split.column, split.by, split.time):
+            plan.left_out[name] = "it is the split"
+        elif (guess := kinds.guess(name, head.column(name))).type == "text":
+            plan.types[name], plan.reasons[name] = "text", guess.reason
+        else:
+            plan.left_out[name] = f"is no text ({guess.reason})"
+    if not plan.types:
+        raise SettingsError([f"features: there must be a text column to write '{target}' from. Name one: text."])
+    _add_times(settings, table, plan)
     _add_split(settings, plan)
     return plan
 
@@ -128,6 +164,14 @@ def _absent(settings: Settings, table: Table) -> list[str]:
         ]
         if name not in table.columns
     ]
+
+
+def _add_times(settings: Settings, table: Table, plan: Plan) -> None:
+    """How the column of a split by time is read."""
+    name = settings.data.split.time
+    if name is not None:
+        values = table.head(2_000).column(name).drop_null().to_pylist()
+        plan.formats[name] = kinds.time_format([str(v) for v in values])
 
 
 def _add_split(settings: Settings, plan: Plan) -> None:

@@ -6,7 +6,7 @@ document when it is read (``weft.features.pieces``), so it is not stored.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from weft.features.tokenizer import END, MASK, WRITING, begin_with, character_to
 from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
 
+Said = Callable[[Iterator[str]], Iterator[str]]
 TOKENS, LETTERS, BYTES = "tokens", "letters", "bytes"
 LEARN_LETTERS = 200_000_000
 """Letters from which a tokenizer is learnt; of more, a sample of the documents."""
@@ -38,7 +39,7 @@ class Documents:
     def of(cls, texts: Sequence[str], tokenizer: Tokenizer, end: int | None) -> Documents:
         """The ids of each text, with ``end`` after them."""
         sizes = np.array([[len(t), len(t.encode("utf-8"))] for t in texts], np.int64).reshape(-1, 2)
-        return cls(_encode(texts, tokenizer, end), sizes[:, 0], sizes[:, 1])
+        return cls(encode_texts(texts, tokenizer, end), sizes[:, 0], sizes[:, 1])
 
     @classmethod
     def stored(cls, store: Store, column: str) -> Documents:
@@ -72,14 +73,18 @@ class Marks:
         return cls(begin, last if end is None else end, mask)
 
 
-def learn_tokenizer(clean: CleanRows, name: str, vocabulary: int | str | None, seed: int) -> Tokenizer:
-    """A tokenizer for writing, from the training texts.
+def learn_tokenizer(
+    clean: CleanRows, names: Sequence[str], vocabulary: int | str | None, seed: int, said: Said = iter
+) -> Tokenizer:
+    """A tokenizer for writing, from the training texts of some columns.
 
-    ``vocabulary``: the most tokens, or "characters"; None: by the amount of text, 1,024 to 32,768.
+    Args:
+        vocabulary: the most tokens, or "characters"; None: by the amount of text, 1,024 to 32,768.
+        said: the texts of a column's cells, where they are not the texts themselves.
     """
-    letters = sum(len(text) for text in _texts(clean, name))
+    letters = sum(len(text) for text in said(_texts(clean, names)))
     share = LEARN_LETTERS / max(1, letters)
-    texts = _texts(clean, name, share, seed)
+    texts = said(_texts(clean, names, share, seed))
     if vocabulary == "characters":
         tokenizer = character_tokenizer(texts)
     else:
@@ -91,17 +96,19 @@ def learn_tokenizer(clean: CleanRows, name: str, vocabulary: int | str | None, s
     return tokenizer
 
 
-def _texts(clean: CleanRows, name: str, share: float = 1.0, seed: int = 0) -> Iterator[str]:
+def _texts(clean: CleanRows, names: Sequence[str], share: float = 1.0, seed: int = 0) -> Iterator[str]:
     start = 0
     for batch in clean.batches():
         mine = clean.parts[start : start + len(batch.rows)] == TRAIN
         start += len(batch.rows)
         if share < 1:
             mine &= uniform(seed, batch.rows) < share
-        yield from batch.columns[name].filter(pa.array(mine)).to_pylist()
+        for name in names:
+            yield from batch.columns[name].filter(pa.array(mine)).drop_null().to_pylist()
 
 
-def _encode(texts: Sequence[str], tokenizer: Tokenizer, end: int | None) -> Ragged:
+def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, end: int | None = None) -> Ragged:
+    """The ids of each text, with ``end`` after them."""
     pieces = [list(slices(text)) for text in texts]
     encoded = iter(tokenizer.encode_batch_fast([p for ps in pieces for p in ps], add_special_tokens=False))
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32

@@ -117,16 +117,19 @@ class Corpus:
         """Pieces as rows; in an epoch packed, else a row each in their order, an empty one too."""
         random = np.random.Generator(np.random.Philox(key=[self.seed, hash_of(epoch, numbers)]))
         starts, stops = cuts.spans(numbers, self.seed, epoch)
-        pieces, tokens = [], self.documents.tokens
-        for document, start, stop in zip(cuts.document[numbers], starts, stops, strict=True):
-            first = tokens.offsets[document]
-            # a tokenizer without a first token: the one before the piece is read, and nothing before the first
-            before = int(start > 0) if self.marks.begin is None and self.masked is None else 0
-            ids = np.asarray(tokens.values[first + start - before : first + stop]).astype(np.int64)
-            pieces.append(self._hidden(ids, random) if self.masked is not None else self._next(ids))
+        places = zip(cuts.document[numbers], starts, stops, strict=True)
+        pieces = [self._piece(document, start, stop, random) for document, start, stop in places]
         if epoch is None or not self.pack:
             return padded(pieces)
         return packed([p for p in pieces if len(p.ids)], self.context)
+
+    def _piece(self, document: int, start: int, stop: int, random: np.random.Generator) -> Piece:
+        tokens = self.documents.tokens
+        first = tokens.offsets[document]
+        # a tokenizer without a first token: the one before the piece is read, and nothing before the first
+        before = int(start > 0) if self.marks.begin is None and self.masked is None else 0
+        ids = np.asarray(tokens.values[first + start - before : first + stop]).astype(np.int64)
+        return self._hidden(ids, random) if self.masked is not None else self._next(ids)
 
     def _next(self, ids: np.ndarray) -> Piece:
         if self.marks.begin is None or not len(ids):

@@ -20,6 +20,12 @@ SLICE = 1 << 16
 """Letters encoded at once: a line of any length costs no more memory than these."""
 
 
+def mask_token(tokenizer: Tokenizer) -> int | None:
+    """The token that stands for hidden ones, by its name here, in BERT and in RoBERTa; else that of unknown words."""
+    names = (MASK, "[MASK]", "[UNK]")
+    return next((number for name in names if (number := tokenizer.token_to_id(name)) is not None), None)
+
+
 def train_tokenizer(
     texts: Iterable[str], vocabulary: int = 8_192, lowercase: bool = False, special: list[str] = SPECIAL
 ) -> Tokenizer:

@@ -64,7 +64,7 @@ class Prompt:
 def write(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[int]],
     sampling: Sampling = Sampling(),
     samples: int = 1,
     cut: bool = False,
@@ -72,6 +72,7 @@ def write(
     """Texts that go on from the prompts, in their order.
 
     Args:
+        prompts: texts, or the ids of a text that a task made (a source, a dialogue).
         samples: texts a prompt, one after the other, drawn with the seeds seed, seed + 1, ...
         cut: leave out the beginning of a prompt that is too long.
 
@@ -110,8 +111,9 @@ class Stream:
 
 
 def stream(
-    model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: Sampling = Sampling(), cut: bool = False
-) -> Stream:
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str | Sequence[int], sampling: Sampling = Sampling(),
+    cut: bool = False,
+) -> Stream:  # fmt: skip
     """The text that ``write`` gives, piece by piece as it comes. Raises as ``write`` does, at once."""
     return Stream(model, tokenizer, read_prompt(model, tokenizer, prompt, sampling, cut), sampling)
 
@@ -119,7 +121,7 @@ def stream(
 def next_tokens(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     count: int = 10,
     sampling: Sampling | None = None,
     cut: bool = False,
@@ -238,10 +240,12 @@ def _check_samples(sampling: Sampling, samples: int) -> None:
 # ---- prompts
 
 
-def read_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str, sampling: Sampling, cut: bool) -> Prompt:
-    """The ids of a prompt, and how much may be written after it."""
+def read_prompt(
+    model: LanguageModel, tokenizer: Tokenizer, text: str | Sequence[int], sampling: Sampling, cut: bool
+) -> Prompt:
+    """The ids of a prompt (which may be given as ids), and how much may be written after it."""
     check_writes(model)
-    ids = _encode(model, tokenizer, text)
+    ids = _encode(model, tokenizer, text) if isinstance(text, str) else list(text)
     context = getattr(model.config.backbone, "max_positions", None)  # a recurrent network has no end
     if context is None:
         return Prompt(ids, 0, sampling.max_tokens, "length", sampling.seed)

@@ -23,7 +23,8 @@ MOST_CLASS_COLUMNS = 100
 
 @dataclass
 class Predicted:
-    """Answers to clean rows, as :meth:`RowModels.predict` gives them; the rows as they came, and those set aside."""
+    """Answers to clean rows: as :meth:`RowModels.predict` gives them, or texts [N]; the rows as they came, and those
+    set aside."""
 
     raw: RawBatch
     clean: CleanBatch
@@ -69,7 +70,7 @@ class Predictor:
         cleaner = Cleaner(plans, self.columns.cleaner.normalize, target if with_target else None)
         read = [name for name in wanted if name not in absent]
         for raw in table.batches([*read, *(name for name in keep if name not in read)]):
-            clean = cleaner(_filled(raw, absent))
+            clean = cleaner(filled(raw, absent))
             rows = len(clean.rows)
             output = predict_codes(self.model, self.columns.encode(clean), rows)
             yield Predicted(raw, clean, output)
@@ -118,7 +119,8 @@ def declines(output: np.ndarray, target: ClassTarget) -> np.ndarray:
     return output[:, -1] < 0
 
 
-def _filled(raw: RawBatch, absent: list[str]) -> RawBatch:
+def filled(raw: RawBatch, absent: list[str]) -> RawBatch:
+    """The rows with columns of missing values for those that are absent."""
     batch = raw.batch
     for name in absent:
         batch = batch.append_column(name, pa.nulls(batch.num_rows))

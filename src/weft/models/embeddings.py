@@ -26,7 +26,7 @@ from weft.features.codecs import (
     TextCodec,
     TimeCodec,
 )
-from weft.features.tokenizer import MASK
+from weft.features.tokenizer import mask_token
 from weft.models.tokens import Tokens
 
 Columns = dict[str, dict[str, Tensor]]
@@ -175,7 +175,7 @@ class TextEmbedding(nn.Module):
         self.hidden = hidden
         tokenizer = codecs[0].tokenizer
         assert tokenizer is not None
-        self.mask: int = tokenizer.token_to_id(MASK) or 0
+        self.mask = mask_token(tokenizer) or 0
         self.table = nn.Embedding(tokenizer.get_vocab_size(), width)
         self.norm = nn.RMSNorm(width)
         self.neighbours = nn.Conv1d(width, width, self.REACH, padding=self.REACH // 2)
@@ -217,14 +217,10 @@ class PretrainedText:
 class PretrainedTextEmbedding(nn.Module):
     """The tokens of every text column by the table of a checkpoint, each text closed by its end token."""
 
-    def __init__(self, codecs: Sequence[TextCodec], width: int, config: PretrainedText, hidden: float = 0.0):
+    def __init__(self, codecs: Sequence[TextCodec], width: int, config: PretrainedText):
         super().__init__()
         self.names = [c.name for c in codecs]
-        self.config, self.hidden = config, hidden
-        tokenizer = codecs[0].tokenizer
-        assert tokenizer is not None
-        masks = [tokenizer.token_to_id(t) for t in ("[MASK]", "<mask>", "[UNK]")]
-        self.mask = next((m for m in masks if m is not None), None)
+        self.config = config
         self.table = nn.Embedding(config.vocabulary, width)
         if config.types:
             self.types = nn.Embedding(config.types, width)
@@ -245,8 +241,6 @@ class PretrainedTextEmbedding(nn.Module):
             parts = ended
         ids = torch.cat(parts, dim=1)
         mask = ids >= 0
-        if self.training and self.hidden and self.mask is not None:
-            ids = ids.masked_fill((torch.rand(ids.shape, device=ids.device) < self.hidden) & mask, self.mask)
         return self.vectors(ids.clamp(min=0)), mask
 
 

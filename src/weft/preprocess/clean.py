@@ -49,6 +49,12 @@ class CleanBatch:
     columns: dict[str, pa.Array]
     rejected: list[Rejected]
 
+    def chosen(self, mask: np.ndarray) -> CleanBatch:
+        """Some of the rows."""
+        return CleanBatch(
+            self.rows[mask], {n: a.filter(pa.array(mask)) for n, a in self.columns.items()}, self.rejected
+        )
+
 
 class Cleaner:
     """Applies the plan of each column. ``target`` names a column whose missing values set the row aside."""

@@ -66,10 +66,12 @@ class Ingested:
 
 
 def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
-    writes = plan.target_type == "text"
-    kinds = {"class": "category", "labels": "labels", "number": "number", "text": "document"}
-    plans = {name: ColumnPlan(t, plan.formats.get(name)) for name, t in sorted(plan.types.items())}
-    plans[plan.target] = ColumnPlan(kinds[plan.target_type], separator=plan.separator)
+    writes = plan.target_type in ("text", "dialogue")
+    kind = {"class": "category", "text": "document"}.get(plan.target_type, plan.target_type)
+    plans = {
+        name: ColumnPlan("document" if writes else t, plan.formats.get(name)) for name, t in sorted(plan.types.items())
+    }
+    plans[plan.target] = ColumnPlan(kind, separator=plan.separator)
     normalize = settings.preprocess.normalize or ("nfc" if writes else "nfkc")
     return Cleaner(plans, normalize, plan.target)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,11 @@ class Surprise:
     tokens: np.ndarray
     letters: np.ndarray
     bytes: np.ndarray
+
+    @classmethod
+    def join(cls, parts: Sequence[Surprise]) -> Surprise:
+        """The pieces of all parts."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def metrics(self, masked: bool) -> dict[str, Weighted]:
         """Functions of the pieces' weights. Of hidden tokens alone nothing is said of letters or bytes."""

@@ -26,6 +26,8 @@ _STEPS = (
     ("results", "judge it beside simple models"),
 )
 _THREE_DIGITS = {"auc", "f1", "micro_f1", "macro_f1", "average_precision", "r2"}
+_PAGES = {"row": "report.html", "text": "text.html"}
+_CARDS = {"row": "card.md", "text": "text_card.md"}
 
 
 def _environment() -> Environment:
@@ -76,7 +78,7 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
             declined["coverage"]["value"],
             "Share of wrong answers as more rows are answered",
         )
-    template = "language.html" if "task" in figures else "report.html"
+    template = _PAGES.get(figures.get("task", "row"), "language.html")
     page = _environment().get_template(template).render(
         f=figures, shown=shown, models=models, steps=_STEPS, title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
@@ -89,6 +91,6 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
 
 def write_card(folder: Path, figures: dict[str, Any]) -> None:
     """Write the run's ``README.md``."""
-    template = "language_card.md" if "task" in figures else "card.md"
+    template = _CARDS.get(figures.get("task", "row"), "language_card.md")
     page = _environment().get_template(template).render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
     write_whole(folder / "README.md", page.replace("<", "&lt;"))  # names come from the data, markup does not

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from weft.data.split import uniform
+from weft.features.augment import Augmenter
 from weft.features.batching import Batch, collate, in_turn
 from weft.features.store import Store
 from weft.features.targets import known, outside
@@ -26,6 +27,7 @@ from weft.training.calibration import fit_temperature
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Progress, Recipe
 from weft.training.optimizers import fit_ridge
+from weft.training.regularise import Objective
 from weft.training.thresholds import choose_score, coverage_threshold, label_thresholds
 from weft.training.tracking import Tracker
 
@@ -60,16 +62,18 @@ def fit(
     recipe: Recipe,
     folder: Path,
     say: Silent,
+    augment: Augmenter | None = None,
     deal: bool = True,
     coverage: float | None = None,
 ) -> Fitted:
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
 
     Where they must stay apart (not ``deal``) all copies learn from train and watch valid, and differ by their seed.
-    ``coverage``: the share of the rows that will be answered; the others are declined.
+    ``augment`` changes the rows that are learnt from, anew each epoch. ``coverage``: the share of the rows that will be
+    answered; the others are declined.
     """
     with _threads(recipe.threads):
-        done, watched = _fit(models, store, train, valid, recipe, folder, say, deal)
+        done, watched = _fit(models, store, train, valid, recipe, folder, say, augment, deal)
         _decide(models, done, watched, coverage)
     return done
 
@@ -98,13 +102,17 @@ def _threads(most: int | None) -> Iterator[None]:
 
 def _fit(
     models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent,
-    deal: bool,
+    augment: Augmenter | None, deal: bool,
 ) -> tuple[Fitted, list[Watched]]:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
 
     def fetch(rows: np.ndarray, epoch: int = 0) -> Batch:
         return collate(store.take(rows), len(rows)).to(device)
+
+    def fetch_training(rows: np.ndarray, epoch: int) -> Batch:
+        codes = store.take(rows)
+        return collate(augment(codes, rows, epoch) if augment else codes, len(rows)).to(device)
 
     done, watched, steps = [], [], 1
     count = len(models.copies)
@@ -126,8 +134,8 @@ def _fit(
             _begin(copy, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = Loop(
-            copy, recipe, fetch, learn, lengths, validate, tracker,
-            Checkpoints(folder / "checkpoints" / f"copy-{number}"), say,
+            copy, recipe, fetch_training, learn, lengths, validate, tracker,
+            Checkpoints(folder / "checkpoints" / f"copy-{number}"), say, Objective(copy, recipe),
         )  # fmt: skip
         progress = loop.run()
         done.append(progress)

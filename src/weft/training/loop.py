@@ -28,6 +28,8 @@ from weft.training.muon import muon
 from weft.training.optimizers import Schedule, adamw
 from weft.training.tracking import Tracker
 
+DropoutSchedule = Literal["early", "late", "rising"]
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -53,6 +55,11 @@ class Recipe:
     """Steps between two looks at the validation rows; None: an epoch."""
     threads: int | None = None
     """Threads of a matrix product; None: as many as the machine has. A small model loses by sharing its steps."""
+    mixup: float = 0.0
+    """a of Beta(a, a), from which the share comes that two rows are mixed by (Zhang 2018)."""
+    consistency: float = 0.0
+    """Weight of the distance between two passes of the same rows (R-Drop, Liang 2021)."""
+    dropout_schedule: DropoutSchedule | None = None
 
 
 @dataclass
@@ -78,6 +85,7 @@ class Loop:
         fetch: row numbers and the epoch -> Batch.
         validate: model -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
+        objective: batch, share of the training that is done -> loss; default: the model's own.
     """
 
     def __init__(
@@ -91,7 +99,9 @@ class Loop:
         tracker: Tracker,
         checkpoints: Checkpoints,
         say: Any,
+        objective: Callable[[Any, float], Tensor] | None = None,
     ):
+        self.objective = objective or (lambda batch, done: model.loss(batch))  # type: ignore[operator]
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
         make = muon if recipe.optimizer == "muon" else adamw
@@ -151,12 +161,13 @@ class Loop:
         share = 0.0
         if recipe.minutes:
             share = p.seconds / (60 * recipe.minutes)
-        rate = recipe.learning_rate * self.schedule(max(p.step, int(share * self.total)))
+        now = max(p.step, int(share * self.total))
+        rate = recipe.learning_rate * self.schedule(now)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(_device(self.model), torch.bfloat16, enabled=recipe.bfloat16):
-            loss = self.model.loss(batch)  # type: ignore[operator]
+            loss = self.objective(batch, min(1.0, now / self.total))
         loss.backward()
         length = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         if not (torch.isfinite(loss) and torch.isfinite(length)):

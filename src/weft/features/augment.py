@@ -1,0 +1,110 @@
+"""Training texts in other words: words left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden.
+
+A word is what stands between spaces; where a script has none (Chinese, Japanese) each character is one. What
+a row becomes depends on (seed, epoch, row) only: a resumed run reads what the stopped one would have read.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from weft.config import AugmentSettings, Settings
+from weft.data.plan import Plan
+from weft.errors import SettingsError
+from weft.features.codecs import Ragged, TextCodec
+from weft.features.columns import Columns
+from weft.features.store import RowCodes
+from weft.features.tokenizer import mask_token
+from weft.preprocess.ingest import CleanRows
+
+UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+SPAN = 3  # tokens hidden together: one alone is mostly told by its neighbours
+KEYS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+NEIGHBOURS = {row[i]: row[max(0, i - 1) : i] + row[i + 1 : i + 2] for row in KEYS for i in range(len(row))}
+
+
+def augment_problem(settings: Settings, plan: Plan, tokenizer: Tokenizer | None) -> None:
+    """Raises SettingsError where ``training.augment`` has nothing to change; ``tokenizer``: that of a checkpoint."""
+    augment = settings.training.augment
+    if augment is None:
+        return
+    if "text" not in plan.types.values():
+        raise SettingsError(["training.augment: changes text columns. The table has none. Remove it."])
+    if augment.mask and tokenizer is not None and mask_token(tokenizer) is None:
+        raise SettingsError(
+            [f"training.augment.mask: needs a token that hides others. The tokenizer of {settings.model.from_} has "
+             f"none. Remove it, or say delete."]
+        )  # fmt: skip
+
+
+class Augmenter:
+    """Codes of training rows whose texts are changed.
+
+    ``clean`` holds the rows that ``columns`` encoded, in the same order; ``seed`` is that of the training.
+    """
+
+    def __init__(self, settings: AugmentSettings, clean: CleanRows, columns: Columns, seed: int):
+        self.settings, self.clean, self.seed = settings, clean, seed
+        self.codecs = [c for c in columns.codecs if isinstance(c, TextCodec)]
+        self.mask = mask_token(columns.tokenizer) if columns.tokenizer else None
+
+    def __call__(self, codes: RowCodes, rows: np.ndarray, epoch: int) -> RowCodes:
+        """``codes`` of ``rows`` with the text columns encoded anew."""
+        random = [
+            np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, int(r), 0, 0])) for r in rows
+        ]
+        texts = self.clean.take(rows, [c.name for c in self.codecs])
+        codes = dict(codes)
+        for codec in self.codecs:
+            pairs = zip(texts[codec.name].to_pylist(), random, strict=True)
+            changed = [t and reworded(t, self.settings, r) for t, r in pairs]
+            found = codec.encode(pa.array(changed, pa.string()))
+            tokens = found["tokens"]
+            if self.settings.mask and self.mask is not None and isinstance(tokens, Ragged):
+                found["tokens"] = hide_spans(tokens, self.settings.mask, self.mask, random)
+            codes[codec.name] = found
+        return codes
+
+
+def reworded(text: str, settings: AugmentSettings, random: np.random.Generator) -> str:
+    """``text`` with some words mistyped, swapped with the next, left out (never all); spaces stay in place."""
+    words, gaps = WORD.findall(text), WORD.split(text)
+    if not words:
+        return text
+    for i in np.flatnonzero(random.random(len(words)) < settings.typo):
+        words[i] = mistyped(words[i], random)
+    for i in np.flatnonzero(random.random(len(words) - 1) < settings.swap):
+        words[i], words[i + 1] = words[i + 1], words[i]
+    stays = random.random(len(words)) >= settings.delete
+    stays[random.integers(len(words))] |= not stays.any()
+    return gaps[0] + "".join(w + g for w, g, s in zip(words, gaps[1:], stays, strict=True) if s)
+
+
+def mistyped(word: str, random: np.random.Generator) -> str:
+    """A slip at one letter: doubled, left out, before its predecessor, or the key beside it."""
+    way, i = random.integers(4), int(random.integers(len(word)))
+    key = NEIGHBOURS.get(word[i].lower(), "")
+    if way == 0 or len(word) == 1:
+        return word[: i + 1] + word[i:]
+    if way == 1:
+        return word[:i] + word[i + 1 :]
+    if way == 2 or not key:
+        i = max(i, 1)
+        return word[: i - 1] + word[i] + word[i - 1] + word[i + 1 :]
+    return word[:i] + key[int(random.integers(len(key)))] + word[i + 1 :]
+
+
+def hide_spans(tokens: Ragged, share: float, mask: int, random: list[np.random.Generator]) -> Ragged:
+    """Each token is behind ``mask`` with probability ``share``, in runs of ``SPAN`` (SpanBERT, Joshi 2020)."""
+    start = 1 - (1 - share) ** (1 / SPAN)  # a token is hidden by a span that starts at one of SPAN places
+    values = tokens.values.copy()
+    for i, row in enumerate(random):
+        here = values[tokens.offsets[i] : tokens.offsets[i + 1]]
+        starts = row.random(len(here) + SPAN - 1) < start
+        here[np.any([starts[k : k + len(here)] for k in range(SPAN)], axis=0)] = mask
+    return Ragged(values, tokens.offsets)

@@ -1,0 +1,85 @@
+"""Rows in, written texts out: a column that is written from the text columns of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from weft.data.table import Table
+from weft.errors import DataError, did_you_mean, listing
+from weft.features.pairs import Pairing
+from weft.inference.generate import read_prompt, write_prompts
+from weft.inference.predict import Predicted, filled
+from weft.inference.sampling import Sampling
+from weft.models.language import LanguageModel
+from weft.preprocess.clean import Cleaner, ColumnPlan
+
+ROWS_AT_ONCE = 1_024
+
+
+def write_targets(
+    model: LanguageModel, tokenizer: Tokenizer, sources: Sequence[Sequence[int]], sampling: Sampling
+) -> list[str]:
+    """The text that each source leads to, without spaces at its ends."""
+    prompts = [read_prompt(model, tokenizer, source, sampling, False) for source in sources]
+    texts = [""] * len(prompts)
+    for places, written in write_prompts(model, tokenizer, prompts, sampling):
+        for place, found in zip(places, written, strict=True):
+            texts[place] = found.text.strip()
+    return texts
+
+
+class Rewriter:
+    """Applies a model to tables. ``allow_missing``: an absent column counts as all missing texts."""
+
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, pairing: Pairing, normalize: str, sampling: Sampling,
+        allow_missing: bool = False,
+    ):  # fmt: skip
+        self.model, self.tokenizer, self.pairing, self.sampling = model, tokenizer, pairing, sampling
+        self.normalize, self.allow_missing = normalize, allow_missing
+        self.cut = 0
+        """Sources so far that were too long and lost their end."""
+
+    def stream(
+        self, table: Table, with_target: bool = False, keep: Sequence[str] = (), only: np.ndarray | None = None
+    ) -> Iterator[Predicted]:
+        """Write a table's texts batch by batch, in order; ``output`` is an array of texts [N].
+
+        ``only``: of these rows of the table [rows], bool; None: of all.
+
+        Raises:
+            DataError: columns that the model reads are absent (and ``allow_missing`` is not set), or the target.
+        """
+        pairing = self.pairing
+        absent = [name for name in pairing.sources if name not in table.columns]
+        if absent and (not self.allow_missing or len(absent) == len(pairing.sources)):
+            near = did_you_mean(absent[0], table.columns) if len(absent) == 1 else ""
+            raise DataError(
+                f"{table.name}: must hold the columns the model was trained on. Got no {listing(absent)}.{near} "
+                f"Rename or add them."
+            )
+        if with_target and pairing.target not in table.columns:
+            raise DataError(
+                f"{table.name}: must hold the target '{pairing.target}' to be evaluated."
+                f"{did_you_mean(pairing.target, table.columns)}"
+            )
+        wanted = [*pairing.sources, *([pairing.target] if with_target else [])]
+        plans = {name: ColumnPlan("document") for name in wanted}
+        cleaner = Cleaner(plans, self.normalize, pairing.target if with_target else None)
+        read = [name for name in wanted if name not in absent]
+        for raw in table.batches([*read, *(name for name in keep if name not in read)], rows=ROWS_AT_ONCE):
+            clean = cleaner(filled(raw, absent))
+            if only is not None:
+                clean = clean.chosen(only[clean.rows])
+            sources = pairing.encode(clean.columns, self.tokenizer)
+            self.cut += sum(cut > 0 for _, cut in sources)
+            texts = write_targets(self.model, self.tokenizer, [ids for ids, _ in sources], self.sampling)
+            yield Predicted(raw, clean, np.array(texts, dtype=object))
+
+    def as_columns(self, output: np.ndarray) -> dict[str, pa.Array]:
+        """The texts under the name of the target."""
+        return {self.pairing.target: pa.array(output.tolist(), pa.string())}

@@ -1,0 +1,26 @@
+"""Which kind of run a folder holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from weft.language_run import LanguageRun
+from weft.run import REPORT_FILE, Run
+from weft.text_run import TextRun
+
+KINDS: dict[str, type[Run]] = {"text": TextRun, "next_token": LanguageRun, "masked_token": LanguageRun}
+"""Task to the class of its run; a run of a row's column has no task."""
+
+
+def open_run(path: str | Path) -> Run:
+    """A finished run as what it is, its files verified."""
+    return KINDS.get(task_of(Path(path)), Run)(path)
+
+
+def task_of(path: Path) -> str:
+    """The task of a run's folder; empty where it has none, or the folder holds no run."""
+    try:
+        return str(json.loads((path / REPORT_FILE).read_text(encoding="utf-8")).get("task", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""

@@ -1,0 +1,94 @@
+"""TextRun: the folder that learning to write a column leaves; it writes that column for other rows."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from weft.data.split import NAMES, TEST, VALID
+from weft.data.table import Table
+from weft.errors import DataError, UsageError, listing
+from weft.features.documents import Marks
+from weft.features.examples import ExampleCorpus, Examples
+from weft.features.pairs import PairCounts, Pairing, examples_of
+from weft.inference.generate import Written, write
+from weft.inference.rewrite import Rewriter
+from weft.inference.sampling import Sampling
+from weft.language_run import LanguageRun, surprise
+from weft.results.language import Surprise
+from weft.results.text import TextScores
+from weft.results.writing import FAMILIES, writing_figures
+
+
+class TextRun(LanguageRun):
+    """A finished run that writes a column from text columns."""
+
+    beams: int | None = None
+    """Texts searched side by side; None: as the pipeline file says."""
+
+    @cached_property
+    def pairing(self) -> Pairing:
+        return Pairing(**self.figures["pairing"])
+
+    def source(self, text: str) -> list[int]:
+        """The tokens of a source of one column, as the model was taught to read it."""
+        if len(self.pairing.sources) > 1:
+            raise UsageError(
+                f"{self.path}: writes '{self.pairing.target}' from {listing(self.pairing.sources)}, not from one text. "
+                f"Use predict with a table of these columns."
+            )
+        encoded = self._loaded[1].encode(text, add_special_tokens=False).ids
+        return self.pairing.source([encoded])[0]
+
+    def generate(self, prompts: str | list[str], sampling: Sampling | None = None) -> list[Written]:
+        """What the model writes from each source."""
+        model, tokenizer = self._loaded
+        sources = [self.source(text) for text in ([prompts] if isinstance(prompts, str) else prompts)]
+        return write(model, tokenizer, sources, sampling or self._sampling())
+
+    def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
+        """The texts written for a table beside its own, each figure with its interval; rows are written as they come.
+
+        On the very data of the training only the test rows count, unless ``everything``.
+        """
+        source = Table.of(table)
+        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
+        parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
+        judged = TEST if parts is None or (parts == TEST).any() else VALID
+        chosen = None if parts is None else parts == judged
+        predictor = self._predictor(allow_missing)
+        scores, lost, rejected = TextScores(FAMILIES), [], 0
+        for part in predictor.stream(source, with_target=True, only=chosen):
+            rejected += len(part.clean.rejected)
+            if len(part.output):
+                texts = part.clean.columns[self.pairing.target].to_pylist()
+                scores.add(part.output.tolist(), [[text] for text in texts])
+                lost.append(self._surprise(part.clean.columns))
+        if not scores.rows:
+            raise DataError(f"{source.name}: must hold rows with a text in '{self.pairing.target}'. Got none.")
+        return {
+            "rows": scores.rows, "rejected": rejected, "unknown_class": 0, "sources_cut": predictor.cut,
+            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
+            "metrics": writing_figures(scores.estimates(), Surprise.join(lost)), "signatures": scores.signatures(),
+        }  # fmt: skip
+
+    def _surprise(self, columns: Any) -> Surprise:
+        model, tokenizer = self._loaded
+        examples = Examples.held(examples_of(columns, self.pairing, tokenizer, PairCounts()))
+        prefixed = model.config.backbone.attention == "rewriting"
+        context = int(self.figures["model"]["context"])
+        corpus = ExampleCorpus(examples, Marks.of(tokenizer), context, 0, prefixed, pack=False)
+        return surprise(model, corpus, np.arange(len(examples.row)))
+
+    def _sampling(self) -> Sampling:
+        return Sampling(max_tokens=self.pairing.target_room, beams=self.beams or self.settings.target.beams or 1)
+
+    def _predictor(self, allow_missing: bool) -> Rewriter:
+        model, tokenizer = self._loaded
+        normalize = self.settings.preprocess.normalize or "nfc"
+        return Rewriter(model, tokenizer, self.pairing, normalize, self._sampling(), allow_missing)
+
+    def _no_rows(self) -> np.ndarray:
+        return np.zeros(0, dtype=object)

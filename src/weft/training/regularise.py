@@ -1,0 +1,112 @@
+"""What a row model is held back by while it learns, beside dropout and weight decay: mixup, consistency, and
+dropout that changes on the way. Each is a setting under ``training``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weft.features.batching import Batch
+from weft.models.heads import ClassHead, LabelsHead
+from weft.models.row import RowModel
+from weft.training.loop import DropoutSchedule, Recipe
+
+
+class Objective:
+    """The loss of a training step of ``model`` by ``recipe``."""
+
+    def __init__(self, model: RowModel, recipe: Recipe):
+        self.model, self.recipe = model, recipe
+        self.dropouts = _dropouts(model)
+
+    def __call__(self, batch: Batch, done: float) -> Tensor:
+        """Mean loss of the rows; ``done`` is the share of the training that lies behind, 0 to 1."""
+        recipe, model = self.recipe, self.model
+        if recipe.dropout_schedule:
+            for scale in self.dropouts:
+                scale(dropout_factor(recipe.dropout_schedule, done))
+        if recipe.mixup:
+            return mixed_loss(model, batch, recipe.mixup)
+        if not recipe.consistency:
+            return model.loss(batch)
+        batch = _twice(batch)
+        assert batch.target is not None
+        out = model(batch)
+        return model.head.loss(out, batch.target) + recipe.consistency * distance(model, out)
+
+
+def mixed_loss(model: RowModel, batch: Batch, a: float) -> Tensor:
+    """Loss of what is read of each row, mixed with that of another row of the batch (manifold mixup, Verma 2019).
+
+    read = s read_i + (1 - s) read_j,  loss = s loss(y_i) + (1 - s) loss(y_j),  s ~ Beta(a, a), one a batch.
+    """
+    assert batch.target is not None
+    share = float(torch.distributions.Beta(a, a).sample())
+    other = torch.randperm(batch.rows).to(batch.target.device)
+
+    def mix(x: Tensor) -> Tensor:
+        return share * x + (1 - share) * x[other]
+
+    read = mix(model.read(model.embedding(batch.columns)))
+    out = model.head(F.dropout(read, model.config.dropout, model.training))
+    if model.linear is not None:
+        out = out + mix(model.linear(batch.columns))
+    loss = model.head.loss
+    return share * loss(out, batch.target) + (1 - share) * loss(out, batch.target[other])
+
+
+def distance(model: RowModel, out: Tensor) -> Tensor:
+    """How far the outputs of the two halves of ``out`` [2B, C] are apart, mean over the rows.
+
+    Classes: (KL(p, q) + KL(q, p)) / 2 in nats; labels: that of each, summed. Numbers: the squared difference in squared
+    deviations.
+    """
+    first, second = out.float().chunk(2)
+    if isinstance(model.head, LabelsHead):
+        return ((first.sigmoid() - second.sigmoid()) * (first - second)).sum(dim=-1).mean() / 2
+    if not isinstance(model.head, ClassHead):
+        return F.mse_loss(first, second)
+    p, q = first.log_softmax(dim=-1), second.log_softmax(dim=-1)
+    return ((p.exp() - q.exp()) * (p - q)).sum(dim=-1).mean() / 2
+
+
+def dropout_factor(schedule: DropoutSchedule, done: float) -> float:
+    """What the dropouts are multiplied by: ``early`` until, ``late`` from the middle of the training on (Liu 2023);
+    ``rising`` from nothing to all of it (Morerio 2017)."""
+    if schedule == "rising":
+        return done
+    return float((done < 0.5) == (schedule == "early"))
+
+
+def _dropouts(model: nn.Module) -> list[Callable[[float], None]]:
+    """For each module that drops out, what sets its shares to a factor of those it was built with."""
+
+    def scaled(module: nn.Module, config: Any) -> Callable[[float], None]:
+        if isinstance(config, float):
+            return lambda factor: setattr(module, "dropout", config * factor)
+        names = [n for n in ("dropout", "attention_dropout") if hasattr(config, n)]
+        shares = {n: getattr(config, n) for n in names}
+        return lambda factor: setattr(
+            module, "config", replace(config, **{n: share * factor for n, share in shares.items()})
+        )
+
+    found = []
+    for module in model.modules():
+        own, config = getattr(module, "dropout", None), getattr(module, "config", None)
+        if isinstance(own, float):
+            found.append(scaled(module, own))
+        elif hasattr(config, "dropout"):
+            found.append(scaled(module, config))
+    return found
+
+
+def _twice(batch: Batch) -> Batch:
+    """Every row once more, after all the others."""
+    columns = {c: {n: torch.cat([t, t]) for n, t in fields.items()} for c, fields in batch.columns.items()}
+    assert batch.target is not None
+    return Batch(columns, torch.cat([batch.target, batch.target]), 2 * batch.rows)
