@@ -198,6 +198,21 @@ class TestLabels:
             train(table, "tags", tmp_path / "run")
 
 
+def test_init_and_check_know_them(tmp_path, monkeypatch, capsys):
+    from weft.cli import call
+
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(labelled(200)[0], "tags.parquet")
+    pq.write_table(scoped(200), "scope.parquet")
+    assert call(["init", "tags.parquet", "--target", "tags"]) == 0
+    assert "# a list of labels: every cell is a list" in (tmp_path / "weft.yaml").read_text()
+    assert call(["check", "weft.yaml"]) == 0
+    said = "data: {source: scope.parquet}\ntarget: {column: kind, out_of_scope: neither}\n"
+    (tmp_path / "scope.yaml").write_text(said)
+    assert call(["check", "scope.yaml"]) == 0
+    assert "kind: class" in capsys.readouterr().out
+
+
 class TestLanguages:
     WORDS = (("good", "bad"), ("很好", "不好"))
 

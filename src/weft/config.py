@@ -116,7 +116,8 @@ class TargetSettings(_Settings):
     """The text column whose hidden tokens are predicted from both sides: a model that reads."""
     type: Literal["class", "labels", "number", "text", "dialogue"] | None = None
     """Of `column`; class, labels (any number of classes a row) or number is guessed when left out. `text` is written
-    from the text columns in features (translation, summary, answer); of a `dialogue` the assistant's turns are learnt."""
+    from the text columns in features (translation, summary, answer); of a `dialogue` the assistant's turns are
+    learnt."""
     positive: str | None = None
     """Of two classes, the one that is looked for (default: the rarer)."""
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None

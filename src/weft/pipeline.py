@@ -14,6 +14,7 @@ import torch
 
 from weft import defaults
 from weft.config import Settings
+from weft.data.labels import kind_in_words
 from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
 from weft.data.table import Table
@@ -154,7 +155,7 @@ class RowSteps(Steps):
     def _say_data(self, plan: Plan) -> None:
         kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))
         self.say.step("data", f"{self.table.name}: {len(self.table.columns)} columns; {kinds}; target '{plan.target}'")
-        self.say.line(f"the target is a {plan.target_type}: {plan.target_reason}")
+        self.say.line(f"the target is {kind_in_words(plan.target_type)}: {plan.target_reason}")
         for name, reason in list(plan.left_out.items())[:10]:
             self.say.line(f"left out: '{name}' {reason}")
         if len(plan.left_out) > 10:

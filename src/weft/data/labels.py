@@ -13,6 +13,11 @@ from weft.errors import DataError, listing
 SEPARATORS = (",", ";", "|")
 
 
+def kind_in_words(kind: str) -> str:
+    """What a target is: a class, a number, a list of labels."""
+    return "a list of labels" if kind == "labels" else f"a {kind}"
+
+
 def is_list(kind: pa.DataType) -> bool:
     """Whether a column of this Arrow type holds lists of texts, numbers or truth values."""
     lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
