@@ -62,7 +62,7 @@ def init(
         "version: 1",
         "data:",
         f"  source: {scalar(data)}",
-        f"target: {scalar(chosen)}"
+        f"target: {scalar(chosen)}  # {kind_in_words(why.type)}: {why.reason}" + ("" if target else "; guessed, check this"),
         + f"  # {kind_in_words(why.type)}: {why.reason}"
         + ("" if target else "; guessed, check this"),
         "features:  # text, number, category, time, or off",
