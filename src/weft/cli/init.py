@@ -57,14 +57,13 @@ def init(
     guesses = {name: guess(name, head.column(name)) for name in table.columns}
     chosen = target or _likely_target(list(table.columns), {n: g.type for n, g in guesses.items()})
     why = guess_labels(head.column(chosen)) or guess_target(head.column(chosen))
+    checked = "" if target else "; guessed, check this"
     lines = [
         f"# Written by weft init from {len(head):,} rows of {data}. Every guess can be changed.",
         "version: 1",
         "data:",
         f"  source: {scalar(data)}",
-        f"target: {scalar(chosen)}  # {kind_in_words(why.type)}: {why.reason}" + ("" if target else "; guessed, check this"),
-        + f"  # {kind_in_words(why.type)}: {why.reason}"
-        + ("" if target else "; guessed, check this"),
+        f"target: {scalar(chosen)}  # {kind_in_words(why.type)}: {why.reason}{checked}",
         "features:  # text, number, category, time, or off",
     ]
     width = max((len(scalar(n)) for n in guesses), default=0)

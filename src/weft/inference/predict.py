@@ -13,7 +13,7 @@ from weft.errors import DataError, did_you_mean, listing
 from weft.features.batching import collate, in_turn
 from weft.features.columns import Columns
 from weft.features.store import RowCodes, lengths, take
-from weft.features.targets import ClassTarget, LabelsTarget, NumberTarget
+from weft.features.targets import LabelsTarget, NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner
 
@@ -93,30 +93,40 @@ class Predictor:
         if isinstance(target, NumberTarget):
             return {"prediction": pa.array(output, pa.float64())}
         probability = output[:, : len(target.classes)]
-        found: dict[str, pa.Array] = {}
         if isinstance(target, LabelsTarget):
-            given = probability >= self.model.threshold.cpu().numpy()
-            lists = [[target.classes[i] for i in np.flatnonzero(row)] for row in given]
-            found["prediction"] = pa.array(lists, pa.list_(pa.string()))
-        else:
-            best = probability.argmax(axis=1) if len(output) else np.zeros(0, np.int64)
-            declined = declines(output, target)
-            names = [None if no else target.classes[i] for i, no in zip(best, declined, strict=True)]
-            found["prediction"] = pa.array(names, pa.string())
-            if self.model.score is not None:
-                found["declined"] = pa.array(declined)
-            found["probability"] = pa.array(probability[np.arange(len(best)), best], pa.float32())
-        if len(target.classes) <= MOST_CLASS_COLUMNS:
-            for place, name in enumerate(target.classes):
-                found[f"probability of {name}"] = pa.array(probability[:, place], pa.float32())
-        return found
+            return label_columns(target.classes, probability, self.model.threshold.cpu().numpy())
+        declined = output[:, -1] < 0 if self.model.score is not None else None
+        return class_columns(target.classes, probability, declined)
 
 
-def declines(output: np.ndarray, target: ClassTarget) -> np.ndarray:
-    """Which rows [N] of a model's answers are declined: those below the threshold, where it has one."""
-    if output.shape[1] == len(target.classes):
-        return np.zeros(len(output), bool)
-    return output[:, -1] < 0
+def class_columns(
+    classes: Sequence[str], output: np.ndarray, declined: np.ndarray | None = None
+) -> dict[str, pa.Array]:
+    """Probabilities [N, C] as the columns ``prediction``, ``probability`` and, of few classes, one for each.
+
+    ``declined``: rows [N] that get no prediction, which a column of that name says.
+    """
+    best = output.argmax(axis=1) if len(output) else np.zeros(0, np.int64)
+    no = np.zeros(len(output), bool) if declined is None else declined
+    return {
+        "prediction": pa.array(
+            [None if n else classes[i] for i, n in zip(best.tolist(), no, strict=True)], pa.string()
+        ),
+        **({} if declined is None else {"declined": pa.array(declined)}),
+        "probability": pa.array(output[np.arange(len(best)), best], pa.float32()),
+        **_probabilities(classes, output),
+    }
+
+
+def label_columns(classes: Sequence[str], output: np.ndarray, thresholds: np.ndarray) -> dict[str, pa.Array]:
+    """Probabilities [N, L] as the column ``prediction``, a list of labels, and, of few labels, one for each."""
+    lists = [[classes[i] for i in np.flatnonzero(row).tolist()] for row in output >= thresholds]
+    return {"prediction": pa.array(lists, pa.list_(pa.string())), **_probabilities(classes, output)}
+
+
+def _probabilities(classes: Sequence[str], output: np.ndarray) -> dict[str, pa.Array]:
+    shown = enumerate(classes) if len(classes) <= MOST_CLASS_COLUMNS else ()
+    return {f"probability of {name}": pa.array(output[:, place], pa.float32()) for place, name in shown}
 
 
 def filled(raw: RawBatch, absent: list[str]) -> RawBatch:
