@@ -46,7 +46,7 @@ from weft.results.summary import (
     verdict,
 )
 from weft.run import Run, load_model, save_model
-from weft.steps import Steps, free_name
+from weft.steps import Steps, check_adapter, free_name
 from weft.text_steps import TextSteps
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
@@ -118,7 +118,7 @@ class RowSteps(Steps):
         with self._timed("features"):
             tokenizer, longest = None, None
             if self.source is not None:
-                tokenizer, longest = self.source.tokenizer, self.source.backbone.max_positions
+                tokenizer, longest = self.source.tokenizer, self.source.longest
             columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest)
             positive_problem(self.settings, columns)
             columns.save(self.out)
@@ -150,7 +150,9 @@ class RowSteps(Steps):
                 ["model.from: a checkpoint reads text columns. The table has none. Say which is text in features, "
                  "or remove it."]
             )  # fmt: skip
-        return load_text_model(source)
+        found = load_text_model(source)
+        check_adapter(self.settings, found.backbone)
+        return found
 
     def _say_data(self, plan: Plan) -> None:
         kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))

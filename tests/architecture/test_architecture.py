@@ -35,6 +35,7 @@ ORDER = [
         "pipeline",
         "defaults",
         "language_defaults",
+        "language_estimate",
         "estimate",
         "exchange",
     },

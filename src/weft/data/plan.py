@@ -43,6 +43,11 @@ def look(settings: Settings, table: Table) -> Plan:
             continue
         if name != target or settings.target.type not in (None, "labels") or not is_list(table.columns[name]):
             problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {table.columns[name]}.")
+    for name, given in settings.features.items():
+        if given.vocabulary is not None:
+            problems.append(
+                f"features.{name}.vocabulary: is for texts that are written (target.next_token). Remove it."
+            )
     if problems:
         raise SettingsError(problems)
     if head.num_rows == 0:

@@ -88,7 +88,7 @@ def _scores(
     model: LanguageModel, line: Line, of_choice: Sequence[list[int]], closed: Sequence[bool], ends: list[int]
 ) -> list[float]:
     """The log probability of each choice after the prompt of ``line``, all read side by side."""
-    reading, _ = read(model, [line], Sampling())
+    reading, _ = read(model, [line.prompt], Sampling())
     device = reading.logits_BV.device
     reading.select(torch.zeros(len(of_choice), dtype=torch.int64, device=device))
     scores = [0.0] * len(of_choice)

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from weft.errors import CheckpointError, did_you_mean, listing
+from weft.features.tokenizer import is_own
 from weft.files import MANIFEST, verify_manifest, whole_folder
 from weft.models.families import FAMILIES, Config, Family, Settings, Unfit
 from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
@@ -316,6 +317,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             raise CheckpointError(f"{file}: must be a tokenizer. Got: {error}. Copy the file again.") from None
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.encode_special_tokens = is_own(tokenizer)  # the file does not say so
         return tokenizer
     return _word_pieces(words) if words.exists() else None
 
@@ -373,10 +375,19 @@ def save_hf(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None
         (beside / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
         if tokenizer is not None:
             tokenizer.save(str(beside / "tokenizer.json"))
-            kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
-            (beside / "tokenizer_config.json").write_text(json.dumps(kind) + "\n")
+            kind = {"tokenizer_class": "PreTrainedTokenizerFast", **_marks(model.config, tokenizer)}
+            (beside / "tokenizer_config.json").write_text(json.dumps(kind, ensure_ascii=False) + "\n")
         _save_weights(beside, state, named, shard_bytes)
     return name
+
+
+def _marks(config: Config, tokenizer: Tokenizer) -> dict[str, str]:
+    """What ``transformers`` calls the ids that begin and end a text and fill a row, where a writer has them."""
+    if not isinstance(config, LanguageConfig):
+        return {}
+    ids = {"bos_token": config.begin, "eos_token": next(iter(config.end), None), "pad_token": config.pad}
+    names = {name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None}
+    return {name: token for name, token in names.items() if token is not None}
 
 
 def _describe(config: Config) -> tuple[str, dict[str, Any]]:

@@ -26,6 +26,14 @@ _STEPS = (
     ("results", "judge it beside simple models"),
 )
 _THREE_DIGITS = {"auc", "f1", "micro_f1", "macro_f1", "average_precision", "r2"}
+_LANGUAGE_STEPS = (
+    ("data", "read the texts"),
+    ("preprocess", "clean them, set bad ones aside, split"),
+    ("features", "turn every text into tokens"),
+    ("model", "train one large model on the tokens"),
+    ("inference", "read and go on with texts it never saw"),
+    ("results", "judge it beside simple models"),
+)
 _PAGES = {"row": "report.html", "text": "text.html"}
 _CARDS = {"row": "card.md", "text": "text_card.md"}
 
@@ -78,9 +86,18 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
             declined["coverage"]["value"],
             "Share of wrong answers as more rows are answered",
         )
+    if curves.get("learning"):
+        drawings["learning"] = svg.learning(
+            [
+                {"title": "texts it learns from", "ours": False, "points": curves["learning"]["train"]},
+                {"title": "validation texts", "ours": True, "points": curves["learning"]["valid"]},
+            ],
+            "tokens read", "Surprise at a token in nats, over the tokens read while training",
+        )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
     page = _environment().get_template(template).render(
-        f=figures, shown=shown, models=models, steps=_STEPS, title=figures["target"]["name"],
+        f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if "task" in figures else _STEPS,
+        title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
         declined=abstention_in_words(declined) if declined else [], METRICS=METRICS,
     )  # fmt: skip
