@@ -32,7 +32,7 @@ _WHY = {
     "end": "the model ended it",
     "stop": "at a stop string",
     "length": "cut off at --tokens",
-    "context": "the model has no more positions",
+    "context": "the model has no more positions; --cut goes on without the beginning",
     "complete": "the constraint allows nothing more",
     "stuck": "the constraint asks for letters that the tokenizer has not",
 }
@@ -85,7 +85,7 @@ def generate(
         stop: End before this string; may be given several times.
         seed: The same seed, prompt and settings give the same text.
         samples: This many texts, drawn with the seeds seed, seed + 1, ...
-        cut: Leave out the beginning of a prompt that is too long, instead of stopping.
+        cut: Leave out the beginning of what is longer than the model's context, instead of stopping.
         choices: Write one of these, separated by commas; spaces around them do not count.
         choice: Write this or another choice, which may hold commas and begin with a space; to be given several times.
         regex: Write a text that this regular expression matches from beginning to end.

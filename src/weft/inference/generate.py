@@ -84,7 +84,8 @@ def write(
     Args:
         prompts: texts, or the ids of a text that a task made (a source, a dialogue).
         samples: texts a prompt, one after the other, drawn with the seeds seed, seed + 1, ...
-        cut: leave out the beginning of a prompt that is too long.
+        cut: leave out the beginning of a prompt that is too long; and of a text that grows longer than the context
+            (beyond it, its last half is read anew).
 
     Raises:
         UsageError: the model reads and cannot write.
@@ -149,7 +150,7 @@ def next_tokens(
     if line.stopped:
         raise DataError(f"the constraint must allow a token after {prompt!r}. It allows none that the tokenizer has.")
     with resting(model):
-        reading, seen = read(model, [line], sampling or Sampling())
+        reading, seen = read(model, [line.prompt], sampling or Sampling())
     logits = reading.logits_BV.float()
     check_numbers(logits)
     probabilities = (
@@ -198,7 +199,8 @@ def _steps(model: LanguageModel, lines: list[Line], seeds: Sequence[int], sampli
     if not live:
         return
     with resting(model):
-        reading, seen = read(model, live, sampling)
+        reading, seen = read(model, [line.prompt for line in live], sampling)
+        context = getattr(model.config.backbone, "max_positions", None)
         if sampling.beams > 1:
             check_numbers(reading.logits_BV)
             found = search(reading, live, sampling.beams, sampling.length_penalty, sampling.repetition_penalty, seen)
@@ -224,22 +226,36 @@ def _steps(model: LanguageModel, lines: list[Line], seeds: Sequence[int], sampli
                 keep = torch.tensor(going, device=logits.device)
                 reading.select(keep)
                 tokens, seen = tokens[keep], None if seen is None else seen[keep]
-            reading.step(tokens)
+            if context is not None and int(reading.past.max()) >= context:
+                reading, _ = read(model, [_window(line, context, model.config.begin) for line in live], sampling)
+            else:
+                reading.step(tokens)
             if seen is not None:
                 seen = seen.scatter(1, tokens[:, None], True)
 
 
-def read(model: LanguageModel, lines: Sequence[Line], sampling: Sampling) -> tuple[Continuation, Tensor | None]:
+def _window(line: Line, context: int, begin: int | None) -> list[int]:
+    """What is read of a text to go on with it: all, or its last half context where it no longer fits."""
+    ids = line.prompt + line.ids
+    if len(ids) <= context:
+        return ids
+    first = ids[:1] if ids[0] == begin else []
+    return first + ids[len(ids) - max(1, context // 2 - len(first)) :]
+
+
+def read(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling
+) -> tuple[Continuation, Tensor | None]:
     """The prompts, read; and where the repetition penalty needs it, the tokens they hold [B, V]."""
     device = model.table.weight.device
-    longest = max(len(line.prompt) for line in lines)
-    ids = torch.zeros(len(lines), longest, dtype=torch.int64)
-    mask = torch.zeros(len(lines), longest, dtype=torch.bool)
-    seen = torch.zeros(len(lines), model.config.vocabulary, dtype=torch.bool)
-    for i, line in enumerate(lines):
-        ids[i, longest - len(line.prompt) :] = torch.tensor(line.prompt)
-        mask[i, longest - len(line.prompt) :] = True
-        seen[i, line.prompt] = True
+    longest = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
+    mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
+    seen = torch.zeros(len(prompts), model.config.vocabulary, dtype=torch.bool)
+    for i, prompt in enumerate(prompts):
+        ids[i, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[i, longest - len(prompt) :] = True
+        seen[i, prompt] = True
     ids, mask = ids.to(device), mask.to(device)
     # a model that rewrites reads its source both ways
     prefix = mask if model.config.backbone.attention == "rewriting" else None
@@ -284,7 +300,7 @@ def read_prompt(
 ) -> Prompt:
     """The ids of a prompt (which may be given as ids), and how much may be written after it."""
     check_writes(model)
-    ids = _encode(model, tokenizer, text) if isinstance(text, str) else list(text)
+    ids = encode_prompt(model, tokenizer, text) if isinstance(text, str) else list(text)
     context = getattr(model.config.backbone, "max_positions", None)  # a recurrent network has no end
     if context is None:
         return Prompt(ids, 0, sampling.max_tokens, "length", sampling.seed)
@@ -301,12 +317,13 @@ def read_prompt(
         ids = first + ids[left_out + len(first) :]
     # the last token is written without being read
     room = context - len(ids) + 1
-    if room < sampling.max_tokens:
+    goes_on = cut and sampling.beams == 1 and model.config.backbone.attention == "writing"
+    if room < sampling.max_tokens and not goes_on:
         return Prompt(ids, left_out, room, "context", sampling.seed)
     return Prompt(ids, left_out, sampling.max_tokens, "length", sampling.seed)
 
 
-def _encode(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
     """With what the tokenizer puts before a text, without what it puts after one."""
     try:
         text.encode("utf-8")
