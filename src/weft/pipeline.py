@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from weft import defaults
+from weft.answer_steps import AnswerSteps
 from weft.config import Settings
 from weft.data.labels import kind_in_words
 from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
 from weft.data.table import Table
+from weft.dialogue_steps import DialogueSteps
 from weft.errors import DataError, SettingsError, did_you_mean
 from weft.features.augment import Augmenter, augment_problem
 from weft.features.codecs import CODECS
@@ -29,6 +31,7 @@ from weft.inference.predict import predict_codes
 from weft.language_steps import LanguageSteps
 from weft.models.pretrained import TextModel, load_text_model
 from weft.models.row import RowModels, shape_in_words
+from weft.pair_steps import PairSteps
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.progress import Silent
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
@@ -71,8 +74,10 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
-    ways: dict[str, type[Steps]] = {"row": RowSteps, "text": TextSteps}
-    way = ways.get(settings.target.task, LanguageSteps)
+    ways: dict[str, type[Steps]] = {
+        "row": RowSteps, "text": TextSteps, "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
+    }  # fmt: skip
+    way: Any = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
 
 

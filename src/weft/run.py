@@ -30,7 +30,6 @@ from weft.features.targets import known
 from weft.files import verify_manifest, write_whole
 from weft.inference import output
 from weft.inference.predict import Predictor
-from weft.inference.rewrite import Rewriter
 from weft.models.row import RowConfig, RowModels
 from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
@@ -151,6 +150,7 @@ class Run:
         return {
             "rows": done + len(rejected), "predicted": done, "rejected": len(rejected), "output": str(out),
             "rejected_output": str(beside) if rejected else None,
+            "sources_cut": getattr(predictor, "cut", 0),  # of a run that writes from sources
         }  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
@@ -195,13 +195,14 @@ class Run:
         positive = self.figures["target"].get("positive")
         return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
 
-    def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
+    def _predictor(self, allow_missing: bool) -> Any:
+        """What answers the rows of a table: ``stream`` and ``as_columns``."""
         return Predictor(self.columns, self.model, allow_missing)
 
     def _outputs(self) -> list[str]:
         return list(self._predictor(False).as_columns(self._no_rows()))
 
-    def _no_rows(self) -> np.ndarray:
+    def _no_rows(self) -> Any:
         return np.zeros(0 if self.model.width is None else (0, self.model.width))
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from weft.config import Settings
 from weft.data import columns as kinds
+from weft.data.dialogues import is_dialogue
 from weft.data.labels import guess_labels, guess_separator, is_list
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, did_you_mean, listing
@@ -106,12 +107,67 @@ def look_texts(settings: Settings, table: Table) -> Plan:
             problems.append(f"features.{name}: must be text, whose tokens are learnt. Got {given.type}.")
     if settings.results.language is not None:
         problems.append("results.language: figures by language are for a target column of rows. Remove it.")
+    dialogue = settings.target.task == "dialogue"
     kind = table.columns.get(target)
-    if kind is not None and not (kinds.readable(kind) and str(kind) in ("string", "binary")):
-        problems.append(f"{table.name}: '{target}' must hold texts. Got {kind}.")
+    if kind is not None and not (_is_text(table, target) or (dialogue and is_dialogue(kind))):
+        wanted = "JSON texts or lists of messages with role and content" if dialogue else "texts"
+        problems.append(f"{table.name}: '{target}' must hold {wanted}. Got {kind}.")
     if problems:
         raise SettingsError(problems)
-    plan = Plan({}, {}, {}, target, "text", f"every {settings.target.task.replace('_', ' ')} is predicted", [])
+    why = "its answers are learnt" if dialogue else f"every {settings.target.task.replace('_', ' ')} is predicted"
+    plan = Plan({}, {}, {}, target, "dialogue" if dialogue else "text", why, [])
+    _add_times(settings, table, plan)
+    _add_split(settings, plan)
+    return plan
+
+
+def look_span(settings: Settings, table: Table) -> Plan:
+    """The plan of answers in a text: of the two text columns the first asks, the second holds the answers."""
+    found = _look_named_texts(settings, table, 2, "a question and the context that may hold its answer, in that order")
+    start = settings.target.start or ("answer_start" if "answer_start" in table.columns else None)
+    if start is not None:
+        if start not in table.columns:
+            raise SettingsError(
+                [f"{table.name}: there is no column '{start}' (target.start).{did_you_mean(start, table.columns)}"]
+            )
+        found.types[start] = "number"
+        found.reasons[start] = "where the answer begins"
+    question, context = list(found.types)[:2]
+    found.reasons |= {question: "what is asked", context: "what holds the answer"}
+    found.target_reason = f"the place in '{context}' that answers '{question}'"
+    return found
+
+
+def look_embedding(settings: Settings, table: Table) -> Plan:
+    """The plan of pairs of texts: the vector of the one column is to lie near that of the target."""
+    found = _look_named_texts(settings, table, 1, "the text whose target is looked for")
+    (name,) = found.types
+    found.reasons[name] = "what is looked for with"
+    found.target_reason = f"its vector is to lie nearest to that of '{name}'"
+    return found
+
+
+def _look_named_texts(settings: Settings, table: Table, count: int, what: str) -> Plan:
+    """The plan of a task whose text columns must be named in features: ``count`` of them, in their order."""
+    target, problems = settings.target.name, _absent(settings, table)
+    named = [n for n, given in settings.features.items() if given.type != "off" and n != settings.target.start]
+    for name in named:
+        if settings.features[name].type != "text" or name == target:
+            got = "the target" if name == target else settings.features[name].type
+            problems.append(f"features.{name}: must be a text column beside the target. Got {got}.")
+    if len(named) != count:
+        problems.append(
+            f"features: target.type {settings.target.type} reads {count} text {'column' if count == 1 else 'columns'}: "
+            f"{what}. Got {listing(named) or 'none'}. Name {'it' if count == 1 else 'them'}, as in review: text."
+        )
+    for name in (target, *named):
+        kind = table.columns.get(name)
+        if kind is not None and str(kind) not in ("string", "binary", "null"):
+            problems.append(f"{table.name}: '{name}' must hold texts. Got {kind}.")
+    if problems:
+        raise SettingsError(problems)
+    left_out = {n: "not named in features" for n in table.columns if n not in (target, *named)}
+    plan = Plan(dict.fromkeys(named, "text"), {}, left_out, target, settings.target.type or "", "", [])
     _add_times(settings, table, plan)
     _add_split(settings, plan)
     return plan

@@ -34,8 +34,8 @@ _LANGUAGE_STEPS = (
     ("inference", "read and go on with texts it never saw"),
     ("results", "judge it beside simple models"),
 )
-_PAGES = {"row": "report.html", "text": "text.html"}
-_CARDS = {"row": "card.md", "text": "text_card.md"}
+_PAGES = {"row": "report.html", "text": "text.html", "span": "answers.html", "embedding": "pairs.html"}
+_CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "embedding": "pairs_card.md"}
 
 
 def _environment() -> Environment:
