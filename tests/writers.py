@@ -95,3 +95,13 @@ def memorised(texts: list[str], tokenizer: Tokenizer) -> LanguageModel:
         model.loss(ids, mask).backward()
         optimizer.step()
     return model.eval()
+
+
+def letters(alphabet: str) -> Tokenizer:
+    """A token a letter, as of models that write letter by letter; no token for any other."""
+    words = ["<s>", "</s>", "<unk>", *dict.fromkeys(alphabet)]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    made.decoder = decoders.Fuse()
+    made.add_special_tokens(["<s>", "</s>"])
+    return made

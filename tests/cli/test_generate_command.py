@@ -138,3 +138,79 @@ def test_wrong_use_says_what_to_do(learnt, capsys, tmp_path):
     ]:
         found, _, err = told(capsys, *arguments)
         assert (found, words in err, "Traceback" in err) == (code, True, False), (arguments, err)
+
+
+def test_a_constraint_holds_in_every_way(learnt, capsys, tmp_path):
+    schema = {
+        "type": "object",
+        "properties": {"n": {"enum": ["花", 1]}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
+    (tmp_path / "s.json").write_text(json.dumps(schema))
+    for more, pattern in (
+        (["--choices", "春天, 花"], "春天|花"),
+        (["--choice", " sat", "--choice", " a,b"], " sat| a,b"),
+        (["--choices", "x", "--choice", " y"], "x| y"),
+        (["--regex", r"\d{2}花"], r"\d{2}花"),
+        (["--json-schema", str(tmp_path / "s.json")], r'\{ ?"n" ?: ?("花"|1) ?\}'),
+    ):
+        for way in (["--temperature", "0"], ["--temperature", "9"], ["--beams", "2"]):
+            code, out, err = told(capsys, learnt, "The cat", *more, *way)
+            assert code == 0 and re.fullmatch(pattern, out[:-1]) and "the constraint allows nothing more" in err, more
+        found = json.loads(told(capsys, learnt, "The", *more, "--samples", "2", "--json")[1])["texts"]
+        assert all(re.fullmatch(pattern, t["text"]) and t["valid"] and t["stopped"] == "complete" for t in found)
+    code, out, err = told(capsys, learnt, "The cat", "--json-schema", str(tmp_path / "s.json"), "--tokens", "3")
+    assert code == 0 and "broke off before it fulfilled" in err and "cut off at --tokens" in err
+    cut = json.loads(told(capsys, learnt, "The", "--regex", "a{9}", "--tokens", "3", "--json")[1])["texts"][0]
+    assert (cut["text"], cut["valid"], cut["stopped"]) == ("aaa", False, "length")
+    only = json.loads(told(capsys, learnt, "The cat", "--next", "9", "--regex", " on| s[a]t", "--json")[1])["next"]
+    assert {t["text"] for t in only if t["probability"]} <= {" ", " s", " sat", " on"} and only[0]["text"] == " sat"
+
+
+def test_a_constrained_table_says_which_texts_are_whole(learnt, capsys, tmp_path):
+    pacsv.write_csv(pa.table({"prompt": ["She sells", "The cat"]}), tmp_path / "in.csv")
+    given = ["--data", str(tmp_path / "in.csv"), "--column", "prompt", "--regex", "a{3}|b{40}", "--tokens", "9"]
+    code, out, _ = told(capsys, learnt, *given, "--temperature", "50", "-o", str(tmp_path / "out.parquet"))
+    rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert code == 0 and [r["valid"] for r in rows] == [r["text"] == "aaa" for r in rows]
+    broken = sum(not r["valid"] for r in rows)
+    assert (f"before they fulfilled the constraint: {broken}" in out) == bool(broken)
+
+
+def test_how_probable_the_choices_are(learnt, capsys):
+    given = [learnt, "The cat", "--choice", " sat on", "--choice", " on the", "--choice", "花"]
+    code, out, err = told(capsys, *given, "--next", "2")
+    lines = out.splitlines()
+    assert code == 0 and not err and lines[0].startswith("␣sat␣on") and "█" * 30 in lines[0]
+    assert len(lines) == 4 and lines[2].startswith("all others") and "would write one of them" in lines[3]
+    found = json.loads(told(capsys, *given, "--next", "2", "--json")[1])
+    assert found["choices"][0]["text"] == " sat on" and 0.9 < found["any"] <= 1
+    assert sum(c["probability"] for c in found["choices"]) + found["rest"] == pytest.approx(1)
+
+
+def test_a_constraint_that_cannot_be_says_so(learnt, capsys, tmp_path):
+    (tmp_path / "s.json").write_text('{"not": {}}')
+    for more, code, words in [
+        (["--choices", "a,,b"], 2, "none of them empty"),
+        (["--choices", ""], 2, "at least one text"),
+        (["--regex", "("], 2, "unclosed group"),
+        (["--json-schema", str(tmp_path / "s.json")], 2, "s.json: 'not' is a keyword"),
+        (["--json-schema", str(tmp_path / "none.json")], 1, "must be a JSON file"),
+        (["--choices", "a", "--regex", "a"], 2, "one constraint"),
+        (["--choices", "a", "--stop", "b"], 2, "a stop string would break it"),
+        (["--choices", "a,b", "--next", "2", "--top-k", "1"], 2, "without settings of drawing"),
+        (["--choices", "a,b", "--next", "0"], 2, "above 0"),
+        (["--choices", "y" * 200 + ",b", "--next", "1"], 1, "must fit the model together"),
+        (["--stop", "a\udcff"], 2, "a stop string must be letters"),
+    ]:
+        found, _, err = told(capsys, learnt, "The", *more)
+        assert (found, words in err, "Traceback" in err) == (code, True, False), (more, err)
+    assert "surrogate" in told(capsys, learnt, "a\udcff")[2]
+
+
+def test_a_terminal_does_not_obey_what_a_model_writes(learnt, capsys, monkeypatch):
+    for terminal, shown in ((True, "\\x1b[2J\n"), (False, "\x1b[2J\n")):
+        monkeypatch.setattr("sys.stdout.isatty", lambda terminal=terminal: terminal)
+        code, out, err = told(capsys, learnt, "\x1b[2JThe", "--choice", "\x1b[2J")
+        assert code == 0 and out == shown and "\x1b" not in err

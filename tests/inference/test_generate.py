@@ -500,3 +500,28 @@ class TestTables:
             with pytest.raises(error, match=words):
                 attempt()
         assert (tmp_path / "out.csv").read_text() == "before" and len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("prompts", [["a b c"], ["a", "one two"]])
+def test_beyond_the_context_the_last_half_is_read_anew(prompts):
+    torch.manual_seed(0)
+    tokenizer = byte_level(begin=True)
+    shape = TransformerConfig(16, 2, 2, attention="writing", max_positions=12)
+    model = LanguageModel(LanguageConfig(shape, VOCABULARY, begin=BEGIN)).eval()
+    with torch.no_grad():
+        model.table.weight.mul_(3)
+    found = write(model, tokenizer, prompts, Sampling(max_tokens=40, temperature=0), cut=True)
+    assert [w.stopped for w in found] == ["length"] * len(prompts)
+    texts = [tokenizer.encode(p).ids for p in prompts]
+    read, place = [list(ids) for ids in texts], 0
+    for place in range(40):  # by hand: every step from nothing
+        for ids, window, written in zip(texts, read, found, strict=True):
+            with torch.no_grad():
+                token = int(model(torch.tensor([window]))[0, -1].argmax())
+            assert token == written.ids[place], place
+            ids.append(token)
+            window.append(token)
+        if max(map(len, read)) > 12:  # one is full: those that no longer fit are cut, the others are as they were
+            read = [ids if len(ids) <= 12 else [BEGIN, *ids[-5:]] for ids in (list(ids) for ids in texts)]
+    without = write(model, tokenizer, prompts, Sampling(max_tokens=40, temperature=0))
+    assert all(a.stopped == "context" and b.ids[: len(a.ids)] == a.ids for a, b in zip(without, found, strict=True))

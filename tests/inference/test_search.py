@@ -1,6 +1,7 @@
 """Search is exact; a graph finds nearly the same and says how nearly; a table of queries gets what each alone would."""
 
 import json
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from weft.cli import call
-from weft.errors import DataError
+from weft.errors import DataError, UsageError
 from weft.inference.search import GraphBuilder, VectorIndex, recall, remove_graphs
 
 TOPICS = ["my bank card has not come", "how do I cook rice", "the train was late again", "where is the nearest doctor"]
@@ -126,6 +127,13 @@ class TestGraph:
         remove_graphs(path)
         assert file.exists() and other.exists()
 
+    def test_without_the_library_it_says_what_to_do(self, tmp_path, monkeypatch):
+        path = written(tmp_path / "i.parquet", normal(50, 8), graph=True)
+        monkeypatch.setitem(sys.modules, "usearch.index", None)
+        with pytest.raises(UsageError, match="pip install usearch"):
+            VectorIndex(path, 8)
+        assert VectorIndex(path, 8, exact=True).rows == 50
+
     def test_graphs_of_former_files_are_removed(self, tmp_path):
         path = written(tmp_path / "i.parquet", normal(50, 8), graph=True)
         written(tmp_path / "i2.parquet", normal(50, 8), graph=True)
@@ -152,6 +160,8 @@ def test_embed_builds_a_graph_and_says_what_it_finds(minilm, index, tmp_path, ca
     command = ["embed", minilm, str(index.with_name("t.parquet")), "-o", str(tmp_path / "i.parquet"), "--graph"]
     assert call([*command, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
+    column = pq.ParquetFile(index).metadata.row_group(0).column(3)
+    assert column.path_in_schema.startswith("vector") and not column.has_dictionary_page
     assert told["recall"] > 0.9 and Path(told["graph"]).is_file() and told["rows"] == 120
     assert call(command) == 0
     assert "of the 10 nearest" in capsys.readouterr().out and len(list(tmp_path.glob("*.usearch"))) == 1

@@ -38,7 +38,7 @@ def embed(
         out: The vectors, with row numbers and the text itself: .parquet.
         column: The column to read (default: the only one that holds texts).
         keep: A column of the input to repeat in the output; may be given several times.
-        graph: Build a graph for fast search beside the vectors, for millions of rows (needs weft[search]).
+        graph: Build a graph for fast search beside the vectors, for millions of rows (needs usearch).
         json: One JSON object on stdout.
     """
     if out.suffix.lower() != ".parquet":

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
+import unicodedata
 from dataclasses import asdict
+from math import exp, fsum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +16,8 @@ from tokenizers import Tokenizer
 
 from weft.cli import answer
 from weft.errors import UsageError
+from weft.inference.choices import Choice, score_choices
+from weft.inference.constraint import Constraint
 from weft.inference.generate import NextToken, Written, next_tokens, stream, write
 from weft.inference.sampling import Sampling
 from weft.inference.write_table import write_table
@@ -27,8 +32,13 @@ _WHY = {
     "end": "the model ended it",
     "stop": "at a stop string",
     "length": "cut off at --tokens",
-    "context": "the model has no more positions",
+    "context": "the model has no more positions; --cut goes on without the beginning",
+    "complete": "the constraint allows nothing more",
+    "stuck": "the constraint asks for letters that the tokenizer has not",
 }
+
+
+_INVALID = "the text broke off before it fulfilled its constraint; allow more --tokens, or constrain its length"
 
 
 def generate(
@@ -49,6 +59,10 @@ def generate(
     seed: int = 0,
     samples: int = 1,
     cut: bool = False,
+    choices: str | None = None,
+    choice: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    regex: str | None = None,
+    json_schema: Path | None = None,
     data: str | None = None,
     column: str | None = None,
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
@@ -59,7 +73,7 @@ def generate(
     Args:
         run: An imported checkpoint that writes (weft import).
         prompt: The text to go on from.
-        next: Instead of a text, show this many of the most probable next tokens and what is left.
+        next: Instead of a text, show this many of the most probable next tokens (or choices) and what is left.
         tokens: Write at most this many.
         temperature: 0 takes the most probable token, 1 draws as the model says (default: 0.8; 0 with beams).
         top_k: Draw from this many most probable tokens.
@@ -71,7 +85,11 @@ def generate(
         stop: End before this string; may be given several times.
         seed: The same seed, prompt and settings give the same text.
         samples: This many texts, drawn with the seeds seed, seed + 1, ...
-        cut: Leave out the beginning of a prompt that is too long, instead of stopping.
+        cut: Leave out the beginning of what is longer than the model's context, instead of stopping.
+        choices: Write one of these, separated by commas; spaces around them do not count.
+        choice: Write this or another choice, which may hold commas and begin with a space; to be given several times.
+        regex: Write a text that this regular expression matches from beginning to end.
+        json_schema: Write JSON that fulfils the schema in this file.
         data: A table of prompts: file, glob, folder or address.
         column: The column of the table that holds the prompts.
         out: Texts for the table: .parquet, .csv or .jsonl. Rows set aside go beside it.
@@ -83,9 +101,11 @@ def generate(
         raise UsageError("--column and -o are for a table of prompts. Say which, with --data TABLE.")
     if temperature is None:
         temperature = 0.0 if beams > 1 else 1.0 if next is not None else _WARMTH
+    constraint = _constraint(choices, choice, regex, json_schema)
     sampling = Sampling(
         max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, beams=beams, length_penalty=length_penalty, stop=stop, seed=seed,
+        constraint=constraint,
     )  # fmt: skip
     if next is not None and (data is not None or samples > 1 or beams > 1 or temperature == 0):
         raise UsageError("--next shows one distribution: without --data, --samples, --beams or --temperature 0.")
@@ -94,6 +114,10 @@ def generate(
     model, tokenizer = load_language_model(run)
     if data is not None and column is not None and out is not None:
         _table(run, write_table(model, tokenizer, data, column, out, sampling, cut, Spoken()), json)
+    elif prompt is not None and next is not None and constraint is not None and constraint.choices:
+        if sampling != Sampling(max_tokens=tokens, temperature=1.0, seed=seed, constraint=constraint):
+            raise UsageError("--next shows how probable the choices are to the model: without settings of drawing.")
+        _choices(prompt, score_choices(model, tokenizer, prompt, constraint.choices, cut), next, json)
     elif prompt is not None and next is not None:
         _next(prompt, *next_tokens(model, tokenizer, prompt, next, sampling, cut), json)
     elif prompt is not None and (json or samples > 1):
@@ -102,19 +126,36 @@ def generate(
         _stream(model, tokenizer, prompt, sampling, cut)
 
 
+def _constraint(choices: str | None, choice: tuple[str, ...], regex: str | None, schema: Path | None
+                ) -> Constraint | None:  # fmt: skip
+    kinds = [bool(choices is not None or choice), regex is not None, schema is not None]
+    if sum(kinds) > 1:
+        raise UsageError("a text follows one constraint: --choices, --regex or --json-schema. Give one of them.")
+    if regex is not None:
+        return Constraint.matching(regex)
+    if schema is not None:
+        return Constraint.json_schema(schema)
+    if not kinds[0]:
+        return None
+    return Constraint.one_of([*(c.strip() for c in choices.split(",")), *choice] if choices is not None else choice)
+
+
 def _stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: Sampling, cut: bool) -> None:
     """The prompt to stderr and what is written to stdout, so that a pipe gets only what is new."""
     pieces = stream(model, tokenizer, prompt, sampling, cut)
     say = Spoken()
-    say.console.print(prompt, end="", style="dim", markup=False)
+    say.console.print(_harmless(prompt), end="", style="dim", markup=False)
     started = time.monotonic()
+    terminal = sys.stdout.isatty()
     for piece in pieces:
-        print(piece, end="", flush=True)
+        print(_harmless(piece) if terminal else piece, end="", flush=True)
     seconds = time.monotonic() - started
     print()
     written = pieces.written
     if written.cut:
         say.warn(f"the first {written.cut:,} tokens of the prompt were left out to fit the model")
+    if written.valid is False:
+        say.warn(_INVALID)
     say.line(
         f"{len(written.ids):,} tokens, {len(written.ids) / max(seconds, 1e-9):.3g} a second; {_WHY[written.stopped]}"
     )
@@ -127,19 +168,33 @@ def _texts(prompt: str, texts: list[Written], json: bool) -> None:
         lines += [f"--- {number}: {len(text.ids):,} tokens, {_WHY[text.stopped]}", prompt + text.text]
     if texts[0].cut:
         Spoken().warn(f"the first {texts[0].cut:,} tokens of the prompt were left out to fit the model")
+    if any(text.valid is False for text in texts):
+        Spoken().warn(_INVALID)
     answer(json, {"prompt": prompt, "texts": [asdict(text) for text in texts]}, lines)
 
 
 def _next(prompt: str, tokens: list[NextToken], rest: float, json: bool) -> None:
-    shown = [_readable(token.text) for token in tokens]
-    width = max(map(cell_len, [*shown, "all others"]))
-    most = max(token.probability for token in tokens)
-    lines = [
-        _row(name, token.probability, width, token.probability / most)
-        for name, token in zip(shown, tokens, strict=True)
-    ]
-    lines.append(_row("all others", rest, width, 0))
+    lines = _bars([(_readable(token.text), token.probability) for token in tokens], rest)
     answer(json, {"prompt": prompt, "next": [asdict(token) for token in tokens], "rest": rest}, lines)
+
+
+def _choices(prompt: str, choices: list[Choice], count: int, json: bool) -> None:
+    """Probabilities among the choices, and how probable it is that the model would write any of them."""
+    if count < 1:
+        raise UsageError(f"the number of choices to show must be above 0. Got {count}.")
+    shown, rest = choices[:count], sum(choice.probability for choice in choices[count:])
+    lines = _bars([(_readable(choice.text), choice.probability) for choice in shown], rest)
+    any_of_them = fsum(exp(choice.log_probability) for choice in choices)
+    lines.append(f"unconstrained, the model would write one of them with probability {any_of_them:.3g}")
+    values = {"prompt": prompt, "choices": [asdict(choice) for choice in shown], "rest": rest, "any": any_of_them}
+    answer(json, values, lines)
+
+
+def _bars(shown: list[tuple[str, float]], rest: float) -> list[str]:
+    width = max(cell_len(name) for name, _ in [*shown, ("all others", rest)])
+    most = max(probability for _, probability in shown)
+    lines = [_row(name, probability, width, probability / most) for name, probability in shown]
+    return [*lines, _row("all others", rest, width, 0)]
 
 
 def _row(name: str, probability: float, width: int, share: float) -> str:
@@ -153,12 +208,18 @@ def _readable(text: str) -> str:
     return "".join("␣" if c == " " else c if c.isprintable() else repr(c)[1:-1] for c in text) or "(nothing)"
 
 
+def _harmless(text: str) -> str:
+    """Control characters as they are written in a program: a terminal would obey them."""
+    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else repr(c)[1:-1] for c in text)
+
+
 def _table(run: Path, done: dict[str, Any], json: bool) -> None:
     why = ", ".join(f"{count:,} {_WHY[key]}" for key, count in sorted(done["stopped"].items()))
     lines = [
         f"{done['rows']:,} rows = {done['written']:,} written + {done['missing']:,} without a prompt + "
         f"{done['rejected']:,} set aside",
         *([f"stopped: {why}"] if why else []),
+        *([f"broken off before they fulfilled the constraint: {done['invalid']:,}"] if done["invalid"] else []),
         f"wrote:   {done['output']}",
     ]
     if done["rejected"]:

@@ -8,6 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from weft.cli import answer
+from weft.data.columns import SAMPLE_ROWS, guess
+from weft.data.table import Table
+from weft.errors import UsageError
+from weft.exchange import open_text_model
+from weft.inference import output
+from weft.inference.embed import Embedder, check_columns, text_column
+from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
 from weft.progress import Spoken
 from weft.runs import open_run
 
@@ -20,9 +27,14 @@ def predict(
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     keep: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     allow_missing: bool = False,
+    labels: str | None = None,
+    column: str | None = None,
+    template: str | None = None,
     json: bool = False,
 ) -> None:
     """Predict the rows of a table of any size, in their order.
+
+    With --labels, a checkpoint that no one trained for the task tells classes by their names or descriptions.
 
     Args:
         run: The run folder.
@@ -30,8 +42,18 @@ def predict(
         out: The predictions: .parquet, .csv or .jsonl. Rows set aside go beside it.
         keep: A column of the input to repeat in the output; may be given several times.
         allow_missing: Treat an absent column as all missing values instead of stopping.
+        labels: Classes for a checkpoint without training: "a,b,c", or a YAML file of them, with descriptions or not.
+        column: With --labels: the column of texts (default: the only one that holds texts).
+        template: With --labels and a checkpoint that writes: {text} and after it {label}.
         json: One JSON object on stdout.
     """
+    if labels is not None:
+        if allow_missing:
+            raise UsageError("--allow-missing is for the columns of a trained run. Leave it out with --labels.")
+        _without_training(run, data, out, keep, labels, column, template, json)
+        return
+    if column is not None or template is not None:
+        raise UsageError('--column and --template are for classes without training. Say which, with --labels "a,b".')
     done = open_run(run).predict_file(data, out, allow_missing, keep, Spoken())
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
@@ -40,3 +62,37 @@ def predict(
     if done["rejected"]:
         lines.append(f"aside:   {done['rejected_output']}")
     answer(json, done, [*lines, f"judge:   weft evaluate {run} DATA_WITH_TARGET"])
+
+
+def _without_training(
+    run: Path, data: str, out: Path, keep: tuple[str, ...], labels: str, column: str | None, template: str | None,
+    json: bool,
+) -> None:  # fmt: skip
+    classes = read_labels(labels)
+    if template is not None:
+        check_template(template)
+    output.check(out)
+    table = Table.open(data)
+    if any(Path(part.path).resolve() == out.resolve() for part in table.parts):
+        raise UsageError(f"{out}: the output must not be the table that is read. Choose another name with -o.")
+    if column is None:
+        head = table.sample(SAMPLE_ROWS)
+        column = text_column(table, {n: guess(n, head.column(n)).type for n in table.columns})
+    check_columns(table, [column, *keep])
+    found = open_text_model(run)
+    scorer: ByMeaning | ByWriting
+    if found.backbone.attention == "reading":
+        if template is not None:
+            raise UsageError("--template is for checkpoints that write. This one reads: it compares vectors.")
+        scorer = ByMeaning(Embedder(found), classes)
+    else:
+        scorer = ByWriting(found.model, found.tokenizer, classes, template or TEMPLATE)
+    done = classify_table(scorer, classes, table, column, out, keep, Spoken())
+    lines = [
+        f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['missing']:,} without a text + "
+        f"{done['rejected']:,} set aside",
+        *([f"{done['cut']:,} texts were longer than the model reads and were cut"] if done["cut"] else []),
+        f"wrote:   {out}",
+        "note:    nothing was learnt for these classes; a few hundred labelled rows and weft run do better",
+    ]
+    answer(json, done, lines)

@@ -12,11 +12,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from weft.inference.letters import Line
-from weft.inference.sampling import repeated
+from weft.inference.sampling import only, repeated
 from weft.models.language import Continuation
 
 
@@ -56,18 +57,23 @@ class Search:
                     sources.append(source)
             elif rank < self.width:  # a lower one is there only to keep the beams full
                 self.finished.append(Beam(line, self._judged(line, score)))
-        self.finished = sorted(self.finished, key=lambda b: -b.score)[: self.width]
+        self.finished = sorted(self.finished, key=_merit, reverse=True)[: self.width]
         if not grown:
             self.done = True
             return []
         hope = self._judged(grown[0].line, grown[0].score)
-        self.done = len(self.finished) == self.width and hope <= self.finished[-1].score
+        self.done = len(self.finished) == self.width and (True, hope) <= _merit(self.finished[-1])
         missing = self.width - len(grown)
         self.beams = grown + [Beam(grown[0].line, -math.inf)] * missing
         return sources + sources[:1] * missing
 
     def _judged(self, line: Line, score: float) -> float:
         return score / len(line.ids) ** self.length_penalty
+
+
+def _merit(beam: Beam) -> tuple[bool, float]:
+    """A text that breaks its constraint, cut off before its end, is worse than any that does not."""
+    return beam.line.valid is not False, beam.score
 
 
 def search(reading: Continuation, lines: Sequence[Line], width: int, length_penalty: float, penalty: float,
@@ -88,6 +94,8 @@ def search(reading: Continuation, lines: Sequence[Line], width: int, length_pena
     while True:
         own = reading.logits_BV.float().log_softmax(dim=-1)
         scored = own if seen_BV is None else repeated(own, seen_BV, penalty)
+        states = [b.line.state.allowed for s in live for b in s.beams if b.line.state is not None]
+        scored = only(scored, torch.from_numpy(np.stack(states)).to(device) if states else None)
         so_far = torch.tensor([[b.score for b in s.beams] for s in live], device=device)
         scores, places = (so_far[:, :, None] + scored.view(len(live), width, -1)).flatten(1).topk(most)
         log_probabilities = own.view(len(live), -1).gather(1, places)

@@ -18,7 +18,9 @@ from torch import Tensor
 from weft.errors import CheckpointError, DataError, UsageError
 from weft.features.batching import in_turn
 from weft.inference.beams import search
+from weft.inference.constraint import Grammar
 from weft.inference.letters import HALF, Letters, Line, Stopped
+from weft.inference.pieces import BYTES
 from weft.inference.sampling import Sampling, choose, filtered
 from weft.models.language import Continuation, LanguageModel, check_writes
 
@@ -36,9 +38,17 @@ class Written:
     log_probabilities: list[float]
     """Of each token, as the model sees it: before temperature and filters."""
     stopped: Stopped
-    """end: the model's own end; stop: a stop string; length: max_tokens; context: no more positions."""
+    """end: the model's own end; stop: a stop string; length: max_tokens; context: no more positions.
+
+    Of a constraint, complete: it allows nothing more; stuck: it asks for letters that no token has.
+    """
     cut: int = 0
     """Tokens of the prompt's beginning that were left out to fit the model."""
+    valid: bool | None = None
+    """Whether the text fulfils its constraint, which one that was cut off may not; None without a constraint.
+
+    One that was cut off inside a letter counts as one that does not.
+    """
 
 
 @dataclass(frozen=True)
@@ -74,17 +84,19 @@ def write(
     Args:
         prompts: texts, or the ids of a text that a task made (a source, a dialogue).
         samples: texts a prompt, one after the other, drawn with the seeds seed, seed + 1, ...
-        cut: leave out the beginning of a prompt that is too long.
+        cut: leave out the beginning of a prompt that is too long; and of a text that grows longer than the context
+            (beyond it, its last half is read anew).
 
     Raises:
         UsageError: the model reads and cannot write.
         DataError: a prompt is too long or empty (where the model has no token to begin with).
     """
     _check_samples(sampling, samples)
+    grammar = grammar_of(model, tokenizer, sampling)
     seeds = [replace(sampling, seed=sampling.seed + i) for i in range(samples)]
     found = [read_prompt(model, tokenizer, p, s, cut) for p in prompts for s in seeds]
     written: dict[int, Written] = {}
-    for places, texts in write_prompts(model, tokenizer, found, sampling):
+    for places, texts in write_prompts(model, tokenizer, found, sampling, grammar):
         written |= zip(places, texts, strict=True)
     return [written[i] for i in range(len(found))]
 
@@ -96,7 +108,8 @@ class Stream:
     """
 
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, prompt: Prompt, sampling: Sampling):
-        self._prompt, self._lines = prompt, [_line(model, tokenizer, prompt, sampling)]
+        grammar = grammar_of(model, tokenizer, sampling)
+        self._prompt, self._lines = prompt, [_line(model, tokenizer, prompt, sampling, grammar)]
         self._steps = _steps(model, self._lines, [prompt.seed], sampling)
 
     def __iter__(self) -> Iterator[str]:
@@ -133,12 +146,18 @@ def next_tokens(
     if count < 1:
         raise UsageError(f"the number of next tokens must be above 0. Got {count}.")
     one = read_prompt(model, tokenizer, prompt, replace(sampling or Sampling(), max_tokens=1), cut)
-    line = _line(model, tokenizer, one, sampling or Sampling())
-    with _resting(model):
-        reading, seen = _read(model, [line], sampling or Sampling())
+    line = _line(model, tokenizer, one, sampling or Sampling(), grammar_of(model, tokenizer, sampling or Sampling()))
+    if line.stopped:
+        raise DataError(f"the constraint must allow a token after {prompt!r}. It allows none that the tokenizer has.")
+    with resting(model):
+        reading, seen = read(model, [line.prompt], sampling or Sampling())
     logits = reading.logits_BV.float()
-    _check_numbers(logits)
-    probabilities = (logits if sampling is None else filtered(logits, sampling, seen))[0].double().softmax(dim=-1)
+    check_numbers(logits)
+    probabilities = (
+        (logits if sampling is None else filtered(logits, sampling, seen, _allowed([line], logits)))[0]
+        .double()
+        .softmax(dim=-1)
+    )
     order = probabilities.argsort(descending=True, stable=True)
     shown = order[:count].tolist()
     tokens = [NextToken(_spelt(tokenizer, one.ids, i), i, probabilities[i].item()) for i in shown]
@@ -148,14 +167,22 @@ def next_tokens(
 # ---- the loop
 
 
+def grammar_of(model: LanguageModel, tokenizer: Tokenizer, sampling: Sampling) -> Grammar | None:
+    """The constraint for this model's tokens: made once, since it looks at every token."""
+    if sampling.constraint is None:
+        return None
+    check_writes(model)
+    return Grammar(sampling.constraint, tokenizer, model.config.vocabulary, model.config.end)
+
+
 def write_prompts(
-    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Prompt], sampling: Sampling
+    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Prompt], sampling: Sampling, grammar: Grammar | None
 ) -> Iterator[tuple[list[int], list[Written]]]:
     """Places in ``prompts`` and the texts written for them, a batch at a time."""
     lengths = np.array([len(p.ids) + p.limit for p in prompts], np.int64)
     for places in in_turn(np.arange(len(prompts)), lengths, TOKENS_AT_ONCE // sampling.beams, 0):
         chosen = [prompts[i] for i in places]
-        lines = [_line(model, tokenizer, p, sampling) for p in chosen]
+        lines = [_line(model, tokenizer, p, sampling, grammar) for p in chosen]
         for _ in _steps(model, lines, [p.seed for p in chosen], sampling):
             pass
         yield places.tolist(), [_written(line, p) for line, p in zip(lines, chosen, strict=True)]
@@ -163,22 +190,26 @@ def write_prompts(
 
 def _steps(model: LanguageModel, lines: list[Line], seeds: Sequence[int], sampling: Sampling) -> Iterator[None]:
     """Write all ``lines`` to their ends, a token a step; those of beam search take their places at once."""
-    with _resting(model):
-        reading, seen = _read(model, lines, sampling)
+    begun = [i for i, line in enumerate(lines) if line.stopped is None]  # a constraint may allow nothing to begin with
+    live = [lines[i] for i in begun]
+    if not live:
+        return
+    with resting(model):
+        reading, seen = read(model, [line.prompt for line in live], sampling)
+        context = getattr(model.config.backbone, "max_positions", None)
         if sampling.beams > 1:
-            _check_numbers(reading.logits_BV)
-            lines[:] = search(
-                reading, lines, sampling.beams, sampling.length_penalty, sampling.repetition_penalty, seen
-            )
+            check_numbers(reading.logits_BV)
+            found = search(reading, live, sampling.beams, sampling.length_penalty, sampling.repetition_penalty, seen)
+            for i, line in zip(begun, found, strict=True):
+                lines[i] = line
             yield
             return
-        live = list(lines)
         # the prompt is part of the seed: rows of a table do not draw the same numbers
-        randoms = [np.random.default_rng([seed, *line.prompt]) for seed, line in zip(seeds, lines, strict=True)]
+        randoms = [np.random.default_rng([seeds[i], *lines[i].prompt]) for i in begun]
         while live:
             logits = reading.logits_BV.float()
-            _check_numbers(logits)
-            tokens = choose(logits, sampling, seen, randoms)
+            check_numbers(logits)
+            tokens = choose(logits, sampling, seen, _allowed(live, logits), randoms)
             log_probabilities = logits.log_softmax(dim=-1).gather(1, tokens[:, None])[:, 0]
             for line, token, log_probability in zip(live, tokens.tolist(), log_probabilities.tolist(), strict=True):
                 line.take(token, log_probability)
@@ -191,22 +222,36 @@ def _steps(model: LanguageModel, lines: list[Line], seeds: Sequence[int], sampli
                 keep = torch.tensor(going, device=logits.device)
                 reading.select(keep)
                 tokens, seen = tokens[keep], None if seen is None else seen[keep]
-            reading.step(tokens)
+            if context is not None and int(reading.past.max()) >= context:
+                reading, _ = read(model, [_window(line, context, model.config.begin) for line in live], sampling)
+            else:
+                reading.step(tokens)
             if seen is not None:
                 seen = seen.scatter(1, tokens[:, None], True)
 
 
-def _read(model: LanguageModel, lines: Sequence[Line], sampling: Sampling) -> tuple[Continuation, Tensor | None]:
+def _window(line: Line, context: int, begin: int | None) -> list[int]:
+    """What is read of a text to go on with it: all, or its last half context where it no longer fits."""
+    ids = line.prompt + line.ids
+    if len(ids) <= context:
+        return ids
+    first = ids[:1] if ids[0] == begin else []
+    return first + ids[len(ids) - max(1, context // 2 - len(first)) :]
+
+
+def read(
+    model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling
+) -> tuple[Continuation, Tensor | None]:
     """The prompts, read; and where the repetition penalty needs it, the tokens they hold [B, V]."""
     device = model.table.weight.device
-    longest = max(len(line.prompt) for line in lines)
-    ids = torch.zeros(len(lines), longest, dtype=torch.int64)
-    mask = torch.zeros(len(lines), longest, dtype=torch.bool)
-    seen = torch.zeros(len(lines), model.config.vocabulary, dtype=torch.bool)
-    for i, line in enumerate(lines):
-        ids[i, longest - len(line.prompt) :] = torch.tensor(line.prompt)
-        mask[i, longest - len(line.prompt) :] = True
-        seen[i, line.prompt] = True
+    longest = max(map(len, prompts))
+    ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
+    mask = torch.zeros(len(prompts), longest, dtype=torch.bool)
+    seen = torch.zeros(len(prompts), model.config.vocabulary, dtype=torch.bool)
+    for i, prompt in enumerate(prompts):
+        ids[i, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[i, longest - len(prompt) :] = True
+        seen[i, prompt] = True
     ids, mask = ids.to(device), mask.to(device)
     # a model that rewrites reads its source both ways
     prefix = mask if model.config.backbone.attention == "rewriting" else None
@@ -214,8 +259,14 @@ def _read(model: LanguageModel, lines: Sequence[Line], sampling: Sampling) -> tu
     return reading, seen.to(device) if sampling.repetition_penalty != 1 else None
 
 
+def _allowed(lines: Sequence[Line], logits_BV: Tensor) -> Tensor | None:
+    """The tokens that each line's constraint allows next [B, V]; None without a constraint."""
+    states = [line.state.allowed for line in lines if line.state is not None]
+    return torch.from_numpy(np.stack(states)).to(logits_BV.device) if states else None
+
+
 @contextmanager
-def _resting(model: LanguageModel) -> Iterator[None]:
+def resting(model: LanguageModel) -> Iterator[None]:
     """No dropout while it writes; afterwards the model is in the mode it was in."""
     training = model.training
     model.eval()
@@ -225,7 +276,7 @@ def _resting(model: LanguageModel) -> Iterator[None]:
         model.train(training)
 
 
-def _check_numbers(logits_BV: Tensor) -> None:
+def check_numbers(logits_BV: Tensor) -> None:
     if not bool(logits_BV.isfinite().all()):
         raise CheckpointError("the model must give finite logits. Got NaN or infinity: its weights are damaged.")
 
@@ -245,7 +296,7 @@ def read_prompt(
 ) -> Prompt:
     """The ids of a prompt (which may be given as ids), and how much may be written after it."""
     check_writes(model)
-    ids = _encode(model, tokenizer, text) if isinstance(text, str) else list(text)
+    ids = encode_prompt(model, tokenizer, text) if isinstance(text, str) else list(text)
     context = getattr(model.config.backbone, "max_positions", None)  # a recurrent network has no end
     if context is None:
         return Prompt(ids, 0, sampling.max_tokens, "length", sampling.seed)
@@ -262,12 +313,13 @@ def read_prompt(
         ids = first + ids[left_out + len(first) :]
     # the last token is written without being read
     room = context - len(ids) + 1
-    if room < sampling.max_tokens:
+    goes_on = cut and sampling.beams == 1 and model.config.backbone.attention == "writing"
+    if room < sampling.max_tokens and not goes_on:
         return Prompt(ids, left_out, room, "context", sampling.seed)
     return Prompt(ids, left_out, sampling.max_tokens, "length", sampling.seed)
 
 
-def _encode(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
+def encode_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
     """With what the tokenizer puts before a text, without what it puts after one."""
     try:
         text.encode("utf-8")
@@ -289,13 +341,15 @@ def _encode(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
     return [start]
 
 
-def _line(model: LanguageModel, tokenizer: Tokenizer, prompt: Prompt, sampling: Sampling) -> Line:
-    return Line(tokenizer, prompt.ids, model.config.end, sampling.stop, prompt.limit, prompt.limited_by)
+def _line(model: LanguageModel, tokenizer: Tokenizer, prompt: Prompt, sampling: Sampling, grammar: Grammar | None
+          ) -> Line:  # fmt: skip
+    state = grammar.begin(prompt.ids) if grammar else None
+    return Line(tokenizer, prompt.ids, model.config.end, sampling.stop, prompt.limit, prompt.limited_by, state)
 
 
 def _written(line: Line, prompt: Prompt) -> Written:
     assert line.stopped is not None, "the text is not done"
-    return Written(line.text, line.ids, line.log_probabilities, line.stopped, prompt.cut)
+    return Written(line.text, line.ids, line.log_probabilities, line.stopped, prompt.cut, line.valid)
 
 
 # ---- one token, for a reader
@@ -310,16 +364,6 @@ def _spelt(tokenizer: Tokenizer, before: Collection[int], token: int) -> str:
     name = tokenizer.id_to_token(token)
     if name is None:
         return f"<{token}>"
-    if text and all(letter in _BYTES for letter in name):
-        return "".join(f"\\x{_BYTES[letter]:02x}" for letter in name)
+    if text and all(letter in BYTES for letter in name):
+        return "".join(f"\\x{BYTES[letter]:02x}" for letter in name)
     return name
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letter that byte-level tokenizers write for each byte (Radford 2019): itself where it can be seen."""
-    seen = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [b for b in range(256) if b not in seen]
-    return {chr(b): b for b in seen} | {chr(256 + i): b for i, b in enumerate(others)}
-
-
-_BYTES = _byte_letters()

@@ -8,7 +8,9 @@ from typing import Literal
 
 from tokenizers import Tokenizer
 
-Stopped = Literal["end", "stop", "length", "context"]
+from weft.inference.constraint import State
+
+Stopped = Literal["end", "stop", "length", "context", "complete", "stuck"]
 
 HALF = "\ufffd"
 """What decoding puts in the place of bytes that are no letter, or not yet."""
@@ -54,13 +56,14 @@ class Line:
 
     def __init__(
         self, tokenizer: Tokenizer, prompt: list[int], ends: Collection[int], stop: tuple[str, ...], limit: int,
-        limited_by: Stopped,
+        limited_by: Stopped, state: State | None = None,
     ):  # fmt: skip
         self.prompt, self.ends, self.stop, self.limit, self.limited_by = prompt, ends, stop, limit, limited_by
+        self.state = state
         self.ids: list[int] = []
         self.log_probabilities: list[float] = []
         self.text = ""
-        self.stopped: Stopped | None = None
+        self.stopped: Stopped | None = state.over if state else None
         self._letters = Letters(tokenizer, prompt)
         self._given = 0
 
@@ -69,7 +72,13 @@ class Line:
         other = copy.copy(self)
         other.ids, other.log_probabilities = list(self.ids), list(self.log_probabilities)
         other._letters = self._letters.fork()
+        other.state = self.state.fork() if self.state else None
         return other
+
+    @property
+    def valid(self) -> bool | None:
+        """Whether the text as it stands fulfils its constraint; None where it has none."""
+        return self.state.accepting if self.state else None
 
     def take(self, token: int, log_probability: float) -> None:
         """Write a token: the text grows by the letters that are whole, and may end."""
@@ -80,10 +89,13 @@ class Line:
             self.stopped = "end"
         else:
             self._add(self._letters.take(token))
+            if self.state is not None:
+                self.state.take(token)
+                self.stopped = self.state.over
             if self.stopped is None and len(self.ids) >= self.limit:
                 self.stopped = self.limited_by
         if self.stopped not in (None, "stop"):
-            self._add(self._letters.finish(cut=self.stopped != "end"))
+            self._add(self._letters.finish(cut=self.stopped != "end" and not self.valid))
 
     def _add(self, piece: str) -> None:
         before = len(self.text)

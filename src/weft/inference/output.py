@@ -79,7 +79,11 @@ def check(path: Path) -> None:
 
 class _Parquet:
     def __init__(self, path: Path, schema: pa.Schema):
-        self._writer = pq.ParquetWriter(path, schema, compression="zstd", write_page_checksum=True)
+        # vectors hardly repeat: a dictionary of their numbers makes the file larger and slower
+        repeats = [f.name for f in schema if not pa.types.is_fixed_size_list(f.type)]
+        self._writer = pq.ParquetWriter(
+            path, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeats
+        )
 
     def write(self, table: pa.Table) -> None:
         self._writer.write_table(table)

@@ -90,15 +90,20 @@ class Predictor:
         target = self.columns.target
         if not isinstance(target, ClassTarget):
             return {"prediction": pa.array(output, pa.float64())}
-        best = output.argmax(axis=1) if len(output) else np.zeros(0, np.int64)
-        found = {
-            "prediction": pa.array([target.classes[i] for i in best], pa.string()),
-            "probability": pa.array(output[np.arange(len(best)), best], pa.float32()),
-        }
-        if len(target.classes) <= MOST_CLASS_COLUMNS:
-            for place, name in enumerate(target.classes):
-                found[f"probability of {name}"] = pa.array(output[:, place], pa.float32())
-        return found
+        return class_columns(target.classes, output)
+
+
+def class_columns(classes: Sequence[str], output: np.ndarray) -> dict[str, pa.Array]:
+    """Probabilities [N, C] as the columns ``prediction``, ``probability`` and, of few classes, one for each."""
+    best = output.argmax(axis=1) if len(output) else np.zeros(0, np.int64)
+    found = {
+        "prediction": pa.array([classes[i] for i in best], pa.string()),
+        "probability": pa.array(output[np.arange(len(best)), best], pa.float32()),
+    }
+    if len(classes) <= MOST_CLASS_COLUMNS:
+        for place, name in enumerate(classes):
+            found[f"probability of {name}"] = pa.array(output[:, place], pa.float32())
+    return found
 
 
 def filled(raw: RawBatch, absent: list[str]) -> RawBatch:

@@ -26,7 +26,7 @@ def write_targets(
     """The text that each source leads to, without spaces at its ends."""
     prompts = [read_prompt(model, tokenizer, source, sampling, False) for source in sources]
     texts = [""] * len(prompts)
-    for places, written in write_prompts(model, tokenizer, prompts, sampling):
+    for places, written in write_prompts(model, tokenizer, prompts, sampling, None):
         for place, found in zip(places, written, strict=True):
             texts[place] = found.text.strip()
     return texts

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from weft.errors import UsageError
+from weft.inference.constraint import Constraint, check_letters
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Sampling:
     stop: tuple[str, ...] = ()
     """The text ends before the first of these."""
     seed: int = 0
+    constraint: Constraint | None = None
+    """What may be written; everything, where it is left out."""
 
     def __post_init__(self) -> None:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
@@ -53,6 +56,8 @@ class Sampling:
         ):
             if not holds:
                 raise UsageError(f"{name} must be {must}. Got {getattr(self, name)!r}.")
+        for text in stop:
+            check_letters(text, "a stop string")
         drawn = [n for n, used in (("temperature", self.temperature > 0), ("top_k", self.top_k is not None),
                                    ("top_p", self.top_p < 1), ("min_p", self.min_p > 0)) if used]  # fmt: skip
         if self.beams > 1 and drawn:
@@ -63,6 +68,8 @@ class Sampling:
             raise UsageError(f"{drawn[0]} needs a temperature above 0; at 0 the most probable token is always taken.")
         if self.beams == 1 and self.length_penalty != 1:
             raise UsageError("length_penalty is for beam search. Set beams above 1.")
+        if stop and self.constraint is not None:
+            raise UsageError("a constraint says where a text may end, and a stop string would break it. Leave out one.")
 
 
 def repeated(logits_BV: Tensor, seen_BV: Tensor, penalty: float) -> Tensor:
@@ -100,9 +107,19 @@ def min_p(logits_BV: Tensor, p: float) -> Tensor:
     return logits_BV.masked_fill(probabilities < p * probabilities.amax(dim=-1, keepdim=True), -math.inf)
 
 
-def filtered(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None = None) -> Tensor:
-    """All that the settings ask, in the order of ``transformers``: repetition, temperature, top-k, top-p, min-p."""
+def only(logits_BV: Tensor, allowed_BV: Tensor | None) -> Tensor:
+    """The tokens that a constraint allows; all, where there is none."""
+    return logits_BV if allowed_BV is None else logits_BV.masked_fill(~allowed_BV, -math.inf)
+
+
+def filtered(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None = None, allowed_BV: Tensor | None = None
+             ) -> Tensor:  # fmt: skip
+    """All that the settings ask, in the order of ``transformers``: repetition, temperature, top-k, top-p, min-p.
+
+    The constraint comes before them all, so that they choose among what may be written.
+    """
     s = sampling
+    logits_BV = only(logits_BV, allowed_BV)
     if s.repetition_penalty != 1:
         assert seen_BV is not None
         logits_BV = repeated(logits_BV, seen_BV, s.repetition_penalty)
@@ -126,8 +143,8 @@ def draw(logits_BV: Tensor, randoms: Sequence[np.random.Generator]) -> Tensor:
     return (logits_BV - torch.from_numpy(noise).clamp(min=1e-37).log().to(logits_BV.device)).argmax(dim=-1)
 
 
-def choose(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None, randoms: Sequence[np.random.Generator]
-           ) -> Tensor:  # fmt: skip
+def choose(logits_BV: Tensor, sampling: Sampling, seen_BV: Tensor | None, allowed_BV: Tensor | None,
+           randoms: Sequence[np.random.Generator]) -> Tensor:  # fmt: skip
     """The next token of every row."""
-    left = filtered(logits_BV, sampling, seen_BV)
+    left = filtered(logits_BV, sampling, seen_BV, allowed_BV)
     return draw(left, randoms) if sampling.temperature > 0 else left.argmax(dim=-1)

@@ -69,7 +69,8 @@ class VectorIndex:
         self.graph.expansion_search = max(_EXPANSION_SEARCH, 2 * count)
         # for a single query usearch answers in another shape: the first one is asked twice
         found = self.graph.search(np.concatenate([queries_QD, queries_QD[:1]]), count, threads=_threads())
-        scores, places = 1 - found.distances[:-1], found.keys[:-1].astype(np.int64)
+        places = np.minimum(found.keys[:-1], self.rows - 1).astype(np.int64)
+        scores = self._cosines(queries_QD, places)  # the graph's own are rounded
         order = np.lexsort((places, -scores))
         scores, places = np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
         short = np.flatnonzero(found.counts[:-1] < count)  # a part of the graph that no edge leads out of
@@ -79,7 +80,7 @@ class VectorIndex:
 
     def take(self, places: np.ndarray) -> pa.Table:
         """The rows at these places, without their vectors. Only the parts of the file that hold them are read."""
-        ends = np.cumsum([self.file.metadata.row_group(g).num_rows for g in range(self.file.num_row_groups)])
+        ends = self._ends()
         wanted, back = np.unique(places, return_inverse=True)
         groups = np.searchsorted(ends, wanted, side="right")
         pieces = [self.file.schema_arrow.empty_table().select(self.columns)]
@@ -88,6 +89,26 @@ class VectorIndex:
             piece = self.file.read_row_group(group, columns=self.columns)
             pieces.append(piece.take(pa.array(wanted[groups == group] - start)))
         return pa.concat_tables(pieces).take(pa.array(back.ravel()))
+
+    def _cosines(self, queries_QD: np.ndarray, places_QK: np.ndarray) -> np.ndarray:
+        """Of each query with the vectors at its places [Q, K]."""
+        scores = np.zeros(places_QK.size, np.float32)
+        ends = self._ends()
+        order = np.argsort(places_QK.ravel(), kind="stable")
+        wanted = places_QK.ravel()[order]
+        cuts = np.searchsorted(wanted, ends)
+        for group, (first, last) in enumerate(zip(np.append(0, cuts[:-1]), cuts, strict=True)):
+            if first < last:
+                vectors = self.file.read_row_group(group, columns=[VECTOR]).column(0).combine_chunks().flatten()
+                vectors_ND = vectors.to_numpy().reshape(-1, self.width)
+                some = vectors_ND[wanted[first:last] - (ends[group] - len(vectors_ND))]
+                pairs = order[first:last]
+                scores[pairs] = np.einsum("nd,nd->n", queries_QD[pairs // places_QK.shape[1]], some)
+        return scores.reshape(places_QK.shape)
+
+    def _ends(self) -> np.ndarray:
+        """Of the row groups: the place after the last row of each."""
+        return np.cumsum([self.file.metadata.row_group(g).num_rows for g in range(self.file.num_row_groups)])
 
     def vectors(self, rows: int = _ROWS) -> Iterator[np.ndarray]:
         """All vectors [N, D], some at a time, in order."""
@@ -197,10 +218,9 @@ def _new_graph(width: int) -> Any:
         from usearch.index import Index
     except ImportError:
         raise UsageError(
-            "a graph needs the library usearch. Install it: python -m pip install 'weft[search]'; or search without "
-            "(--exact)."
+            "a graph needs the library usearch. Install it: python -m pip install usearch; or do without (--exact)."
         ) from None
-    return Index(ndim=width, metric="ip", dtype="f32", connectivity=16, expansion_add=_EXPANSION_ADD)
+    return Index(ndim=width, metric="ip", dtype="bf16", connectivity=16, expansion_add=_EXPANSION_ADD)
 
 
 def _threads() -> int:

@@ -12,13 +12,14 @@ from tokenizers import Tokenizer
 from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import DataError, did_you_mean
 from weft.inference import output
-from weft.inference.generate import Prompt, Written, read_prompt, write_prompts
+from weft.inference.generate import Prompt, Written, grammar_of, read_prompt, write_prompts
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
 from weft.progress import Silent
 
 ROWS_AT_ONCE = 1_024
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string())])
+VALID = pa.field("valid", pa.bool_())
 
 
 def write_table(
@@ -33,8 +34,10 @@ def write_table(
 ) -> dict[str, Any]:
     """Write ``row`` and ``text`` in the order of the table. A missing prompt has a missing text.
 
+    With a constraint also ``valid``: whether the text fulfils it, which one that was cut off may not.
+
     A prompt that cannot be read (too long, not UTF-8) sets its row aside, in a file beside ``out`` with the reason.
-    Returns the counts: rows in = written + missing + rejected, and why the texts stopped.
+    Returns the counts: rows in = written + missing + rejected, why the texts stopped, how many break the constraint.
     """
     say, out = say or Silent(), Path(out)
     output.check(out)
@@ -44,26 +47,33 @@ def write_table(
     kind = table.columns[column]
     if not (pa.types.is_string(kind) or pa.types.is_null(kind)):
         raise DataError(f"{table.name}: column '{column}' must hold texts to be prompts. Got {kind}.")
+    grammar = grammar_of(model, tokenizer, sampling)
+    schema = SCHEMA.append(VALID) if grammar else SCHEMA
     rejected: list[Rejected] = []
-    rows = missing = 0
+    rows = missing = invalid = 0
     stopped: Counter[str] = Counter()
-    with output.writing(out, SCHEMA) as writer, say.bar("writing", table.row_count() or 0) as bar:
+    with output.writing(out, schema) as writer, say.bar("writing", table.row_count() or 0) as bar:
         for raw in table.batches([column], ROWS_AT_ONCE):
             prompts, aside = _prompts(model, tokenizer, raw, column, sampling, cut)
             written: dict[int, Written] = {}
             chosen = [(row, prompt) for row, prompt in prompts.items() if prompt is not None]
-            for places, texts in write_prompts(model, tokenizer, [p for _, p in chosen], sampling):
+            for places, texts in write_prompts(model, tokenizer, [p for _, p in chosen], sampling, grammar):
                 written |= {chosen[i][0]: text for i, text in zip(places, texts, strict=True)}
                 bar.advance(len(texts))
-            texts_of = [written[row].text if row in written else None for row in prompts]
-            writer.write(pa.table([pa.array(list(prompts), pa.int64()), pa.array(texts_of, pa.string())], SCHEMA))
+            of_row = [written.get(row) for row in prompts]
+            cells_of = {"row": list(prompts), "text": [w and w.text for w in of_row]}
+            if grammar:
+                cells_of["valid"] = [w and w.valid for w in of_row]
+                invalid += sum(not w.valid for w in written.values())
+            writer.write(pa.table(cells_of, schema))
             stopped.update(w.stopped for w in written.values())
             rejected += aside
             rows, missing = rows + len(written), missing + len(prompts) - len(written)
             bar.advance(len(aside) + len(prompts) - len(written))
     return {
         "rows": rows + missing + len(rejected), "written": rows, "missing": missing, "rejected": len(rejected),
-        "stopped": dict(stopped), "output": str(out), "rejected_output": output.set_aside(out, rejected),
+        "stopped": dict(stopped), "invalid": invalid, "output": str(out),
+        "rejected_output": output.set_aside(out, rejected),
     }  # fmt: skip
 
 
