@@ -36,6 +36,9 @@ from weft.training.language import TokenObjective, document_nats
 class LanguageRun(Run):
     """A finished run of a language task."""
 
+    cell = "document"
+    """How the cells of its column are read."""
+
     @cached_property
     def _loaded(self) -> tuple[LanguageModel, Tokenizer]:
         return load_language_model(self.path)
@@ -51,16 +54,14 @@ class LanguageRun(Run):
         On the very data of the training only the test texts count, unless ``everything``.
         """
         source = Table.of(table)
-        model, tokenizer = self._loaded
-        target, marks, size = self.settings.target, Marks.of(tokenizer), tokenizer.get_vocab_size()
-        masked = size if target.masked_token is not None else None
-        context = int(self.figures["model"]["context"])
+        model, _ = self._loaded
+        target = self.settings.target
         if target.name not in source.columns:
             raise DataError(f"{source.name}: there is no column '{target.name}', whose texts are read.")
         same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
         parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
         judged = TEST if parts is None or (parts == TEST).any() else VALID
-        cleaner = Cleaner({target.name: ColumnPlan("document")}, self.settings.preprocess.normalize or "nfc",
+        cleaner = Cleaner({target.name: ColumnPlan(self.cell)}, self.settings.preprocess.normalize or "nfc",
                           target.name)  # fmt: skip
         found, rows, rejected = [], 0, 0
         for raw in source.batches([target.name], rows=1_024):
@@ -70,9 +71,8 @@ class LanguageRun(Run):
             texts = clean.columns[target.name].filter(pa.array(use)).to_pylist()
             if texts:
                 rows += len(texts)
-                seed = self.settings.training.seed
-                corpus = Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, seed, masked)
-                cuts = corpus.cuts(np.arange(len(texts)))
+                corpus = self._corpus(texts)
+                cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
                 found.append(surprise(model, corpus, cuts, np.arange(len(cuts))))
         if not rows:
             raise DataError(f"{source.name}: must hold texts in '{target.name}'. Got none.")
@@ -80,8 +80,16 @@ class LanguageRun(Run):
         return {
             "rows": rows, "rejected": rejected, "unknown_class": 0,
             "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
-            "metrics": {k: e.to_dict() for k, e in estimates(lost, masked is not None).items()},
+            "metrics": {k: e.to_dict() for k, e in estimates(lost, target.masked_token is not None).items()},
         }  # fmt: skip
+
+    def _corpus(self, texts: list[str]) -> Corpus:
+        """Cells of the column, as the model reads them."""
+        tokenizer = self._loaded[1]
+        marks, context = Marks.of(tokenizer), int(self.figures["model"]["context"])
+        masked = tokenizer.get_vocab_size() if self.settings.target.masked_token is not None else None
+        seed = self.settings.training.seed
+        return Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, seed, masked)
 
     def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
         use = f'weft generate {self.path} "PROMPT", or run.generate(prompts)'

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,12 +43,15 @@ class LanguageSteps(Steps):
 
     kind: type[LanguageRun] = LanguageRun
     """The run that it leaves."""
+    words: Mapping[str, str] = {}
+    """What tokenizer_config.json is to say beside the special tokens of the model's config."""
 
     def run(self) -> LanguageRun:
         settings = self.settings
         self.column, self.masked = settings.target.name, settings.target.task == "masked_token"
         plan = self._look()
         source = open_source(settings)
+        self.words = source.words if source is not None else {}
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
@@ -179,7 +182,7 @@ class LanguageSteps(Steps):
         if settings.model.adapter == "lora":
             merge(model.backbone)
             detach(model.backbone)
-        self.family = save_language_model(model, self.out, tokenizer)
+        self.family = save_language_model(model, self.out, tokenizer, self.words)
         return model, trained
 
     def _samples(
@@ -240,6 +243,10 @@ def open_source(settings: Settings) -> TextModel | None:
             [f"model.from: target.{settings.target.task} needs a model that {wanted}. "
              f"Got one that {'writes' if not reads else 'reads'}: {name}."]
         )  # fmt: skip
+    if settings.target.task == "dialogue" and config.backbone.attention == "rewriting":
+        raise SettingsError(
+            [f"model.from: a dialogue needs a model that writes on. {name} writes a text from a source."]
+        )
     check_adapter(settings, config.backbone)
     context(settings, settings.target.name, source.model)
     given = settings.features.get(settings.target.name)

@@ -96,8 +96,11 @@ class Steps:
                 f"Start a new run with -o."
             )
 
+    def _cleaner(self, plan: Plan) -> Cleaner:
+        return make_cleaner(self.settings, plan)
+
     def _preprocess(self, plan: Plan) -> tuple[CleanRows, Ingested, Cleaner]:
-        cleaner = make_cleaner(self.settings, plan)
+        cleaner = self._cleaner(plan)
         aside = self.out / "rejected.parquet"
         clean, parts, found = ingest(
             self.settings, plan, self.table, cleaner, self.work / "clean.arrow", aside, self.say

@@ -1,4 +1,4 @@
-"""The formats: CSV, JSON Lines, Parquet, Arrow and plain text files to raw record batches with row numbers.
+"""The formats: CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow and plain text to raw record batches with row numbers.
 
 CSV and JSON Lines come as text. What is no row at all comes as ``Rejected``; what is no file, as ``DataError``.
 """
@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from weft.data.squad import COLUMNS as SQUAD_COLUMNS
+from weft.data.squad import looks_like_squad, squad_rows
 from weft.errors import DataError, listing
 
 TEXT_COLUMNS = {"text": pa.string(), "file": pa.string(), "place": pa.int64()}
@@ -67,6 +69,7 @@ def batches_of(
     """The rows of a file; ``keep`` names the columns, ``columns`` the types of the table, ``start`` its first row."""
     reader = {
         "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet, "arrow": _read_arrow, "text": _read_text,
+        "squad": _read_squad,
     }[part.format]  # fmt: skip
     batches = reader(part, keep, columns, start, rows)
     while True:
@@ -93,6 +96,8 @@ def columns_of(part: Part) -> dict[str, pa.DataType]:
                 if _not_utf8(stream.read(2)):
                     raise DataError(f"{part.path}: must be UTF-8 text. {_ICONV.format(path=part.path)}")
             return dict(TEXT_COLUMNS)
+        if part.format == "squad":
+            return dict.fromkeys(SQUAD_COLUMNS, pa.string())
         if part.format == "parquet":
             with _binary(part) as stream:
                 schema = pq.ParquetFile(stream).schema_arrow
@@ -309,6 +314,22 @@ def _read_jsonl(part: Part, keep: list[str], columns: Iterable[str], start: int,
                     bad.append(Rejected(row, "", reason, line[:1000].rstrip("\r\n")))
             arrays = [_strings([_cell(value.get(name)) for value in good]) for name in keep]
             yield RawBatch(_ids(ids), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
+
+
+def is_squad(part: Part) -> bool:
+    """Whether a JSON file is nested as SQuAD's are."""
+    with readable(part), _text(part) as stream:
+        return looks_like_squad(stream.read(1 << 14))
+
+
+def _read_squad(part: Part, keep: list[str], columns: Iterable[str], start: int, rows: int) -> Iterator[RawBatch]:
+    with _text(part) as stream:
+        numbered = enumerate(squad_rows(stream, part.path), start)
+        while chunk := list(itertools.islice(numbered, rows)):
+            good = [(number, row) for number, row in chunk if isinstance(row, dict)]
+            bad = [Rejected(number, "", row, "") for number, row in chunk if isinstance(row, str)]
+            arrays = [_strings([row[name] for _, row in good]) for name in keep]
+            yield RawBatch(_ids([n for n, _ in good]), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
 
 
 def _read_text(part: Part, keep: list[str], columns: Iterable[str], start: int, rows: int) -> Iterator[RawBatch]:
