@@ -68,7 +68,7 @@ def _addresses(value: Any) -> Any:
 class DataSettings(_Settings):
     source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
     """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text."""
-    format: Literal["csv", "jsonl", "parquet", "arrow", "text"] | None = None
+    format: Literal["csv", "jsonl", "parquet", "arrow", "text", "squad"] | None = None
     """Said only where the file's ending does not tell."""
     split: SplitSettings = SplitSettings()
     max_rejected: Share = 0.01
@@ -114,9 +114,12 @@ class TargetSettings(_Settings):
     """The text column whose every next token is predicted: a model that writes."""
     masked_token: str | None = None
     """The text column whose hidden tokens are predicted from both sides: a model that reads."""
-    type: Literal["class", "number", "text", "dialogue"] | None = None
+    type: Literal["class", "number", "text", "dialogue", "span", "embedding"] | None = None
     """Of `column`; class or number is guessed when left out. `text` is written from the text columns in features
-    (translation, summary, answer); of a `dialogue` the assistant's turns are learnt."""
+    (translation, summary, answer); of a `dialogue` the assistant's turns are learnt; a `span` is the place in a text
+    that answers a question; the vector of an `embedding` is to lie nearest to that of the row's text."""
+    start: str | None = None
+    """The column that says at which character a span begins (default: answer_start, where there is one)."""
     positive: str | None = None
     """Of two classes, the one that is looked for (default: the rarer)."""
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
@@ -135,8 +138,10 @@ class TargetSettings(_Settings):
         writes = [n for n in ("max_tokens", "beams") if getattr(self, n) is not None]
         if self.type != "text" and writes:
             raise ValueError(f"{listing(writes)} is for a text that is written. Say type: text, or remove it")
-        if self.type in ("text", "dialogue") and self.positive is not None:
+        if self.type not in (None, "class") and self.positive is not None:
             raise ValueError("positive is for a target of two classes. Remove it")
+        if self.type != "span" and self.start is not None:
+            raise ValueError("start is for a target of type span. Remove it")
         return self
 
     @property
@@ -147,9 +152,9 @@ class TargetSettings(_Settings):
         return name
 
     @property
-    def task(self) -> Literal["row", "next_token", "masked_token", "text", "dialogue"]:
+    def task(self) -> Literal["row", "next_token", "masked_token", "text", "dialogue", "span", "embedding"]:
         """What kind of thing is learnt."""
-        if self.type in ("text", "dialogue"):
+        if self.type in ("text", "dialogue", "span", "embedding"):
             return self.type
         return "next_token" if self.next_token else "masked_token" if self.masked_token else "row"
 

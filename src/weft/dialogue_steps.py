@@ -132,6 +132,8 @@ class DialogueSteps(LanguageSteps):
                 found.append({"prompt": asked, "text": answer, "reference": messages[last]["content"]})
         return found
 
-    def _results(self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise) -> dict[str, Any]:
-        found = super()._results(plan, clean, ids, lost)
+    def _results(
+        self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise, others: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        found = super()._results(plan, clean, ids, lost, others)
         return found | {"chat_template": self.words[TEMPLATE], "dialogues": asdict(self.counts), "said": self._said()}

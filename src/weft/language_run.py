@@ -20,7 +20,7 @@ from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table
 from weft.errors import DataError, UsageError
 from weft.features.documents import Documents, Marks
-from weft.features.pieces import Corpus
+from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import Written, write
 from weft.inference.predict import Predictor
 from weft.inference.rewrite import Rewriter
@@ -72,7 +72,8 @@ class LanguageRun(Run):
             if texts:
                 rows += len(texts)
                 corpus = self._corpus(texts)
-                found.append(surprise(model, corpus, np.arange(len(corpus.documents.letters))))
+                cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
+                found.append(surprise(model, corpus, cuts, np.arange(len(cuts))))
         if not rows:
             raise DataError(f"{source.name}: must hold texts in '{target.name}'. Got none.")
         lost = Surprise.join(found)
@@ -87,19 +88,20 @@ class LanguageRun(Run):
         tokenizer = self._loaded[1]
         marks, context = Marks.of(tokenizer), int(self.figures["model"]["context"])
         masked = tokenizer.get_vocab_size() if self.settings.target.masked_token is not None else None
-        return Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, 0, masked)
+        seed = self.settings.training.seed
+        return Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, seed, masked)
 
     def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
-        raise UsageError(f"{self.path}: a run of a language task predicts no column. Write with weft generate.")
+        use = f'weft generate {self.path} "PROMPT", or run.generate(prompts)'
+        if self.settings.target.masked_token:
+            use = f"weft embed {self.path} DATA -o OUT"
+        raise UsageError(
+            f"{self.path}: must be a run that predicts a column. It is a language model. Use it: {use}; or train a "
+            f"table's model from it: model: {{from: {self.path}}}."
+        )
 
 
-def surprise(model: LanguageModel, corpus: Corpus, rows: np.ndarray) -> Surprise:
-    """What each piece of some documents costs a model; the size of a document is dealt to its pieces by tokens."""
-    cuts = corpus.cuts(rows)
-    numbers = np.arange(len(cuts))
+def surprise(model: LanguageModel, corpus: Corpus, cuts: Cuts, numbers: np.ndarray) -> Surprise:
+    """What some pieces of documents cost a model."""
     nats, tokens = document_nats(TokenObjective(model), corpus, cuts, numbers)
-    start, stop = cuts.spans(numbers)
-    share = (stop - start) / np.maximum(1, corpus.documents.lengths()[cuts.document])
-    letters, size = corpus.documents.letters[cuts.document] * share, corpus.documents.bytes[cuts.document] * share
-    kept = tokens > 0
-    return Surprise(nats[kept], tokens[kept], letters[kept], size[kept])
+    return Surprise.of(corpus, cuts, numbers, nats, tokens)

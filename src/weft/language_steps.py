@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from weft.config import Settings
 from weft.data.plan import Plan, look_texts
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError
@@ -26,12 +27,15 @@ from weft.models.recurrent import Recurrent
 from weft.models.row import backbone_in_words
 from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
-from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence
-from weft.steps import Steps
+from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence, learning
+from weft.results.language_baselines import ngram_models
+from weft.steps import Steps, check_adapter
 from weft.training.adapters import LoraConfig, attach, detach, merge
 from weft.training.language import Trained, fit_language
 
 SAMPLES, SAMPLE_TOKENS = 3, 120
+MOST_JUDGED = 1 << 21
+"""Tokens of the test texts that the final figures are made of; of more, pieces are drawn."""
 
 
 class LanguageSteps(Steps):
@@ -43,8 +47,8 @@ class LanguageSteps(Steps):
     """What tokenizer_config.json is to say beside the special tokens of the model's config."""
 
     def run(self) -> LanguageRun:
-        task = self.settings.target.task
-        self.column, self.masked = self.settings.target.name, task == "masked_token"
+        settings = self.settings
+        self.column, self.masked = settings.target.name, settings.target.task == "masked_token"
         plan = self._look()
         source = self._open_source()
         self._claim()
@@ -62,18 +66,32 @@ class LanguageSteps(Steps):
         with self._timed("inference"):
             run_model = model.eval()
             judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
-            lost = surprise(run_model, corpus, judged)
-            self.say.step("inference", f"{len(judged):,} texts of {lost.tokens.sum():,} tokens read")
+            cuts = corpus.cuts(judged)
+            numbers = cuts.some(MOST_JUDGED, settings.training.seed)
+            lost = surprise(run_model, corpus, cuts, numbers)
+            some = "" if len(numbers) == len(cuts) else f" ({len(numbers):,} of {len(cuts):,} pieces, drawn at random)"
+            self.say.step("inference", f"{len(judged):,} texts, {lost.tokens.sum():,} tokens read{some}")
             self.samples = self._samples(run_model, tokenizer, clean, corpus, judged)
         with self._timed("results"):
-            figures = self._results(plan, clean, ids, lost)
+            others = []
+            if settings.results.baselines and settings.target.task == "next_token":
+                size = tokenizer.get_vocab_size()
+                others = ngram_models(corpus, ids[TRAIN], cuts, numbers, size, settings.training.seed)
+            figures = self._results(plan, clean, ids, lost, others)
         figures |= self._data_facts(plan, clean, found)
+        tokens = corpus.documents.lengths()[ids[TRAIN]].sum() / trained.steps_an_epoch
+        figures["curves"] = {"learning": learning(self.out / "metrics.jsonl", float(tokens))}
         figures |= {"model": self._model_facts(model, trained), "samples": self.samples, "seconds": dict(self.seconds)}
         self._finish(figures)
         return self.kind(self.out)
 
     def _look(self) -> Plan:
         return look_texts(self.settings, self.table)
+
+    def _open_source(self) -> TextModel | None:
+        source = open_source(self.settings)
+        self.words = source.words if source else {}
+        return source
 
     def _aim(self, plan: Plan) -> str:
         """What is learnt, in words."""
@@ -90,30 +108,10 @@ class LanguageSteps(Steps):
     def _smoothing(self) -> float:
         return 0.0
 
-    def _open_source(self) -> TextModel | None:
-        """The model to go on from, opened before anything is written."""
-        name = self.settings.model.from_
-        if name is None:
-            return None
-        source = open_text_model(find(name))
-        self.words = source.words
-        config = source.model.config
-        reads = config.backbone.attention == "reading"
-        if reads != self.masked or config.output == "none":
-            wanted = "reads (an encoder with an output matrix)" if self.masked else "writes"
-            raise SettingsError(
-                [f"model.from: target.{self.settings.target.task} needs a model that {wanted}. "
-                 f"Got one that {'writes' if not reads else 'reads'}: {name}."]
-            )  # fmt: skip
-        return source
-
     def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
         settings = self.settings
         tokenizer = self._tokenizer(clean, source, [self.column])
         marks = Marks.of(tokenizer)
-        if self.masked and marks.mask is None:
-            raise SettingsError(["model.from: target.masked_token needs a tokenizer with a token that hides others. "
-                                 f"{self.settings.model.from_} has none."])  # fmt: skip
         shutil.rmtree(self.work / "store", ignore_errors=True)
         documents = encode_documents(clean, self.column, tokenizer, marks.end, self.work / "store", self.say)
         size = tokenizer.get_vocab_size()
@@ -176,7 +174,8 @@ class LanguageSteps(Steps):
         self.say.step(
             "model",
             f"{backbone_in_words(shape.backbone)}, {count:,} parameters; context {corpus.context:,} tokens; "
-            f"at most {recipe.epochs:,} epochs" + (", bfloat16" if recipe.bfloat16 else ""),
+            + (f"at most {recipe.minutes:g} minutes" if recipe.minutes else f"at most {recipe.epochs:,} epochs")
+            + (", bfloat16" if recipe.bfloat16 else ""),
         )
         trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say)
         p = trained.progress
@@ -202,11 +201,13 @@ class LanguageSteps(Steps):
         found = write(model, tokenizer, prompts, sampling, cut=True)
         return [{"prompt": p, "text": w.text} for p, w in zip(prompts, found, strict=True)]
 
-    def _results(self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise) -> dict[str, Any]:
+    def _results(
+        self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise, others: list[dict[str, Any]]
+    ) -> dict[str, Any]:
         part = "test" if len(ids[TEST]) else "valid"
         found = estimates(lost, self.masked)
         where = f"{len(lost.nats):,} pieces of {'texts it never saw' if part == 'test' else 'the validation texts'}"
-        headline = language_sentence(found, [], where)
+        headline = language_sentence(found, others, where)
         self.say.step("results", headline)
         ours = {
             "key": "weft", "title": "Weft", "note": "", "seconds": self.seconds["model"],
@@ -214,7 +215,7 @@ class LanguageSteps(Steps):
         }  # fmt: skip
         return {
             "task": self.settings.target.task, "headline": headline, "part_judged": part,
-            "models": [ours], "shown": SHOWN_READING if self.masked else SHOWN_WRITING,
+            "models": [ours, *others], "shown": SHOWN_READING if self.masked else SHOWN_WRITING,
             "rows_judged": int(len(ids[TEST]) or len(ids[VALID])),
             "target": {"name": self.column, "type": "text", "reason": plan.target_reason},
         }  # fmt: skip
@@ -229,3 +230,31 @@ class LanguageSteps(Steps):
             "epochs": round(p.best_step / trained.steps_an_epoch, 2), "stopped": p.stopped,
             "tokens_a_second": round(trained.tokens_a_second),
         }  # fmt: skip
+
+
+def open_source(settings: Settings) -> TextModel | None:
+    """The model that a language task goes on from, if any. Raises SettingsError where it is of another kind."""
+    name = settings.model.from_
+    if name is None:
+        return None
+    masked = settings.target.task == "masked_token"
+    source = open_text_model(find(name))
+    config = source.model.config
+    reads = config.backbone.attention == "reading"
+    if reads != masked or config.output == "none":
+        wanted = "reads (an encoder with an output matrix)" if masked else "writes"
+        raise SettingsError(
+            [f"model.from: target.{settings.target.task} needs a model that {wanted}. "
+             f"Got one that {'writes' if not reads else 'reads'}: {name}."]
+        )  # fmt: skip
+    check_adapter(settings, config.backbone)
+    context(settings, settings.target.name, source.model)
+    given = settings.features.get(settings.target.name)
+    if given is not None and given.vocabulary is not None:
+        where = f"features.{settings.target.name}.vocabulary"
+        raise SettingsError([f"{where}: the checkpoint has its own tokens. Remove it."])
+    if masked and Marks.of(source.tokenizer).mask is None:
+        raise SettingsError(
+            [f"model.from: target.masked_token needs a tokenizer with a token that hides others. {name} has none."]
+        )
+    return source

@@ -193,13 +193,14 @@ class Run:
         positive = self.figures["target"].get("positive")
         return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
 
-    def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
+    def _predictor(self, allow_missing: bool) -> Any:
+        """What answers the rows of a table: ``stream`` and ``as_columns``."""
         return Predictor(self.columns, self.model, allow_missing)
 
     def _outputs(self) -> list[str]:
         return list(self._predictor(False).as_columns(self._no_rows()))
 
-    def _no_rows(self) -> np.ndarray:
+    def _no_rows(self) -> Any:
         return np.zeros((0, self.model.classes) if self.model.classes else 0)
 
     def __repr__(self) -> str:

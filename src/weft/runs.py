@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from weft.answer_run import AnswerRun
 from weft.dialogue_run import DialogueRun
 from weft.language_run import LanguageRun
+from weft.pair_run import PairRun
 from weft.run import REPORT_FILE, Run
 from weft.text_run import TextRun
 
 KINDS: dict[str, type[Run]] = {
-    "text": TextRun,
-    "dialogue": DialogueRun,
-    "next_token": LanguageRun,
-    "masked_token": LanguageRun,
-}
+    "text": TextRun, "dialogue": DialogueRun, "next_token": LanguageRun, "masked_token": LanguageRun,
+    "span": AnswerRun, "embedding": PairRun,
+}  # fmt: skip
 """Task to the class of its run; a run of a row's column has no task."""
 
 

@@ -246,7 +246,7 @@ def _texts(prompt: str, between: str, texts: list[Written], json: bool) -> None:
 
 
 def _next(prompt: str, tokens: list[NextToken], rest: float, json: bool) -> None:
-    lines = _bars([(_readable(token.text), token.probability) for token in tokens], rest)
+    lines = bars([(readable(token.text), token.probability) for token in tokens], rest)
     answer(json, {"prompt": prompt, "next": [asdict(token) for token in tokens], "rest": rest}, lines)
 
 
@@ -255,14 +255,15 @@ def _choices(prompt: str, choices: list[Choice], count: int, json: bool) -> None
     if count < 1:
         raise UsageError(f"the number of choices to show must be above 0. Got {count}.")
     shown, rest = choices[:count], sum(choice.probability for choice in choices[count:])
-    lines = _bars([(_readable(choice.text), choice.probability) for choice in shown], rest)
+    lines = bars([(readable(choice.text), choice.probability) for choice in shown], rest)
     any_of_them = fsum(exp(choice.log_probability) for choice in choices)
     lines.append(f"unconstrained, the model would write one of them with probability {any_of_them:.3g}")
     values = {"prompt": prompt, "choices": [asdict(choice) for choice in shown], "rest": rest, "any": any_of_them}
     answer(json, values, lines)
 
 
-def _bars(shown: list[tuple[str, float]], rest: float) -> list[str]:
+def bars(shown: list[tuple[str, float]], rest: float) -> list[str]:
+    """A line a name: its probability as a number and a bar; the last line is what is left over."""
     width = max(cell_len(name) for name, _ in [*shown, ("all others", rest)])
     most = max(probability for _, probability in shown)
     lines = [_row(name, probability, width, probability / most) for name, probability in shown]
@@ -275,7 +276,7 @@ def _row(name: str, probability: float, width: int, share: float) -> str:
     return f"{name}{' ' * (width - cell_len(name))}  {probability:8.3%}  {bar}".rstrip()
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """Spaces seen, line ends and other letters without a shape as they are written in a program."""
     return "".join("␣" if c == " " else c if c.isprintable() else repr(c)[1:-1] for c in text) or "(nothing)"
 

@@ -1,4 +1,4 @@
-"""The formats: CSV, JSON Lines, Parquet, Arrow and plain text files to raw record batches with row numbers.
+"""The formats: CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow and plain text to raw record batches with row numbers.
 
 CSV and JSON Lines come as text. What is no row at all comes as ``Rejected``; what is no file, as ``DataError``.
 """
@@ -22,14 +22,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from weft.data.squad import COLUMNS as SQUAD_COLUMNS
+from weft.data.squad import looks_like_squad, squad_rows
 from weft.errors import DataError, listing
 
 TEXT_COLUMNS = {"text": pa.string(), "file": pa.string(), "place": pa.int64()}
 """What a plain text file is as a table: pieces of it, the file's name, and the piece's place among all."""
-_PIECE = 1 << 14  # letters of a piece of plain text, at most twice as many
+_PIECE = 1 << 14  # letters of a piece of plain text, at most twice as many; fewer where a file has few
 _CELL_LIMIT = 1 << 24  # letters of one CSV cell; a quotation mark left open ends here at the latest
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
-_ICONV = "Got another encoding. Convert it, for example: iconv -f UTF-16 -t UTF-8 {path} > table.csv"
+_ICONV = "Got another encoding. Convert it, for example: iconv -f UTF-16 -t UTF-8 {path} > new_file"
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ def batches_of(
     """The rows of a file; ``keep`` names the columns, ``columns`` the types of the table, ``start`` its first row."""
     reader = {
         "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet, "arrow": _read_arrow, "text": _read_text,
+        "squad": _read_squad,
     }[part.format]  # fmt: skip
     batches = reader(part, keep, columns, start, rows)
     while True:
@@ -89,7 +92,12 @@ def columns_of(part: Part) -> dict[str, pa.DataType]:
     """Names and types of the columns of a file."""
     with readable(part):
         if part.format == "text":
+            with _text(part) as stream:
+                if _not_utf8(stream.read(2)):
+                    raise DataError(f"{part.path}: must be UTF-8 text. {_ICONV.format(path=part.path)}")
             return dict(TEXT_COLUMNS)
+        if part.format == "squad":
+            return dict.fromkeys(SQUAD_COLUMNS, pa.string())
         if part.format == "parquet":
             with _binary(part) as stream:
                 schema = pq.ParquetFile(stream).schema_arrow
@@ -308,10 +316,26 @@ def _read_jsonl(part: Part, keep: list[str], columns: Iterable[str], start: int,
             yield RawBatch(_ids(ids), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
 
 
+def is_squad(part: Part) -> bool:
+    """Whether a JSON file is nested as SQuAD's are."""
+    with readable(part), _text(part) as stream:
+        return looks_like_squad(stream.read(1 << 14))
+
+
+def _read_squad(part: Part, keep: list[str], columns: Iterable[str], start: int, rows: int) -> Iterator[RawBatch]:
+    with _text(part) as stream:
+        numbered = enumerate(squad_rows(stream, part.path), start)
+        while chunk := list(itertools.islice(numbered, rows)):
+            good = [(number, row) for number, row in chunk if isinstance(row, dict)]
+            bad = [Rejected(number, "", row, "") for number, row in chunk if isinstance(row, str)]
+            arrays = [_strings([row[name] for _, row in good]) for name in keep]
+            yield RawBatch(_ids([n for n, _ in good]), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
+
+
 def _read_text(part: Part, keep: list[str], columns: Iterable[str], start: int, rows: int) -> Iterator[RawBatch]:
     """Pieces of a plain text, cut where a line ends if one does: joined they are the file."""
     with _text(part) as stream:
-        pieces = _pieces(stream)
+        pieces = _pieces(stream, min(_PIECE, max(256, part.size // 64)))
         while chunk := list(itertools.islice(pieces, min(rows, 64))):
             ids = count(start, len(chunk))
             row = {"text": _strings(chunk), "file": pa.array([part.path] * len(chunk)), "place": pa.array(ids)}
@@ -319,12 +343,12 @@ def _read_text(part: Part, keep: list[str], columns: Iterable[str], start: int, 
             start += len(chunk)
 
 
-def _pieces(stream: IO[str]) -> Iterator[str]:
+def _pieces(stream: IO[str], least: int) -> Iterator[str]:
     rest = ""
-    while rest := rest + stream.read(2 * _PIECE - len(rest)):
+    while rest := rest + stream.read(2 * least - len(rest)):
         cut = len(rest)
-        if cut == 2 * _PIECE:
-            cut = rest.rfind("\n", _PIECE) + 1 or cut
+        if cut == 2 * least:
+            cut = rest.rfind("\n", least) + 1 or cut
         yield rest[:cut]
         rest = rest[cut:]
 

@@ -38,6 +38,11 @@ def look(settings: Settings, table: Table) -> Plan:
         given = settings.features.get(name)
         if name in table.columns and not kinds.readable(table.columns[name]) and (not given or given.type != "off"):
             problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {table.columns[name]}.")
+    for name, given in settings.features.items():
+        if given.vocabulary is not None:
+            problems.append(
+                f"features.{name}.vocabulary: is for texts that are written (target.next_token). Remove it."
+            )
     if problems:
         raise SettingsError(problems)
     if head.num_rows == 0:
@@ -105,6 +110,58 @@ def look_texts(settings: Settings, table: Table) -> Plan:
         raise SettingsError(problems)
     why = "its answers are learnt" if dialogue else f"every {settings.target.task.replace('_', ' ')} is predicted"
     plan = Plan({}, {}, {}, target, "dialogue" if dialogue else "text", why, [])
+    _add_times(settings, table, plan)
+    _add_split(settings, plan)
+    return plan
+
+
+def look_span(settings: Settings, table: Table) -> Plan:
+    """The plan of answers in a text: of the two text columns the first asks, the second holds the answers."""
+    found = _look_named_texts(settings, table, 2, "a question and the context that may hold its answer, in that order")
+    start = settings.target.start or ("answer_start" if "answer_start" in table.columns else None)
+    if start is not None:
+        if start not in table.columns:
+            raise SettingsError(
+                [f"{table.name}: there is no column '{start}' (target.start).{did_you_mean(start, table.columns)}"]
+            )
+        found.types[start] = "number"
+        found.reasons[start] = "where the answer begins"
+    question, context = list(found.types)[:2]
+    found.reasons |= {question: "what is asked", context: "what holds the answer"}
+    found.target_reason = f"the place in '{context}' that answers '{question}'"
+    return found
+
+
+def look_embedding(settings: Settings, table: Table) -> Plan:
+    """The plan of pairs of texts: the vector of the one column is to lie near that of the target."""
+    found = _look_named_texts(settings, table, 1, "the text whose target is looked for")
+    (name,) = found.types
+    found.reasons[name] = "what is looked for with"
+    found.target_reason = f"its vector is to lie nearest to that of '{name}'"
+    return found
+
+
+def _look_named_texts(settings: Settings, table: Table, count: int, what: str) -> Plan:
+    """The plan of a task whose text columns must be named in features: ``count`` of them, in their order."""
+    target, problems = settings.target.name, _absent(settings, table)
+    named = [n for n, given in settings.features.items() if given.type != "off" and n != settings.target.start]
+    for name in named:
+        if settings.features[name].type != "text" or name == target:
+            got = "the target" if name == target else settings.features[name].type
+            problems.append(f"features.{name}: must be a text column beside the target. Got {got}.")
+    if len(named) != count:
+        problems.append(
+            f"features: target.type {settings.target.type} reads {count} text {'column' if count == 1 else 'columns'}: "
+            f"{what}. Got {listing(named) or 'none'}. Name {'it' if count == 1 else 'them'}, as in review: text."
+        )
+    for name in (target, *named):
+        kind = table.columns.get(name)
+        if kind is not None and str(kind) not in ("string", "binary", "null"):
+            problems.append(f"{table.name}: '{name}' must hold texts. Got {kind}.")
+    if problems:
+        raise SettingsError(problems)
+    left_out = {n: "not named in features" for n in table.columns if n not in (target, *named)}
+    plan = Plan(dict.fromkeys(named, "text"), {}, left_out, target, settings.target.type or "", "", [])
     _add_times(settings, table, plan)
     _add_split(settings, plan)
     return plan

@@ -1,7 +1,8 @@
 """Table: named columns whose rows come as Arrow record batches, never all at once.
 
-``Table.open`` reads CSV, JSON Lines, Parquet, Arrow and plain text from files, globs, folders and fsspec addresses;
-``Table.of`` takes anything with ``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB) without a copy.
+``Table.open`` reads CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow and plain text from files, globs, folders and
+fsspec addresses; ``Table.of`` takes anything with ``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB) without
+a copy.
 CSV and JSON Lines come as text: nothing is decided here, so that a bad cell costs its row and not the
 file. Every batch carries the number of its first row; rows that are no rows at all (a CSV line with too
 many fields, a line that is not JSON) come out as ``Rejected``.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from weft.data.formats import (
     check_names,
     columns_of,
     count,
+    is_squad,
     plain,
     readable,
     row_count,
@@ -249,7 +252,8 @@ def _find(address: str, format: str | None) -> list[Part]:
             raise DataError(f"{p}: must be readable. Got: {error}.") from None
         if size == 0:
             raise DataError(f"{p}: the file is empty (0 bytes). Remove it or name another one.")
-        parts.append(Part(p, size, kind, filesystem))
+        part = Part(p, size, kind, filesystem)
+        parts.append(replace(part, format="squad") if kind == "jsonl" and format is None and is_squad(part) else part)
     if not parts:
         raise DataError(
             f"{address}: must hold files that end in {listing(sorted(_ENDINGS), 20)}. Got none among {len(paths)} "

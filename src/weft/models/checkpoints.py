@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from weft.errors import CheckpointError, did_you_mean, listing
+from weft.features.tokenizer import is_own
 from weft.files import MANIFEST, verify_manifest, whole_folder
 from weft.models.families import FAMILIES, Config, Family, Settings, Unfit
 from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
@@ -320,7 +321,7 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             raise CheckpointError(f"{file}: must be a tokenizer. Got: {error}. Copy the file again.") from None
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        tokenizer.encode_special_tokens = True  # the files do not keep it
+        tokenizer.encode_special_tokens = is_own(tokenizer)  # the file does not say so
         return tokenizer
     return _word_pieces(words) if words.exists() else None
 
@@ -344,8 +345,10 @@ def load_words(folder: Path) -> dict[str, str]:
     return found | ({CHAT: chat} if isinstance(chat, str) else {})
 
 
-def words_of(config: LanguageConfig, tokenizer: Tokenizer) -> dict[str, str]:
-    """The names of the special tokens that a model's config gives a meaning to."""
+def words_of(config: Config, tokenizer: Tokenizer) -> dict[str, str]:
+    """What ``transformers`` calls the ids that begin and end a text and fill a row, where a writer has them."""
+    if not isinstance(config, LanguageConfig):
+        return {}
     ids = {"bos_token": config.begin, "eos_token": next(iter(config.end), None), "pad_token": config.pad}
     return {n: word for n, i in ids.items() if i is not None and (word := tokenizer.id_to_token(i)) is not None}
 
@@ -416,8 +419,7 @@ def save_hf(
     with whole_folder(folder) as beside:
         (beside / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
         if tokenizer is not None:
-            own = words_of(model.config, tokenizer) if isinstance(model.config, LanguageConfig) else {}
-            save_tokenizer(tokenizer, own | dict(words or {}), beside)
+            save_tokenizer(tokenizer, words_of(model.config, tokenizer) | dict(words or {}), beside)
         _save_weights(beside, state, named, shard_bytes)
     return name
 
@@ -435,6 +437,7 @@ def _describe(config: Config) -> tuple[str, dict[str, Any]]:
                 names |= {"pooler.dense.weight": ()} if config.pooler else {}
                 names |= {"cls.predictions.bias": ()} if config.output == "transform" else {}
                 names |= {"lm_head.weight": ()} if config.output == "linear" else {}
+                names |= {"qa_outputs.weight": ()} if config.span else {}
             elif config.classes:
                 names["classifier.weight"] = (config.classes,)
             if _plain(family.read(Settings(settings), names)) == _plain(config):

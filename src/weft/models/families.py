@@ -132,6 +132,7 @@ BERT_HEAD: Names = {
     "cls.predictions.decoder": "output",
     "cls.predictions.decoder.bias": None,  # the same numbers as cls.predictions.bias
     "cls.seq_relationship": None,  # which of two texts came first: not used here
+    "qa_outputs": "span",
 }
 
 
@@ -149,15 +150,17 @@ def _read_bert(s: Settings, shapes: Shapes) -> LanguageConfig:
     return LanguageConfig(
         backbone, s.whole("vocab_size"), types=s.whole("type_vocab_size", 2),
         output="transform" if any(n.startswith("cls.predictions.") for n in shapes) else "none",
-        tied=s.flag("tie_word_embeddings", True), pooler="pooler.dense.weight" in shapes, family="bert", **s.special(),
+        tied=s.flag("tie_word_embeddings", True), pooler="pooler.dense.weight" in shapes, family="bert",
+        span="qa_outputs.weight" in shapes, **s.special(),
     )  # fmt: skip
 
 
 def _write_bert(c: LanguageConfig) -> dict[str, Any]:
     b = c.backbone
     assert isinstance(b, TransformerConfig)
+    name = "BertForQuestionAnswering" if c.span else "BertModel" if c.output == "none" else "BertForMaskedLM"
     return {
-        "architectures": ["BertModel" if c.output == "none" else "BertForMaskedLM"], "model_type": "bert",
+        "architectures": [name], "model_type": "bert",
         "vocab_size": c.vocabulary, "type_vocab_size": c.types, "tie_word_embeddings": c.tied,
         "hidden_size": b.width, "num_hidden_layers": b.layers, "num_attention_heads": b.heads,
         "intermediate_size": b.hidden_width, "hidden_act": GELU_NAMES.get(b.feed_forward),

@@ -7,7 +7,7 @@ Each is a table in, a backbone, a matrix out. Checkpoints of other libraries are
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -37,6 +37,8 @@ class LanguageConfig:
     """The output matrix is the token table (Press & Wolf 2017)."""
     pooler: bool = False
     """BERT's layer on the first token: tanh(W x + b)."""
+    span: bool = False
+    """Two numbers a token: how much an answer begins there, and ends there (Devlin 2019, 4.2)."""
     begin: int | None = None
     end: tuple[int, ...] = ()
     pad: int | None = None
@@ -75,6 +77,10 @@ class LanguageModel(nn.Module):
             self.backbone = Transformer(config.backbone)
         if config.pooler:
             self.pooler = nn.Linear(width, width)
+        if config.span:
+            self.span = nn.Linear(width, 2)
+            nn.init.normal_(self.span.weight, std=0.02)
+            nn.init.zeros_(self.span.bias)
         if config.output == "transform":
             self.transform = nn.Linear(width, width)
             self.transform_norm = nn.LayerNorm(width, eps=getattr(config.backbone, "norm_eps", 1e-5))
@@ -176,6 +182,12 @@ class LanguageModel(nn.Module):
             raise UsageError("this model has no pooler. Use 'mean' or 'first'.")
         return torch.tanh(self.pooler(first))
 
+    def spans(self, ids_BT: Tensor, mask_BT: Tensor | None = None, types_BT: Tensor | None = None) -> Tensor:
+        """Logits [B, T, 2] of the beginning and the end of an answer."""
+        if not self.config.span:
+            raise UsageError("this model must have been trained to answer from a text (target.type: span). It was not.")
+        return self.span(self.hidden(ids_BT, mask_BT, types_BT))
+
     def loss(
         self,
         ids_BT: Tensor,
@@ -234,6 +246,14 @@ class LanguageModel(nn.Module):
         finally:
             self.train(training)
         return torch.stack(written, dim=1) if written else ids_BT[:, :0]
+
+
+def reader_of(source: LanguageModel, span: bool = False) -> LanguageModel:
+    """The states of a model without its output matrix, or with the two numbers of an answer in its place."""
+    model = LanguageModel(replace(source.config, output="none", pooler=False, span=span))
+    kept = model.state_dict()
+    model.load_state_dict({n: source.state_dict().get(n, kept[n]) for n in kept})
+    return model
 
 
 def check_writes(model: LanguageModel) -> None:

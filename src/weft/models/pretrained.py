@@ -21,6 +21,7 @@ from weft.features.columns import COLUMNS_FILE
 from weft.models.checkpoints import Pretrained
 from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
 from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowModel
 from weft.models.stored import load_pretrained
 from weft.models.transformer import TransformerConfig
@@ -40,10 +41,13 @@ class TextModel:
     """The names of special tokens, and ``chat_template`` if there is one."""
 
     @property
-    def backbone(self) -> TransformerConfig:
-        backbone = self.model.config.backbone
-        assert isinstance(backbone, TransformerConfig)
-        return backbone
+    def backbone(self) -> TransformerConfig | RecurrentConfig:
+        return self.model.config.backbone
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest text it reads; None: a recurrent network reads any."""
+        return getattr(self.backbone, "max_positions", None)
 
 
 def find(source: str | Path) -> Path:

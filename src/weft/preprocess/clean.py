@@ -5,6 +5,7 @@
     text      string, null where missing
     dialogue  string, a JSON list of messages; their contents are as documents
     document  string with its spaces and line ends as they are, null where there is no letter
+    verbatim  string as it came, letter for letter, null where there is none
     time      float64 seconds since 1970 UTC, null where missing
 
 A cell that cannot be read sets its whole row aside with the reason; a missing value never does.
@@ -91,6 +92,8 @@ class Cleaner:
             values, wrong = self._dialogues(array)
         elif plan.type == "document":
             values, wrong = self._documents(array), {}
+        elif plan.type == "verbatim":
+            values, wrong = _null_where_empty(array), {}
         else:
             values, wrong = self._strings(array), {}
             if plan.type == "category":  # true in one format is True in another, 1 is 1.0
@@ -125,8 +128,7 @@ class Cleaner:
 
     def _documents(self, array: pa.Array) -> pa.Array:
         array = self._normalised(pc.replace_substring(array, pattern="\r\n", replacement="\n"))
-        empty = pc.equal(pc.utf8_trim_whitespace(array), "")
-        return pc.if_else(empty, pa.scalar(None, pa.string()), array)
+        return _null_where_empty(array)
 
     def _normalised(self, array: pa.Array) -> pa.Array:
         if self.normalize == "off":
@@ -145,6 +147,10 @@ class Cleaner:
     def from_dict(cls, stored: Mapping) -> Cleaner:
         plans = {name: ColumnPlan(**plan) for name, plan in stored["plans"].items()}
         return cls(plans, stored["normalize"], stored["target"])
+
+
+def _null_where_empty(array: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(array), ""), pa.scalar(None, pa.string()), array)
 
 
 def _plain_number(value: float | None) -> str | None:

@@ -70,6 +70,14 @@ METRICS = {
         Metric("rougeLsum", "ROUGE-Lsum", "as ROUGE-L, line by line", True, True),
         Metric("exact_match", "Exact match", "share of answers that are a reference, but for articles", True, True),
         Metric("answer_f1", "Answer F1", "words (Chinese: characters) shared with the best reference", True, True),
+        Metric(
+            "answer_f1_given", "F1 where there is one", "answer F1 of the questions that have an answer", True, True
+        ),
+        Metric("no_answer", "Silence where there is none", "share of the others that are left unanswered", True, True),
+        Metric("recall_at_1", "Recall at 1", "share of queries whose text is the nearest of all", True, True),
+        Metric("recall_at_5", "Recall at 5", "share of queries whose text is among the nearest five", True, True),
+        Metric("recall_at_10", "Recall at 10", "share of queries whose text is among the nearest ten", True, True),
+        Metric("mrr", "MRR", "mean of 1 / the place of the right text; 1 is always first", True),
     )
 }
 

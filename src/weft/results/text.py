@@ -30,7 +30,7 @@ FAMILIES = {
 """What can be measured together, and the keys of its figures in ``METRICS``."""
 
 # a character where words are not spaced (Chinese, Japanese), else a word
-_UNIT = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\w--[\p{Han}\p{Hiragana}\p{Katakana}]]+", regex.V1)
+UNIT = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}]|[\w--[\p{Han}\p{Hiragana}\p{Katakana}]]+", regex.V1)
 _KANA = regex.compile(r"[\p{Hiragana}\p{Katakana}]")
 _HAN = regex.compile(r"\p{Han}")
 _LETTER = regex.compile(r"\p{L}")
@@ -92,7 +92,7 @@ class TextScores:
             return np.array([_best_rouge(w, r) for w, r in zip(written, references, strict=True)])
         if family == "squad":
             chinese = self.language == "zh"
-            return np.array([_best_answer(w, r, chinese) for w, r in zip(written, references, strict=True)])
+            return np.array([answer_scores(w, r, chinese) for w, r in zip(written, references, strict=True)])
         most = max(map(len, references))
         # sacrebleu takes the first references of all rows, then the second ones, None where a row has no more
         turned = [[row[i] if i < len(row) else None for row in references] for i in range(most)]
@@ -168,7 +168,7 @@ def _of_sums(table: np.ndarray, metric: BLEU | CHRF) -> Weighted:
 
 
 def _of_mean(values: np.ndarray) -> Weighted:
-    return lambda w: float(w @ values / w.sum())
+    return lambda w: float(w @ values / total) if (total := w.sum()) > 0 else float("nan")
 
 
 # ---- ROUGE
@@ -201,7 +201,7 @@ def _rouge(written: str, reference: str) -> list[float]:
 
 
 def _units(text: str) -> list[str]:
-    return _UNIT.findall(text.lower())
+    return UNIT.findall(text.lower())
 
 
 def _overlap(a: Counter, b: Counter) -> float:
@@ -275,7 +275,7 @@ def normalized_answer(text: str, chinese: bool = False) -> list[str]:
     return _ARTICLE.sub(" ", plain).split()
 
 
-def _best_answer(written: str, references: Sequence[str], chinese: bool) -> list[float]:
+def answer_scores(written: str, references: Sequence[str], chinese: bool) -> list[float]:
     """Exact match and F1 beside the best reference; references that are nothing after normalising are no answer."""
     guess = normalized_answer(written, chinese)
     golds = [gold for r in references if (gold := normalized_answer(r, chinese))] or [[]]

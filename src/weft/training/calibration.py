@@ -17,3 +17,23 @@ def fit_temperature(log_probabilities: np.ndarray, target: np.ndarray) -> float:
 
     found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(5.0)), method="bounded")
     return float(np.exp(found.x)) if loss(float(found.x)) < loss(0.0) else 1.0
+
+
+def fit_threshold(margin: np.ndarray, answered: np.ndarray, silent: np.ndarray) -> float:
+    """The threshold that gives the best mean score on the validation rows, as SQuAD 2.0's script chooses it.
+
+    Args:
+        margin: [N], what an answer leads no answer by; it is given above the threshold.
+        answered, silent: [N], the score of each row with its answer given, and with none.
+
+    Returns:
+        half way between two margins; minus or plus infinity where all or no rows are best answered.
+    """
+    order = np.argsort(-margin, kind="stable")
+    gained = np.concatenate([[0.0], np.cumsum((answered - silent)[order])])
+    sorted_margin = np.concatenate([[np.inf], margin[order], [-np.inf]])
+    possible = sorted_margin[:-1] > sorted_margin[1:]  # rows of one margin are answered together or not at all
+    most = int(np.argmax(np.where(possible, gained, -np.inf)))
+    if most in (0, len(margin)):
+        return float(np.inf if most == 0 else -np.inf)
+    return float((sorted_margin[most] + sorted_margin[most + 1]) / 2)

@@ -1,0 +1,87 @@
+"""AnswerRun: the folder that extractive question answering leaves, and what can be asked of it.
+
+    weft.yaml  model.safetensors  config.json  tokenizer.json  metrics.jsonl
+    report.html  report.json  rejected.parquet  README.md  manifest.json
+
+The folder is a checkpoint as well; one of BERT's shape is a BertForQuestionAnswering of ``transformers``.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from weft.data.split import NAMES, TEST, VALID
+from weft.data.table import Table
+from weft.errors import DataError, UsageError, did_you_mean
+from weft.inference.answers import AnswerPredictor, Answers
+from weft.models.pretrained import load_language_model
+from weft.results.answers import answer_metrics
+from weft.results.metrics import with_intervals
+from weft.run import Run
+
+
+class AnswerRun(Run):
+    """A finished run whose model finds the answer to a question in a text, or that there is none."""
+
+    @cached_property
+    def _answerer(self) -> AnswerPredictor:
+        model, tokenizer = load_language_model(self.path)
+        return answerer_of(model, tokenizer, self.figures)
+
+    def answer(self, question: str, context: str) -> dict[str, Any]:
+        """The answer to one question: ``prediction`` (None: there is none), ``start`` and ``probability``."""
+        found = self._answerer([question], [context])
+        return pa.table(self._answerer.as_columns(found)).to_pylist()[0]
+
+    def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
+        """SQuAD's exact match and F1 on a table with the answers, each figure with its interval.
+
+        On the very data of the training only the test rows count, unless ``everything``.
+        """
+        source, target = Table.of(table), self.settings.target.name
+        if target not in source.columns:
+            raise DataError(
+                f"{source.name}: must hold the target '{target}' to be evaluated.{did_you_mean(target, source.columns)}"
+            )
+        start = self.figures["answers"]["start_column"]
+        start = start if start in source.columns else None
+        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
+        parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
+        judged = TEST if parts is None or (parts == TEST).any() else VALID
+        written: list[str] = []
+        golds: list[str] = []
+        rejected = 0
+        for part in self._answerer.stream(source, answer=target, start=start):
+            rejected += len(part.clean.rejected)
+            use = np.ones(len(part.clean.rows), bool) if parts is None else parts[part.clean.rows] == judged
+            given = part.output.given(self._answerer.threshold)
+            written += np.where(given, part.output.text, "")[use].tolist()
+            golds += [gold or "" for gold in part.clean.columns[target].filter(pa.array(use)).to_pylist()]
+        if not golds:
+            raise DataError(f"{source.name}: must hold questions with contexts. Got none.")
+        return {
+            "rows": len(golds), "rejected": rejected, "unknown_class": 0,
+            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
+            "metrics": {k: e.to_dict() for k, e in with_intervals(answer_metrics(written, golds), len(golds)).items()},
+        }  # fmt: skip
+
+    def _predictor(self, allow_missing: bool) -> AnswerPredictor:
+        if allow_missing:
+            raise UsageError("--allow-missing: an answer needs its question and its context. Leave it out.")
+        return self._answerer
+
+    def _no_rows(self) -> Answers:
+        return Answers.none()
+
+
+def answerer_of(model: Any, tokenizer: Any, figures: dict[str, Any]) -> AnswerPredictor:
+    """What answers as the figures of a run say."""
+    a = figures["answers"]
+    threshold = -np.inf if a["threshold"] is None else a["threshold"]
+    return AnswerPredictor(
+        model, tokenizer, figures["model"]["context"], a["most_tokens"], threshold, a["question"], a["context"]
+    )

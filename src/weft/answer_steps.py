@@ -1,0 +1,205 @@
+"""The six steps for questions whose answers stand in a text: extractive question answering with "no answer"."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from weft.answer_run import AnswerRun
+from weft.data.plan import Plan, look_span
+from weft.data.split import TEST, TRAIN, VALID
+from weft.errors import DataError, SettingsError
+from weft.features.pieces import IGNORED
+from weft.features.store import Store, StoreWriter
+from weft.features.windows import WINDOW, Frame, cut_windows
+from weft.inference.answers import Answerer, Answers
+from weft.preprocess.ingest import CleanRows
+from weft.preprocess.paired import AnswerCleaner, answer_starts
+from weft.reading_steps import ReadingSteps
+from weft.results.answers import SHOWN, SHOWN_BOTH, Guesses, answer_metrics, answer_sentence, f1_each
+from weft.results.metrics import with_intervals
+from weft.training.calibration import fit_threshold
+from weft.training.reading import SpanObjective
+
+LONGEST = 384
+"""Tokens of a window, as in Devlin 2019's code."""
+MOST = 30
+"""Tokens of an answer that are always allowed; more where the training answers are longer."""
+BATCH = 16
+ROWS_AT_ONCE = 1_024
+EXAMPLES, EXCERPT = 8, 160
+
+
+class AnswerSteps(ReadingSteps):
+    """The span of a context that answers a question, or that there is none."""
+
+    def run(self) -> AnswerRun:
+        plan = look_span(self.settings, self.table)
+        if self.settings.preprocess.normalize not in (None, "off"):
+            raise SettingsError(
+                [f"preprocess.normalize: answers are places in the text as it came. Got "
+                 f"{self.settings.preprocess.normalize}. Remove it."]
+            )  # fmt: skip
+        source = self._open_source()
+        if source is not None:
+            Frame.of(source.tokenizer)
+        self.question, self.context = list(plan.types)[:2]
+        self.start = next((n for n, kind in plan.types.items() if kind == "number"), None)
+        given = self.settings.features[self.context].max_tokens
+        self.longest = self._fits(given or LONGEST, source)
+        self._claim()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self._timed("data"):
+            self.say.step("data", f"{self.table.name}: '{self.question}' is answered from '{self.context}'")
+        with self._timed("preprocess"):
+            clean, found, _ = self._preprocess(plan)
+        with self._timed("features"):
+            tokenizer = self._tokenizer(clean, [self.question, self.context], source)
+            store, parts = self._windows(clean, tokenizer)
+        with self._timed("model"):
+            letters = 0 if source else self._letters(clean)
+            model = self._reader(tokenizer, source, letters, span=True)
+            trained = self._fit(SpanObjective(model), store, parts, BATCH, tokenizer)
+        with self._timed("inference"):
+            answerer = Answerer(model, tokenizer, self.longest, self.most, -math.inf)
+            self._calibrate(answerer, clean)
+            judged = np.flatnonzero(clean.parts == (TEST if clean.count(TEST) else VALID))
+            answers = self._answers(answerer, clean, judged)
+            self.say.step("inference", f"{len(judged):,} questions answered")
+        with self._timed("results"):
+            figures = self._results(plan, clean, judged, answers, answerer.threshold)
+        figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
+        figures["model"] = self._model_facts(model, trained)
+        self._finish(figures)
+        return AnswerRun(self.out)
+
+    def _cleaner(self, plan: Plan) -> AnswerCleaner:
+        return AnswerCleaner(self.question, self.context, plan.target, self.start)
+
+    def _letters(self, clean: CleanRows) -> int:
+        """Letters of the contexts that are learnt from, each counted once."""
+        rows = np.flatnonzero(clean.parts == TRAIN)
+        return sum(map(len, set(clean.take(rows, [self.context])[self.context].to_pylist())))
+
+    def _windows(self, clean: CleanRows, tokenizer: Tokenizer) -> tuple[Store, np.ndarray]:
+        """Every window of every row into a store, and what each is for [W] (IGNORED: nothing can be learnt of it)."""
+        target, frame = self.settings.target.name, Frame.of(tokenizer)
+        folder = self.work / "store"
+        shutil.rmtree(folder, ignore_errors=True)
+        writer, parts, spans, cut, row = StoreWriter(folder), [], [], 0, 0
+        with self.say.bar("encoding", len(clean.rows)) as bar:
+            for batch in clean.batches():
+                starts = answer_starts(batch, self.context, target, self.start)
+                questions, contexts, answers = (
+                    batch.columns[n].to_pylist() for n in (self.question, self.context, target)
+                )
+                ends = starts + np.array([len((a or "").strip()) for a in answers], np.int64)
+                for first in range(0, len(starts), ROWS_AT_ONCE):
+                    some = slice(first, first + ROWS_AT_ONCE)
+                    windows = cut_windows(questions[some], contexts[some], tokenizer, frame, self.longest)
+                    targets = windows.targets(starts[some], ends[some])
+                    writer.append({WINDOW: {**windows.codes(), **targets}}, len(windows.row))
+                    part = clean.parts[row + first + windows.row].astype(np.int64)
+                    parts.append(np.where(targets["begin"] == IGNORED, IGNORED, part))
+                    spans.append((targets["end"] - targets["begin"] + 1)[(part == TRAIN) & (targets["begin"] > 0)])
+                    cut += windows.cut
+                row += len(starts)
+                bar.advance(len(starts))
+        store, found, lengths = writer.close(), np.concatenate(parts), np.concatenate(spans)
+        if not len(lengths):
+            raise DataError(
+                f"{self.table.name}: some training rows must have an answer in '{target}'. Got none that has."
+            )
+        self.most = max(MOST, int(lengths.max()))
+        self.say.step(
+            "features",
+            f"{len(clean.rows):,} questions as {len(found):,} windows of at most {self.longest:,} tokens"
+            + (f"; {cut:,} questions were longer than half of one and were cut" if cut else ""),
+        )
+        return store, found
+
+    def _answers(self, answerer: Answerer, clean: CleanRows, rows: np.ndarray) -> Answers:
+        found = []
+        with self.say.bar("answering", len(rows)) as bar:
+            for some in np.split(rows, range(ROWS_AT_ONCE, len(rows), ROWS_AT_ONCE)):
+                columns = clean.take(some, [self.question, self.context])
+                found.append(answerer(columns[self.question].to_pylist(), columns[self.context].to_pylist()))
+                bar.advance(len(some))
+        return Answers.joined(found)
+
+    def _golds(self, clean: CleanRows, rows: np.ndarray) -> list[str]:
+        target = self.settings.target.name
+        return [(gold or "").strip() for gold in clean.take(rows, [target])[target].to_pylist()]
+
+    def _calibrate(self, answerer: Answerer, clean: CleanRows) -> None:
+        """The threshold for no answer, by the validation rows; where every training row has one, all are answered."""
+        if all(self._golds(clean, np.flatnonzero(clean.parts == TRAIN))):
+            return
+        watch = np.flatnonzero(clean.parts == VALID)
+        golds, found = self._golds(clean, watch), self._answers(answerer, clean, watch)
+        silent = np.array([not gold for gold in golds], np.float64)
+        threshold = fit_threshold(found.margin, f1_each(found.text.tolist(), golds), silent)
+        if math.isinf(threshold):  # all validation rows are alike; a figure that JSON can hold, beyond all of them
+            finite = found.margin[np.isfinite(found.margin)]
+            threshold = float(finite.max() + 1 if threshold > 0 else finite.min() - 1) if len(finite) else 0.0
+        answerer.threshold = threshold
+        self.say.line(f"no answer where the best span is not ahead by {threshold:.2f} (validation rows)")
+
+    def _results(
+        self, plan: Plan, clean: CleanRows, judged: np.ndarray, answers: Answers, threshold: float
+    ) -> dict[str, Any]:
+        golds, rows = self._golds(clean, judged), len(judged)
+        written = np.where(answers.given(threshold), answers.text, "").tolist()
+        metrics = answer_metrics(written, golds)
+        columns = clean.take(judged, [self.question, self.context])
+        questions, contexts = columns[self.question].to_pylist(), columns[self.context].to_pylist()
+        others = []
+        if self.settings.results.baselines:
+            learnt = np.flatnonzero(clean.parts == TRAIN)
+            texts = clean.take(learnt, [self.context])[self.context].to_pylist()
+            guesses = Guesses(texts, self._golds(clean, learnt))
+            asked = list(zip(questions, contexts, strict=True))
+            if not all(golds):
+                others.append(("trivial", "No answer, always", "", answer_metrics([""] * rows, golds)))
+            words = "by the rarity of shared words"
+            for key, title, guess in (("sentence", "The most similar sentence", guesses.sentence),
+                                      ("window", "The nearest words", guesses.span)):  # fmt: skip
+                others.append((key, title, words, answer_metrics([guess(*a) for a in asked], golds)))
+        found = self._beside(metrics, others, rows, "answer_f1")
+        tested = bool(clean.count(TEST))
+        seen = "questions it never saw" if tested else "validation questions, which chose the best epoch"
+        headline = answer_sentence(with_intervals(metrics, rows), rows, seen)
+        self.say.step("results", headline)
+        for line in found["verdict"]["lines"]:
+            self.say.line(line)
+        return found | {
+            "task": "span", "headline": headline, "part_judged": "test" if tested else "valid", "rows_judged": rows,
+            "shown": SHOWN_BOTH if "no_answer" in metrics else SHOWN, "samples": [],
+            "examples": self._examples(questions, contexts, golds, written, answers),
+            "target": {"name": plan.target, "type": "span", "reason": plan.target_reason},
+            "answers": {
+                "question": self.question, "context": self.context, "start_column": self.start,
+                "most_tokens": self.most, "threshold": None if math.isinf(threshold) else threshold,
+            },
+        }  # fmt: skip
+
+    def _examples(
+        self, questions: list[str], contexts: list[str], golds: list[str], written: list[str], answers: Answers
+    ) -> list[dict[str, Any]]:
+        """Some questions with their answers, right and wrong ones in turn."""
+        f1 = f1_each(written, golds)
+        right, wrong = np.flatnonzero(f1 == 1)[: EXAMPLES // 2], np.flatnonzero(f1 < 1)[: EXAMPLES // 2]
+        found = []
+        for row in np.sort(np.concatenate([right, wrong])).tolist():
+            a, b = (answers.start[row], answers.end[row]) if written[row] else (0, 0)
+            before, after = contexts[row][max(0, a - EXCERPT) : a], contexts[row][b : b + EXCERPT]
+            found.append(
+                {"question": questions[row], "before": before, "answer": written[row], "after": after,
+                 "truth": golds[row], "right": bool(f1[row] == 1),
+                 "probability": float((answers.probability if written[row] else answers.nothing)[row])}
+            )  # fmt: skip
+        return found

@@ -1,0 +1,98 @@
+"""PairRun: the folder that pairs of texts leave. It is a checkpoint: ``weft embed`` and ``weft search`` read it.
+
+weft.yaml  model.safetensors  config.json  tokenizer.json  metrics.jsonl
+report.html  report.json  rejected.parquet  README.md  manifest.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from weft.data.split import NAMES, TEST, VALID
+from weft.data.table import Table
+from weft.errors import DataError, UsageError, did_you_mean
+from weft.exchange import open_text_model
+from weft.inference.embed import Embedder
+from weft.preprocess.clean import ColumnPlan
+from weft.preprocess.paired import PairCleaner
+from weft.progress import Silent
+from weft.results.metrics import with_intervals
+from weft.results.retrieval import Retrieval, Score, rank_metrics
+from weft.run import Run
+
+
+class PairRun(Run):
+    """A finished run whose model gives texts that belong together vectors that are near."""
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        return Embedder(open_text_model(self.path))
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors [N, D] of length one: the product of two is their cosine."""
+        return self._embedder(list(texts))[0]
+
+    def predict(self, table: Any, allow_missing: bool = False) -> Any:
+        raise self._no_column()
+
+    def predict_file(self, source: Any, out: str | Path, allow_missing: bool = False, keep: tuple[str, ...] = (),
+                     say: Silent | None = None) -> dict[str, Any]:  # fmt: skip
+        raise self._no_column()
+
+    def _no_column(self) -> UsageError:
+        return UsageError(
+            f"{self.path}: must be a run that predicts a column. This one gives vectors: weft embed {self.path} "
+            f'DATA -o index.parquet, then weft search {self.path} index.parquet "QUERY"; or run.embed(texts).'
+        )
+
+    def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
+        """Recall and mean reciprocal rank of the pairs of a table, each query among all documents of the table.
+
+        On the very data of the training only the test rows count, unless ``everything``.
+        """
+        source, target = Table.of(table), self.settings.target.name
+        query = self.figures["pairs"]["query"]
+        for name in (query, target):
+            if name not in source.columns:
+                raise DataError(f"{source.name}: there is no column '{name}'.{did_you_mean(name, source.columns)}")
+        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
+        parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
+        judged = TEST if parts is None or (parts == TEST).any() else VALID
+        cleaner = pair_cleaner(query, target, self.settings.preprocess.normalize)
+        queries: list[str] = []
+        documents: list[str] = []
+        rejected = 0
+        for raw in source.batches(cleaner.plans):
+            clean = cleaner(raw)
+            rejected += len(clean.rejected)
+            use = pa.array(np.ones(len(clean.rows), bool) if parts is None else parts[clean.rows] == judged)
+            queries += clean.columns[query].filter(use).to_pylist()
+            documents += clean.columns[target].filter(use).to_pylist()
+        if not queries:
+            raise DataError(f"{source.name}: must hold pairs of '{query}' and '{target}'. Got none.")
+        retrieval = Retrieval(queries, documents)
+        ranks, _ = retrieval.ranks(nearness(self._embedder, retrieval.documents))
+        return {
+            "rows": len(queries), "documents": len(retrieval.documents), "rejected": rejected, "unknown_class": 0,
+            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
+            "metrics": {k: e.to_dict() for k, e in with_intervals(rank_metrics(ranks), len(ranks)).items()},
+        }  # fmt: skip
+
+
+def pair_cleaner(query: str, document: str, normalize: str | None) -> PairCleaner:
+    """How the texts are read: as ``weft embed`` reads them, unless something else is said."""
+    return PairCleaner(
+        {query: ColumnPlan("text"), document: ColumnPlan("text")}, normalize or "nfkc", (query, document)
+    )
+
+
+def nearness(embedder: Embedder, documents: Sequence[str]) -> Score:
+    """Cosines of queries with the documents, by a model."""
+    vectors, _ = embedder(list(documents))
+    return lambda queries: embedder(list(queries))[0] @ vectors.T

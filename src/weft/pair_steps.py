@@ -1,0 +1,117 @@
+"""The six steps for pairs of texts: vectors that are near where two texts belong together (semantic search)."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+
+from weft.data.plan import Plan, look_embedding
+from weft.data.split import TEST, TRAIN, VALID
+from weft.errors import DataError
+from weft.features.twins import encode_pairs
+from weft.inference.embed import Embedder
+from weft.models.pretrained import TextModel, describe
+from weft.pair_run import PairRun, nearness, pair_cleaner
+from weft.preprocess.ingest import CleanRows
+from weft.preprocess.paired import PairCleaner
+from weft.reading_steps import ReadingSteps
+from weft.results.metrics import with_intervals
+from weft.results.retrieval import SHOWN, Retrieval, bm25, rank_metrics, retrieval_sentence, tfidf
+from weft.training.reading import PairObjective
+
+LONGEST = 256
+"""Tokens of a text that are read while training."""
+BATCH, BATCH_FROM_NOTHING = 64, 128
+"""Pairs of a step: each has the others as its wrong answers, so that a larger batch asks more."""
+EXAMPLES = 8
+
+
+class PairSteps(ReadingSteps):
+    """The vectors of a text and its target are to be nearer than those of any other two."""
+
+    def run(self) -> PairRun:
+        plan = look_embedding(self.settings, self.table)
+        source = self._open_source()
+        (self.query,) = plan.types
+        self.longest = self._fits(self.settings.features[self.query].max_tokens or LONGEST, source)
+        self._claim()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self._timed("data"):
+            self.say.step("data", f"{self.table.name}: '{self.query}' is to find '{plan.target}'")
+        with self._timed("preprocess"):
+            clean, found, _ = self._preprocess(plan)
+        if clean.count(TRAIN) < 2 or clean.count(VALID) < 2:
+            raise DataError(
+                f"{self.table.name}: there must be at least two pairs to learn from and two to watch. "
+                f"Got {clean.count(TRAIN)} and {clean.count(VALID)}. Give more rows, or change data.split."
+            )
+        with self._timed("features"):
+            tokenizer = self._tokenizer(clean, [self.query, plan.target], source)
+            shutil.rmtree(self.work / "store", ignore_errors=True)
+            store, cut = encode_pairs(
+                clean, self.query, plan.target, tokenizer, self.longest, self.work / "store", self.say
+            )
+            self.say.step(
+                "features", f"{len(clean.rows):,} pairs as tokens, at most {self.longest:,} a text"
+                + (f"; {cut:,} texts were longer and were cut" if cut else ""),
+            )  # fmt: skip
+        with self._timed("model"):
+            letters = 0 if source else self._letters(clean, plan.target)
+            model = self._reader(tokenizer, source, letters, span=False)
+            batch = BATCH if source else BATCH_FROM_NOTHING
+            trained = self._fit(PairObjective(model), store, clean.parts, batch, tokenizer)
+        with self._timed("inference"):
+            embedder = Embedder(TextModel(model, tokenizer, self.family, describe(model, tokenizer)))
+            judged = np.flatnonzero(clean.parts == (TEST if clean.count(TEST) else VALID))
+            columns = clean.take(judged, [self.query, plan.target])
+            retrieval = Retrieval(*(columns[n].to_pylist() for n in (self.query, plan.target)))
+            ranks, nearest = retrieval.ranks(nearness(embedder, retrieval.documents))
+            self.say.step(
+                "inference", f"{len(judged):,} queries compared with {len(retrieval.documents):,} different texts"
+            )
+        with self._timed("results"):
+            figures = self._results(plan, clean, retrieval, ranks, nearest, source)
+        figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
+        figures["model"] = self._model_facts(model, trained)
+        self._finish(figures)
+        return PairRun(self.out)
+
+    def _cleaner(self, plan: Plan) -> PairCleaner:
+        return pair_cleaner(self.query, plan.target, self.settings.preprocess.normalize)
+
+    def _letters(self, clean: CleanRows, target: str) -> int:
+        rows = np.flatnonzero(clean.parts == TRAIN)
+        return sum(len(t) for texts in clean.take(rows, [self.query, target]).values() for t in texts.to_pylist())
+
+    def _results(
+        self, plan: Plan, clean: CleanRows, retrieval: Retrieval, ranks: np.ndarray, nearest: np.ndarray,
+        source: TextModel | None,
+    ) -> dict[str, Any]:  # fmt: skip
+        ours, others = rank_metrics(ranks), []
+        if self.settings.results.baselines:
+            simple = [("tfidf", "TF-IDF", tfidf(retrieval.documents)), ("bm25", "BM25", bm25(retrieval.documents))]
+            if source is not None:
+                untouched = nearness(Embedder(source), retrieval.documents)
+                simple.append(("untouched", "The checkpoint as it was", untouched))
+            for key, title, score in simple:
+                others.append((key, title, "", rank_metrics(retrieval.ranks(score)[0])))
+        found = self._beside(ours, others, len(ranks), "recall_at_1")
+        tested = bool(clean.count(TEST))
+        seen = "queries it never saw" if tested else "validation queries, which chose the best epoch"
+        headline = retrieval_sentence(with_intervals(ours, len(ranks)), len(ranks), len(retrieval.documents), seen)
+        self.say.step("results", headline)
+        for line in found["verdict"]["lines"]:
+            self.say.line(line)
+        return found | {
+            "task": "embedding", "headline": headline, "part_judged": "test" if tested else "valid",
+            "rows_judged": len(ranks), "shown": SHOWN, "samples": [],
+            "examples": [
+                {"query": retrieval.queries[row][:300], "found": retrieval.documents[nearest[row]][:300],
+                 "place": int(ranks[row])}
+                for row in range(min(EXAMPLES, len(ranks)))
+            ],
+            "target": {"name": plan.target, "type": "embedding", "reason": plan.target_reason},
+            "pairs": {"query": self.query, "documents": len(retrieval.documents)},
+        }  # fmt: skip

@@ -1,0 +1,112 @@
+"""A model that reads, trained to answer from a text, or to put texts that belong together near one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from weft.features.batching import Batch, collate, shuffled
+from weft.features.store import Store
+from weft.features.twins import DOCUMENT, QUERY
+from weft.features.windows import WINDOW
+from weft.models.language import LanguageModel
+from weft.progress import Silent
+from weft.training.checkpoint import Checkpoints
+from weft.training.language import Trained
+from weft.training.loop import Loop, Recipe
+from weft.training.tracking import Tracker
+
+TEMPERATURE = 0.05
+
+
+class SpanObjective(nn.Module):
+    """Mean of -log p(first token of the answer) and -log p(its last), in nats (Devlin 2019, 4.2 and 4.3).
+
+    Places outside the context have no probability, but for the first token, which says that there is no answer.
+    """
+
+    def __init__(self, model: LanguageModel):
+        super().__init__()
+        self.model = model
+
+    def loss(self, batch: Batch) -> Tensor:
+        fields = batch.columns[WINDOW]
+        logits = span_logits(self.model, fields).float()
+        begin, end = (F.cross_entropy(logits[..., i], fields[n]) for i, n in enumerate(("begin", "end")))
+        return (begin + end) / 2
+
+
+def span_logits(model: LanguageModel, window: dict[str, Tensor]) -> Tensor:
+    """Logits [B, T, 2] of the beginning and the end of the answer; -inf where neither may be."""
+    ids = window["tokens"]
+    places = torch.arange(ids.shape[1], device=ids.device)
+    second = places >= window["context"][:, None]
+    mask = ids >= 0
+    types = (second & mask).long() if model.config.types > 1 else None
+    logits = model.spans(ids.clamp(min=0), mask, types)
+    allowed = (second & (places < window["stop"][:, None])) | (places == 0)
+    return logits.masked_fill(~allowed.unsqueeze(-1), -torch.inf)
+
+
+class PairObjective(nn.Module):
+    """InfoNCE (van den Oord 2018) over the pairs of a batch, both ways: mean of -log p(the other of the pair).
+
+    p is the softmax of the cosines over all texts of the batch, divided by a temperature that is learnt (Radford
+    2021). A text that equals a query's own document, or is paired with the same query, is no wrong answer to it.
+    """
+
+    def __init__(self, model: LanguageModel):
+        super().__init__()
+        self.model = model
+        self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
+
+    def loss(self, batch: Batch) -> Tensor:
+        query, document = batch.columns[QUERY], batch.columns[DOCUMENT]
+        cosines = self._vectors(query["tokens"]) @ self._vectors(document["tokens"]).T
+        same = _equal(query["same"]) | _equal(document["same"])
+        same.fill_diagonal_(False)
+        logits = (cosines.float() / self.log_temperature.exp().clamp(min=0.01)).masked_fill(same, -torch.inf)
+        right = torch.arange(len(logits), device=logits.device)
+        return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+
+    def _vectors(self, ids_BT: Tensor) -> Tensor:
+        return F.normalize(self.model.pooled(ids_BT.clamp(min=0), ids_BT >= 0).float(), dim=1)
+
+
+def _equal(names_B: Tensor) -> Tensor:
+    return names_B[:, None] == names_B
+
+
+def fit_reading(
+    objective: SpanObjective | PairObjective, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe,
+    folder: Path, say: Silent,
+) -> Trained:  # fmt: skip
+    """Train on the stored rows ``train``; ``valid`` say when to stop. The model then holds the best weights."""
+    device = objective.model.table.weight.device
+    lengths = store.lengths()
+    assert lengths is not None
+
+    def fetch(rows: np.ndarray, epoch: int = 0) -> Batch:
+        return collate(store.take(rows), len(rows)).to(device)
+
+    # the same batches at every look: what stands beside a pair is part of its loss
+    watched = shuffled(valid, None, recipe.batch_rows, recipe.seed, 0)
+
+    def validate(model: nn.Module) -> float:
+        loss: Callable[[Batch], Tensor] = model.loss  # type: ignore[assignment]
+        return sum(loss(fetch(rows)).item() * len(rows) for rows in watched) / len(valid)
+
+    torch.manual_seed(recipe.seed)
+    loop = Loop(
+        objective, recipe, fetch, train, lengths, validate, Tracker(folder), Checkpoints(folder / "checkpoints"), say
+    )
+    progress = loop.run()
+    objective.model.eval()
+    epochs = progress.step / loop.steps_an_epoch
+    rate = lengths[train].sum() * epochs / max(progress.seconds, 1e-9)
+    return Trained(progress, loop.steps_an_epoch, float(rate))

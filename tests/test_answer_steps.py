@@ -1,0 +1,172 @@
+"""Questions answered from a text, the whole way: learnt, told apart from silence, exact to the letter, resumed."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import weft
+from weft.answer_run import AnswerRun
+from weft.cli import call
+from weft.errors import DataError, SettingsError, TooManyBadRows, UsageError
+
+FEATURES = {"question": "text", "context": {"type": "text", "max_tokens": 40}}
+FAST = {"model": {"width": 48, "layers": 2}, "training": {"epochs": 14, "learning_rate": 3e-3, "batch_rows": 32}}
+TARGET = {"column": "answer", "type": "span"}
+
+
+def table(rows=500, seed=0, silent=0.3):
+    """The answer is the word in capitals, or the Chinese one; in some contexts there is none."""
+    random = np.random.default_rng(seed)
+    words = ["sea", "cat", "🙂", "tree", "ｍ", "  ", "stone", "\t", "é"]
+    found = []
+    for _ in range(rows):
+        before, after = (" ".join(random.choice(words, random.integers(2, 30))) for _ in range(2))
+        answer = random.choice(["OAK", "FIR TREE", "花园", "海"]) if random.random() >= silent else None
+        context = f"{before} {answer} {after}" if answer else f"{before} {after}"
+        found.append(
+            {"question": random.choice(["Which one?", "哪个?"]), "context": context, "answer": answer,
+             "answer_start": None if answer is None else len(before) + 1}
+        )  # fmt: skip
+    return pa.Table.from_pylist(found)
+
+
+def train(data, out, **settings):
+    return weft.train(data, TARGET, out, quiet=True, **{"features": FEATURES, **FAST, **settings})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> AnswerRun:
+    return train(table(), tmp_path_factory.mktemp("answers") / "run")
+
+
+def test_it_learns_to_answer_and_to_be_silent(run):
+    models = {m["key"]: m["metrics"] for m in run.figures["models"]}
+    assert set(models) == {"weft", "trivial", "sentence", "window"}
+    ours = models["weft"]
+    assert ours["exact_match"]["value"] > 0.9 and ours["answer_f1_given"]["value"] > 0.9
+    assert ours["no_answer"]["value"] > 0.8
+    assert models["trivial"]["no_answer"]["value"] == 1 and models["trivial"]["answer_f1_given"]["value"] == 0
+    assert run.figures["answers"]["threshold"] is not None
+    assert "better than" in run.figures["verdict"]["lines"][0]
+
+
+def test_the_folder_and_the_report(run):
+    names = {p.name for p in run.path.iterdir()}
+    assert names >= {"weft.yaml", "model.safetensors", "config.json", "tokenizer.json", "report.html", "manifest.json"}
+    assert not names & {"work", "checkpoints"}
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "What it answers" in page and "<mark>" in page and run.figures["headline"] in page.replace("&#39;", "'")
+    assert "letter for letter" in (run.path / "README.md").read_text(encoding="utf-8")
+    json.dumps(run.figures, allow_nan=False)
+
+
+def test_predictions_are_letters_of_the_context_at_their_place(run):
+    rows = table(60, seed=5)
+    found = run.predict(rows)
+    assert found.column_names == ["prediction", "start", "probability"]
+    for context, row in zip(rows["context"].to_pylist(), found.to_pylist(), strict=True):
+        assert 0 <= row["probability"] <= 1
+        if row["prediction"] is None:
+            assert row["start"] is None
+        else:
+            assert context[row["start"] : row["start"] + len(row["prediction"])] == row["prediction"]
+    right = [a == p for a, p in zip(rows["answer"].to_pylist(), found["prediction"].to_pylist(), strict=True)]
+    assert np.mean(right) > 0.85
+    one = run.answer("Which one?", "the sea cat OAK tree sea 🙂 stone")
+    assert (one["prediction"], one["start"]) == ("OAK", 12)
+
+
+def test_evaluate_gives_the_figures_of_the_report_on_its_own_data_and_of_other_rows(run):
+    again = run.evaluate(table())
+    ours = run.figures["models"][0]["metrics"]
+    assert again["part"] == "test rows of the training data" and again["rows"] == run.figures["rows_judged"]
+    assert again["metrics"] == ours
+    with pytest.raises(DataError, match="target 'answer'"):
+        run.evaluate(table(10).drop(["answer"]))
+
+
+def test_the_commands(run, tmp_path, capsys):
+    data, out = tmp_path / "d.parquet", tmp_path / "o.jsonl"
+    rows = table(20, seed=8).to_pylist()
+    rows[3]["context"] = None
+    pq.write_table(pa.Table.from_pylist(rows), data)
+    assert call(["predict", str(run.path), str(data), "-o", str(out), "--keep", "answer"]) == 0
+    lines = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(lines) == 19 and set(lines[0]) == {"row", "answer", "prediction", "start", "probability"}
+    assert call(["evaluate", str(run.path), str(data), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["rows"] == 19 and found["rejected"] == 1
+    assert call(["report", str(run.path)]) == 0
+    assert isinstance(weft.load(run.path), AnswerRun)
+    with pytest.raises(UsageError, match="question and its context"):
+        run.predict_file(data, tmp_path / "x.csv", allow_missing=True)
+
+
+def test_a_killed_run_ends_with_the_same_bits(run, tmp_path, monkeypatch):
+    from weft.training import loop
+
+    step, count = loop.Loop._step, [0]
+
+    def killed(self, batch):
+        step(self, batch)
+        count[0] += 1
+        if count[0] == 30:
+            self._save()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.Loop, "_step", killed)
+    settings = {"features": FEATURES, "target": TARGET, **FAST}
+    with pytest.raises(KeyboardInterrupt):
+        weft.Pipeline(settings).run(table(), tmp_path / "r", quiet=True)
+    monkeypatch.undo()
+    done = weft.Pipeline(settings).run(table(), tmp_path / "r", resume=True, quiet=True)
+    assert (done.path / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
+    assert done.figures["answers"] == run.figures["answers"]
+
+
+def test_from_a_run_that_was_pretrained_on_hidden_tokens(tmp_path):
+    data = table(300)
+    first = weft.train(
+        data, {"masked_token": "context"}, tmp_path / "first", quiet=True, model={"width": 32, "layers": 1},
+        training={"epochs": 1},
+    )  # fmt: skip
+    training = {"training": {"epochs": 2}}
+    run = train(data, tmp_path / "run", model={"from": str(first.path)}, **training)
+    assert (
+        run.figures["model"]["vocabulary"]
+        == json.loads((first.path / "report.json").read_text())["model"]["vocabulary"]
+    )
+    assert run.answer("Which one?", "sea OAK")["probability"] > 0
+    lora = train(data, tmp_path / "lora", model={"from": str(first.path), "adapter": "lora", "rank": 2}, **training)
+    assert lora.figures["model"]["trained"] < run.figures["model"]["trained"] < run.figures["model"]["parameters"]
+
+
+def test_where_all_have_an_answer_all_are_answered(tmp_path):
+    run = train(table(200, silent=0), tmp_path / "run", model={"backbone": "rnn", "width": 16, "layers": 1},
+                training={"epochs": 1}, results={"baselines": False})  # fmt: skip
+    assert run.figures["answers"]["threshold"] is None and run.figures["shown"] == ["answer_f1", "exact_match"]
+    assert None not in run.predict(table(30, silent=1))["prediction"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [({"features": {"question": "text"}}, SettingsError, "reads 2 text columns.*Got 'question'"),
+     ({"features": {"question": "text", "context": "category"}}, SettingsError, "must be a text column.*Got category"),
+     ({"preprocess": {"normalize": "nfkc"}}, SettingsError, "places in the text as it came"),
+     ({"features": {"context": "text", "question": "text"}}, TooManyBadRows, "must be in 'question'")],
+)  # fmt: skip
+def test_what_cannot_be_learnt_is_said_before_anything_is_spent(tmp_path, change, error, said):
+    with pytest.raises(error, match=said):
+        train(table(60), tmp_path / "run", **change)
+
+
+def test_settings_of_spans(tmp_path):
+    with pytest.raises(SettingsError, match="no column 'began'"):
+        weft.train(table(60), {**TARGET, "start": "began"}, tmp_path / "a", quiet=True, features=FEATURES)
+    with pytest.raises(SettingsError, match="start is for a target of type span"):
+        weft.train(table(60), {"column": "answer", "start": "answer_start"}, tmp_path / "b", quiet=True)
+    with pytest.raises(DataError, match="have an answer"):
+        train(table(60, silent=1), tmp_path / "c")
