@@ -40,15 +40,6 @@ class DialogueSteps(LanguageSteps):
     def _aim(self, plan: Plan) -> str:
         return f"the assistant's answers in '{self.column}' are learnt"
 
-    def _open_source(self) -> TextModel | None:
-        source = super()._open_source()
-        if source is not None and source.model.config.backbone.attention == "rewriting":
-            raise SettingsError(
-                [f"model.from: a dialogue needs a model that writes on. {self.settings.model.from_} writes a text from "
-                 "a source."]
-            )  # fmt: skip
-        return source
-
     def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
         settings = self.settings
         tokenizer = self._tokenizer(clean, source, [self.column], contents)

@@ -50,7 +50,8 @@ class LanguageSteps(Steps):
         settings = self.settings
         self.column, self.masked = settings.target.name, settings.target.task == "masked_token"
         plan = self._look()
-        source = self._open_source()
+        source = open_source(settings)
+        self.words = source.words if source is not None else {}
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
@@ -87,11 +88,6 @@ class LanguageSteps(Steps):
 
     def _look(self) -> Plan:
         return look_texts(self.settings, self.table)
-
-    def _open_source(self) -> TextModel | None:
-        source = open_source(self.settings)
-        self.words = source.words if source else {}
-        return source
 
     def _aim(self, plan: Plan) -> str:
         """What is learnt, in words."""
@@ -247,6 +243,10 @@ def open_source(settings: Settings) -> TextModel | None:
             [f"model.from: target.{settings.target.task} needs a model that {wanted}. "
              f"Got one that {'writes' if not reads else 'reads'}: {name}."]
         )  # fmt: skip
+    if settings.target.task == "dialogue" and config.backbone.attention == "rewriting":
+        raise SettingsError(
+            [f"model.from: a dialogue needs a model that writes on. {name} writes a text from a source."]
+        )
     check_adapter(settings, config.backbone)
     context(settings, settings.target.name, source.model)
     given = settings.features.get(settings.target.name)
