@@ -9,6 +9,7 @@ has the shape of a family, ``transformers`` read it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +34,16 @@ from weft.run import Run
 from weft.training.language import TokenObjective, document_nats
 
 
+@dataclass
+class Judged:
+    """What some texts cost a model, how many they are, and which they are."""
+
+    lost: Surprise
+    rows: int
+    rejected: int
+    part: str
+
+
 class LanguageRun(Run):
     """A finished run of a language task."""
 
@@ -50,8 +61,16 @@ class LanguageRun(Run):
 
         On the very data of the training only the test texts count, unless ``everything``.
         """
-        source = Table.of(table)
-        model, tokenizer = self._loaded
+        judged = self.judge(Table.of(table), self._loaded[0], everything)
+        found = estimates(judged.lost, self.settings.target.masked_token is not None)
+        return {
+            "rows": judged.rows, "rejected": judged.rejected, "unknown_class": 0, "part": judged.part,
+            "metrics": {k: e.to_dict() for k, e in found.items()},
+        }  # fmt: skip
+
+    def judge(self, source: Table, model: LanguageModel, everything: bool = False) -> Judged:
+        """What the texts of a table cost a model that has this run's tokens, read as this run reads them."""
+        tokenizer = self._loaded[1]
         target, marks, size = self.settings.target, Marks.of(tokenizer), tokenizer.get_vocab_size()
         masked = size if target.masked_token is not None else None
         context = int(self.figures["model"]["context"])
@@ -74,12 +93,8 @@ class LanguageRun(Run):
                 found.append(surprise(model, corpus, np.arange(len(texts))))
         if not rows:
             raise DataError(f"{source.name}: must hold texts in '{target.name}'. Got none.")
-        lost = Surprise.join(found)
-        return {
-            "rows": rows, "rejected": rejected, "unknown_class": 0,
-            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
-            "metrics": {k: e.to_dict() for k, e in estimates(lost, masked is not None).items()},
-        }  # fmt: skip
+        part = f"{NAMES[judged]} rows of the training data" if same else "all rows"
+        return Judged(Surprise.join(found), rows, rejected, part)
 
     def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
         raise UsageError(f"{self.path}: a run of a language task predicts no column. Write with weft generate.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from weft.features.documents import Marks, Said, encode_documents, learn_tokeniz
 from weft.features.pieces import Corpus
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
+from weft.kept import Kept
 from weft.language_defaults import context, language_config, language_recipe, with_dropout
 from weft.language_run import LanguageRun, surprise
 from weft.models.language import LanguageModel
@@ -27,6 +29,7 @@ from weft.models.row import backbone_in_words
 from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
 from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence
+from weft.runs import task_of
 from weft.steps import Steps
 from weft.training.adapters import LoraConfig, attach, detach, merge
 from weft.training.language import Trained, fit_language
@@ -55,20 +58,33 @@ class LanguageSteps(Steps):
             corpus, tokenizer = self._features(clean, source)
         parts = self._parts(clean, corpus)
         ids = [np.flatnonzero(parts == part) for part in (TRAIN, VALID, TEST)]
+        judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
+        kept = self._kept(source, corpus, judged)
         with self._timed("model"):
             model, trained = self._model(corpus, tokenizer, source, ids)
         with self._timed("inference"):
             run_model = model.eval()
-            judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
             lost = surprise(run_model, corpus, judged)
             self.say.step("inference", f"{len(judged):,} texts of {lost.tokens.sum():,} tokens read")
             self.samples = self._samples(run_model, tokenizer, clean, corpus, judged)
         with self._timed("results"):
             figures = self._results(plan, clean, ids, lost)
+            if kept is not None:
+                figures["kept"] = kept.figures(run_model, lost, self.masked)
+                self.say.line(figures["kept"]["words"])
         figures |= self._data_facts(plan, clean, found)
         figures |= {"model": self._model_facts(model, trained), "samples": self.samples, "seconds": dict(self.seconds)}
         self._finish(figures)
         return self.kind(self.out)
+
+    def _kept(self, source: TextModel | None, corpus: Corpus, judged: np.ndarray) -> Kept | None:
+        """What the run it goes on from costs on the old texts and the new, before it learns anything."""
+        path = Path(self.settings.model.from_ or "")
+        if source is None or task_of(path) != self.settings.target.task:
+            return None
+        self.say.line(f"reading the new texts and the old ones with {path} as it is")
+        model = source.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return Kept(path, model, surprise(model, corpus, judged))
 
     def _look(self) -> Plan:
         return look_texts(self.settings, self.table)

@@ -29,6 +29,7 @@ ORDER = [
         "language_run",
         "steps",
         "language_steps",
+        "kept",
         "reading_steps",
         "answer_steps",
         "answer_run",
