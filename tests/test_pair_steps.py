@@ -69,14 +69,22 @@ def test_the_run_is_a_model_of_the_commands(run, tmp_path, capsys):
 
 def test_a_checkpoint_stands_beside_what_it_became(tmp_path):
     first = weft.train(
-        pa.concat_tables([table()] * 4), {"masked_token": "en"}, tmp_path / "a", quiet=True,
+        pa.concat_tables([table()] * 4),
+        {"masked_token": "en"},
+        tmp_path / "a",
+        quiet=True,
         model={"width": 32, "layers": 1},
         training={"epochs": 1},
-    )  # fmt: skip
+    )
     run = weft.train(
-        table(), {"column": "zh", "type": "embedding"}, tmp_path / "b", quiet=True, features={"en": "text"},
-        model={"from": str(first.path)}, training={"epochs": 6, "learning_rate": 3e-3},
-    )  # fmt: skip
+        table(),
+        {"column": "zh", "type": "embedding"},
+        tmp_path / "b",
+        quiet=True,
+        features={"en": "text"},
+        model={"from": str(first.path)},
+        training={"epochs": 6, "learning_rate": 3e-3},
+    )
     models = {m["key"]: m["metrics"]["mrr"]["value"] for m in run.figures["models"]}
     assert models["weft"] > models["untouched"]
 
@@ -95,10 +103,13 @@ def test_rows_that_lack_a_text_are_set_aside_and_too_few_are_an_error(tmp_path):
 
 def test_a_model_that_writes_is_refused(tmp_path):
     writer = weft.train(
-        pa.concat_tables([table()] * 4), {"next_token": "en"}, tmp_path / "w", quiet=True,
+        pa.concat_tables([table()] * 4),
+        {"next_token": "en"},
+        tmp_path / "w",
+        quiet=True,
         model={"width": 32, "layers": 1},
         training={"epochs": 1},
-    )  # fmt: skip
+    )
     with pytest.raises(SettingsError, match="needs a model that reads"):
         weft.train(table(), TARGET, tmp_path / "x", quiet=True, features={"en": "text"},
                    model={"from": str(writer.path)})  # fmt: skip

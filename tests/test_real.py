@@ -1,6 +1,8 @@
 """Real tables by default settings: the figures of the README must not quietly fall (run with ``-m slow``)."""
 
 import importlib.util
+import inspect
+import json
 from pathlib import Path
 
 import pytest
@@ -45,9 +47,17 @@ def test_the_demo(tmp_path, monkeypatch, capsys):
     from weft.cli import call
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("weft.cli.demo.MINUTES", 0.05)
     assert call(["demo"]) == 0
     told = capsys.readouterr()
-    assert (tmp_path / "weft-demo" / "run" / "report.html").exists() and "report.html" in told.out
+    for run in ("run", "language"):
+        assert (tmp_path / "weft-demo" / run / "report.html").exists() and f"{run}/report.html" in told.out
+    assert "Patients it never saw" in told.out and "Return the number of" in told.out
+    assert "all others" in told.out and "█" in told.out
+    rows = [json.loads(line) for line in (tmp_path / "weft-demo" / "docstrings.jsonl").read_text().splitlines()]
+    texts = {row["text"] for row in rows if row["module"] == "json/__init__.py"}
+    assert {inspect.getdoc(json), inspect.getdoc(json.dumps), inspect.getdoc(json.load)} <= texts
+    assert all(len(text) > 40 for text in texts) and 500_000 < sum(len(row["text"]) for row in rows) < 4_000_000
     assert call(["demo"]) == 0  # a former demo is replaced
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")

@@ -58,7 +58,7 @@ def train(
 
     Args:
         table: a path, or anything with ``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB), or a dict of columns.
-        target: the column to predict.
+        target: the column to predict; or ``{"next_token": column}``, ``{"masked_token": column}`` for a language model.
         out: the run folder, new or empty; default ``runs/1``, ``runs/2``, ...
         quiet: say nothing on stderr.
         **settings: sections of a pipeline file, e.g. ``training={"epochs": 5}``, ``features={"id": "off"}``.

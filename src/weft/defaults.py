@@ -48,7 +48,9 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
     if facts.source is not None:
         backbone = facts.source.backbone
         if model.dropout is not None:
-            backbone = replace(backbone, dropout=model.dropout, attention_dropout=model.dropout)
+            backbone = replace(backbone, dropout=model.dropout)
+            if isinstance(backbone, TransformerConfig):
+                backbone = replace(backbone, attention_dropout=model.dropout)
         dropout = 0.1 if model.dropout is None else model.dropout
         return RowConfig(
             backbone, backbone.width, dropout, linear=("text",), balanced=balanced, smoothing=0.05,

@@ -43,7 +43,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     assert settings.data.source is not None
     table = Table.open(settings.data.source, settings.data.format)
     plan = look(settings, table)
-    rows, exact = _rows(table)
+    rows, exact = rows_of(table)
     cleaner = make_cleaner(settings, plan)
     clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=SAMPLE_ROWS))
     source = load_text_model(settings.model.from_) if settings.model.from_ else None
@@ -86,14 +86,15 @@ def estimate(settings: Settings) -> dict[str, Any]:
             + (f", {copies} copies" if copies > 1 else ""),
             "training": f"at most {recipe.epochs} epochs of {steps // (recipe.epochs * copies):,} steps of "
             f"{recipe.batch_rows} rows",
-            "memory": f"about {_size(memory)} for the model and a step, beside about 500 MB for the libraries",
-            "disk": f"about {_size(stored * 2)} while it runs",
+            "memory": f"about {size_in_words(memory)} for the model and a step, beside about 500 MB for the libraries",
+            "disk": f"about {size_in_words(stored * 2)} while it runs",
             "time": f"at most about {duration(most)} of training on this machine (early stopping often halves it)",
         },
     }  # fmt: skip
 
 
-def _rows(table: Table) -> tuple[int, bool]:
+def rows_of(table: Table) -> tuple[int, bool]:
+    """Rows of a table, and whether that is exact rather than carried over from its first ones."""
     exact = table.row_count()
     if exact is not None:
         return exact, True
@@ -162,7 +163,8 @@ def _bytes(array: np.ndarray | Ragged) -> int:
     return array.values.nbytes + array.offsets.nbytes if isinstance(array, Ragged) else array.nbytes
 
 
-def _size(count: float) -> str:
+def size_in_words(count: float) -> str:
+    """``1.5 GB``."""
     for unit in ("bytes", "KB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}"

@@ -32,7 +32,7 @@ def import_checkpoint(source: str, out: Path) -> dict[str, Any]:
         raise RunError(f"{out}: the folder must be new or empty. It holds files. Choose another with -o.")
     folder = find(source)
     stored = load_hf(folder, torch.bfloat16 if _kind(folder) == torch.bfloat16 else torch.float32)
-    save_hf(stored.model, out, stored.tokenizer)
+    save_hf(stored.model, out, stored.tokenizer, stored.words)
     backbone = stored.model.config.backbone
     assert isinstance(backbone, TransformerConfig)
     found = {
@@ -72,7 +72,7 @@ def export_hf(path: Path, out: Path) -> dict[str, Any]:
     """
     if is_checkpoint(path):
         found = load_hf(path, _kind(path))
-        family = save_hf(found.model, out, found.tokenizer)
+        family = save_hf(found.model, out, found.tokenizer, found.words)
         return {"output": str(out), "family": family, "parameters": found.parameters}
     run = Run(path)
     copies = run.model.each()

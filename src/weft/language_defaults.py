@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from weft.config import Settings
+from weft.errors import SettingsError
 from weft.features.documents import Marks
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.recurrent import Recurrent, RecurrentConfig
@@ -24,6 +25,11 @@ def context(settings: Settings, column: str, source: LanguageModel | None) -> in
     given = settings.features.get(column)
     wanted = (given.max_tokens if given else None) or CONTEXT
     limit = getattr(source.config.backbone, "max_positions", None) if source else None
+    if limit and given and given.max_tokens and given.max_tokens > limit:
+        raise SettingsError(
+            [f"features.{column}.max_tokens: the checkpoint reads at most {limit:,} tokens. Got {given.max_tokens:,}. "
+             f"Lower it, or leave it out."]
+        )  # fmt: skip
     return min(wanted, limit) if limit else wanted
 
 
@@ -43,7 +49,7 @@ def language_config(settings: Settings, vocabulary: int, marks: Marks, context: 
         )
     else:
         backbone = TransformerConfig(
-            width=width, layers=m.layers or 6, heads=m.heads or max(1, width // 64),
+            width=width, layers=m.layers or (4 if width < 192 else 6), heads=m.heads or max(1, width // 64),
             attention=attention, max_positions=context, dropout=dropout,
         )  # fmt: skip
     end = () if marks.end is None else (marks.end,)
@@ -63,17 +69,19 @@ def language_recipe(
     steps = int(np.ceil(pieces / batch))
     epochs = t.epochs or (10_000 if t.minutes else int(np.clip(3_000 / steps, 1, 40)))
     wanted = t.precision
+    optimizer = t.optimizer or ("adamw" if fine_tuning else "muon")
+    decay = 0.3 if optimizer == "muon" else 0.1
     return Recipe(
         epochs=epochs,
         batch_rows=batch,
         learning_rate=t.learning_rate or (3e-4 if fine_tuning else 3e-3),
-        weight_decay=0.1 if t.weight_decay is None else t.weight_decay,
+        weight_decay=decay if t.weight_decay is None else t.weight_decay,
         patience=t.patience or 5,
         average=0.99,
         bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
         seed=t.seed,
         minutes=t.minutes,
-        optimizer=t.optimizer or ("adamw" if fine_tuning else "muon"),
+        optimizer=optimizer,
         check_steps=max(50, min(steps, 500)),
         warmup=0.02,
         down="linear",

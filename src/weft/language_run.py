@@ -21,7 +21,7 @@ from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table
 from weft.errors import DataError, UsageError
 from weft.features.documents import Documents, Marks
-from weft.features.pieces import Corpus
+from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import Written, write
 from weft.inference.predict import Predictor
 from weft.inference.rewrite import Rewriter
@@ -47,6 +47,9 @@ class Judged:
 class LanguageRun(Run):
     """A finished run of a language task."""
 
+    cell = "document"
+    """How the cells of its column are read."""
+
     @cached_property
     def _loaded(self) -> tuple[LanguageModel, Tokenizer]:
         return load_language_model(self.path)
@@ -61,25 +64,25 @@ class LanguageRun(Run):
 
         On the very data of the training only the test texts count, unless ``everything``.
         """
-        judged = self.judge(Table.of(table), self._loaded[0], everything)
-        found = estimates(judged.lost, self.settings.target.masked_token is not None)
+        found = self.judge(Table.of(table), self._loaded[0], everything)
+        figures = estimates(found.lost, self.settings.target.masked_token is not None)
         return {
-            "rows": judged.rows, "rejected": judged.rejected, "unknown_class": 0, "part": judged.part,
-            "metrics": {k: e.to_dict() for k, e in found.items()},
+            "rows": found.rows, "rejected": found.rejected, "unknown_class": 0, "part": found.part,
+            "metrics": {k: e.to_dict() for k, e in figures.items()},
         }  # fmt: skip
 
     def judge(self, source: Table, model: LanguageModel, everything: bool = False) -> Judged:
-        """What the texts of a table cost a model that has this run's tokens, read as this run reads them."""
-        tokenizer = self._loaded[1]
-        target, marks, size = self.settings.target, Marks.of(tokenizer), tokenizer.get_vocab_size()
-        masked = size if target.masked_token is not None else None
-        context = int(self.figures["model"]["context"])
+        """What the texts of a table cost a model that has this run's tokens, read as this run reads them.
+
+        On the very data of the training only the test texts count, unless ``everything``.
+        """
+        target = self.settings.target
         if target.name not in source.columns:
             raise DataError(f"{source.name}: there is no column '{target.name}', whose texts are read.")
         same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
         parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
         judged = TEST if parts is None or (parts == TEST).any() else VALID
-        cleaner = Cleaner({target.name: ColumnPlan("document")}, self.settings.preprocess.normalize or "nfc",
+        cleaner = Cleaner({target.name: ColumnPlan(self.cell)}, self.settings.preprocess.normalize or "nfc",
                           target.name)  # fmt: skip
         found, rows, rejected = [], 0, 0
         for raw in source.batches([target.name], rows=1_024):
@@ -89,24 +92,33 @@ class LanguageRun(Run):
             texts = clean.columns[target.name].filter(pa.array(use)).to_pylist()
             if texts:
                 rows += len(texts)
-                corpus = Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, 0, masked)
-                found.append(surprise(model, corpus, np.arange(len(texts))))
+                corpus = self._corpus(texts)
+                cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
+                found.append(surprise(model, corpus, cuts, np.arange(len(cuts))))
         if not rows:
             raise DataError(f"{source.name}: must hold texts in '{target.name}'. Got none.")
         part = f"{NAMES[judged]} rows of the training data" if same else "all rows"
         return Judged(Surprise.join(found), rows, rejected, part)
 
+    def _corpus(self, texts: list[str]) -> Corpus:
+        """Cells of the column, as the model reads them."""
+        tokenizer = self._loaded[1]
+        marks, context = Marks.of(tokenizer), int(self.figures["model"]["context"])
+        masked = tokenizer.get_vocab_size() if self.settings.target.masked_token is not None else None
+        seed = self.settings.training.seed
+        return Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, seed, masked)
+
     def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
-        raise UsageError(f"{self.path}: a run of a language task predicts no column. Write with weft generate.")
+        use = f'weft generate {self.path} "PROMPT", or run.generate(prompts)'
+        if self.settings.target.masked_token:
+            use = f"weft embed {self.path} DATA -o OUT"
+        raise UsageError(
+            f"{self.path}: must be a run that predicts a column. It is a language model. Use it: {use}; or train a "
+            f"table's model from it: model: {{from: {self.path}}}."
+        )
 
 
-def surprise(model: LanguageModel, corpus: Corpus, rows: np.ndarray) -> Surprise:
-    """What each piece of some documents costs a model; the size of a document is dealt to its pieces by tokens."""
-    cuts = corpus.cuts(rows)
-    numbers = np.arange(len(cuts))
+def surprise(model: LanguageModel, corpus: Corpus, cuts: Cuts, numbers: np.ndarray) -> Surprise:
+    """What some pieces of documents cost a model."""
     nats, tokens = document_nats(TokenObjective(model), corpus, cuts, numbers)
-    start, stop = cuts.spans(numbers)
-    share = (stop - start) / np.maximum(1, corpus.documents.lengths()[cuts.document])
-    letters, size = corpus.documents.letters[cuts.document] * share, corpus.documents.bytes[cuts.document] * share
-    kept = tokens > 0
-    return Surprise(nats[kept], tokens[kept], letters[kept], size[kept])
+    return Surprise.of(corpus, cuts, numbers, nats, tokens)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from weft.config import Settings
 from weft.data.plan import Plan, look_texts
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
 from weft.features.documents import Marks, Said, encode_documents, learn_tokenizer
-from weft.features.pieces import Corpus
+from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
 from weft.kept import Kept
@@ -28,13 +29,16 @@ from weft.models.recurrent import Recurrent
 from weft.models.row import backbone_in_words
 from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
-from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence
+from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence, learning
+from weft.results.language_baselines import ngram_models
 from weft.runs import task_of
-from weft.steps import Steps
+from weft.steps import Steps, check_adapter
 from weft.training.adapters import LoraConfig, attach, detach, merge
 from weft.training.language import Trained, fit_language
 
 SAMPLES, SAMPLE_TOKENS = 3, 120
+MOST_JUDGED = 1 << 21
+"""Tokens of the test texts that the final figures are made of; of more, pieces are drawn."""
 
 
 class LanguageSteps(Steps):
@@ -42,12 +46,15 @@ class LanguageSteps(Steps):
 
     kind: type[LanguageRun] = LanguageRun
     """The run that it leaves."""
+    words: Mapping[str, str] = {}
+    """What tokenizer_config.json is to say beside the special tokens of the model's config."""
 
     def run(self) -> LanguageRun:
-        task = self.settings.target.task
-        self.column, self.masked = self.settings.target.name, task == "masked_token"
+        settings = self.settings
+        self.column, self.masked = settings.target.name, settings.target.task == "masked_token"
         plan = self._look()
-        source = self._open_source()
+        source = open_source(settings)
+        self.words = source.words if source is not None else {}
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
@@ -59,32 +66,41 @@ class LanguageSteps(Steps):
         parts = self._parts(clean, corpus)
         ids = [np.flatnonzero(parts == part) for part in (TRAIN, VALID, TEST)]
         judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
-        kept = self._kept(source, corpus, judged)
+        cuts = corpus.cuts(judged)
+        numbers = cuts.some(MOST_JUDGED, settings.training.seed)
+        kept = self._kept(source, corpus, cuts, numbers)
         with self._timed("model"):
             model, trained = self._model(corpus, tokenizer, source, ids)
         with self._timed("inference"):
             run_model = model.eval()
-            lost = surprise(run_model, corpus, judged)
-            self.say.step("inference", f"{len(judged):,} texts of {lost.tokens.sum():,} tokens read")
+            lost = surprise(run_model, corpus, cuts, numbers)
+            some = "" if len(numbers) == len(cuts) else f" ({len(numbers):,} of {len(cuts):,} pieces, drawn at random)"
+            self.say.step("inference", f"{len(judged):,} texts, {lost.tokens.sum():,} tokens read{some}")
             self.samples = self._samples(run_model, tokenizer, clean, corpus, judged)
         with self._timed("results"):
-            figures = self._results(plan, clean, ids, lost)
+            others = []
+            if settings.results.baselines and settings.target.task == "next_token":
+                size = tokenizer.get_vocab_size()
+                others = ngram_models(corpus, ids[TRAIN], cuts, numbers, size, settings.training.seed)
+            figures = self._results(plan, clean, ids, lost, others)
             if kept is not None:
                 figures["kept"] = kept.figures(run_model, lost, self.masked)
                 self.say.line(figures["kept"]["words"])
         figures |= self._data_facts(plan, clean, found)
+        tokens = corpus.documents.lengths()[ids[TRAIN]].sum() / trained.steps_an_epoch
+        figures["curves"] = {"learning": learning(self.out / "metrics.jsonl", float(tokens))}
         figures |= {"model": self._model_facts(model, trained), "samples": self.samples, "seconds": dict(self.seconds)}
         self._finish(figures)
         return self.kind(self.out)
 
-    def _kept(self, source: TextModel | None, corpus: Corpus, judged: np.ndarray) -> Kept | None:
+    def _kept(self, source: TextModel | None, corpus: Corpus, cuts: Cuts, numbers: np.ndarray) -> Kept | None:
         """What the run it goes on from costs on the old texts and the new, before it learns anything."""
-        path = Path(self.settings.model.from_ or "")
-        if source is None or task_of(path) != self.settings.target.task:
+        path, task = Path(self.settings.model.from_ or ""), self.settings.target.task
+        if source is None or task not in ("next_token", "masked_token") or task_of(path) != task:
             return None
         self.say.line(f"reading the new texts and the old ones with {path} as it is")
         model = source.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-        return Kept(path, model, surprise(model, corpus, judged))
+        return Kept(path, model, surprise(model, corpus, cuts, numbers))
 
     def _look(self) -> Plan:
         return look_texts(self.settings, self.table)
@@ -104,29 +120,10 @@ class LanguageSteps(Steps):
     def _smoothing(self) -> float:
         return 0.0
 
-    def _open_source(self) -> TextModel | None:
-        """The model to go on from, opened before anything is written."""
-        name = self.settings.model.from_
-        if name is None:
-            return None
-        source = open_text_model(find(name))
-        config = source.model.config
-        reads = config.backbone.attention == "reading"
-        if reads != self.masked or config.output == "none":
-            wanted = "reads (an encoder with an output matrix)" if self.masked else "writes"
-            raise SettingsError(
-                [f"model.from: target.{self.settings.target.task} needs a model that {wanted}. "
-                 f"Got one that {'writes' if not reads else 'reads'}: {name}."]
-            )  # fmt: skip
-        return source
-
     def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
         settings = self.settings
         tokenizer = self._tokenizer(clean, source, [self.column])
         marks = Marks.of(tokenizer)
-        if self.masked and marks.mask is None:
-            raise SettingsError(["model.from: target.masked_token needs a tokenizer with a token that hides others. "
-                                 f"{self.settings.model.from_} has none."])  # fmt: skip
         shutil.rmtree(self.work / "store", ignore_errors=True)
         documents = encode_documents(clean, self.column, tokenizer, marks.end, self.work / "store", self.say)
         size = tokenizer.get_vocab_size()
@@ -189,7 +186,8 @@ class LanguageSteps(Steps):
         self.say.step(
             "model",
             f"{backbone_in_words(shape.backbone)}, {count:,} parameters; context {corpus.context:,} tokens; "
-            f"at most {recipe.epochs:,} epochs" + (", bfloat16" if recipe.bfloat16 else ""),
+            + (f"at most {recipe.minutes:g} minutes" if recipe.minutes else f"at most {recipe.epochs:,} epochs")
+            + (", bfloat16" if recipe.bfloat16 else ""),
         )
         trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say)
         p = trained.progress
@@ -200,7 +198,7 @@ class LanguageSteps(Steps):
         if settings.model.adapter == "lora":
             merge(model.backbone)
             detach(model.backbone)
-        self.family = save_language_model(model, self.out, tokenizer)
+        self.family = save_language_model(model, self.out, tokenizer, self.words)
         return model, trained
 
     def _samples(
@@ -215,11 +213,13 @@ class LanguageSteps(Steps):
         found = write(model, tokenizer, prompts, sampling, cut=True)
         return [{"prompt": p, "text": w.text} for p, w in zip(prompts, found, strict=True)]
 
-    def _results(self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise) -> dict[str, Any]:
+    def _results(
+        self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise, others: list[dict[str, Any]]
+    ) -> dict[str, Any]:
         part = "test" if len(ids[TEST]) else "valid"
         found = estimates(lost, self.masked)
         where = f"{len(lost.nats):,} pieces of {'texts it never saw' if part == 'test' else 'the validation texts'}"
-        headline = language_sentence(found, [], where)
+        headline = language_sentence(found, others, where)
         self.say.step("results", headline)
         ours = {
             "key": "weft", "title": "Weft", "note": "", "seconds": self.seconds["model"],
@@ -227,7 +227,7 @@ class LanguageSteps(Steps):
         }  # fmt: skip
         return {
             "task": self.settings.target.task, "headline": headline, "part_judged": part,
-            "models": [ours], "shown": SHOWN_READING if self.masked else SHOWN_WRITING,
+            "models": [ours, *others], "shown": SHOWN_READING if self.masked else SHOWN_WRITING,
             "rows_judged": int(len(ids[TEST]) or len(ids[VALID])),
             "target": {"name": self.column, "type": "text", "reason": plan.target_reason},
         }  # fmt: skip
@@ -242,3 +242,35 @@ class LanguageSteps(Steps):
             "epochs": round(p.best_step / trained.steps_an_epoch, 2), "stopped": p.stopped,
             "tokens_a_second": round(trained.tokens_a_second),
         }  # fmt: skip
+
+
+def open_source(settings: Settings) -> TextModel | None:
+    """The model that a language task goes on from, if any. Raises SettingsError where it is of another kind."""
+    name = settings.model.from_
+    if name is None:
+        return None
+    masked = settings.target.task == "masked_token"
+    source = open_text_model(find(name))
+    config = source.model.config
+    reads = config.backbone.attention == "reading"
+    if reads != masked or config.output == "none":
+        wanted = "reads (an encoder with an output matrix)" if masked else "writes"
+        raise SettingsError(
+            [f"model.from: target.{settings.target.task} needs a model that {wanted}. "
+             f"Got one that {'writes' if not reads else 'reads'}: {name}."]
+        )  # fmt: skip
+    if settings.target.task == "dialogue" and config.backbone.attention == "rewriting":
+        raise SettingsError(
+            [f"model.from: a dialogue needs a model that writes on. {name} writes a text from a source."]
+        )
+    check_adapter(settings, config.backbone)
+    context(settings, settings.target.name, source.model)
+    given = settings.features.get(settings.target.name)
+    if given is not None and given.vocabulary is not None:
+        where = f"features.{settings.target.name}.vocabulary"
+        raise SettingsError([f"{where}: the checkpoint has its own tokens. Remove it."])
+    if masked and Marks.of(source.tokenizer).mask is None:
+        raise SettingsError(
+            [f"model.from: target.masked_token needs a tokenizer with a token that hides others. {name} has none."]
+        )
+    return source

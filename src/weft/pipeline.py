@@ -18,6 +18,7 @@ from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
 from weft.data.table import Table
+from weft.dialogue_steps import DialogueSteps
 from weft.errors import DataError, SettingsError
 from weft.features.augment import Augmenter, augment_problem
 from weft.features.codecs import CODECS
@@ -44,7 +45,7 @@ from weft.results.summary import (
     verdict,
 )
 from weft.run import Run, load_model, save_model
-from weft.steps import Steps, free_name
+from weft.steps import Steps, check_adapter, free_name
 from weft.text_steps import TextSteps
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
@@ -70,7 +71,7 @@ def run(
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
     ways: dict[str, type[Steps]] = {
-        "row": RowSteps, "text": TextSteps, "span": AnswerSteps, "embedding": PairSteps,
+        "row": RowSteps, "text": TextSteps, "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
     }  # fmt: skip
     way: Any = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
@@ -103,7 +104,7 @@ class RowSteps(Steps):
         with self._timed("features"):
             tokenizer, longest = None, None
             if self.source is not None:
-                tokenizer, longest = self.source.tokenizer, self.source.backbone.max_positions
+                tokenizer, longest = self.source.tokenizer, self.source.longest
             columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest)
             positive_problem(self.settings, columns)
             columns.save(self.out)
@@ -134,7 +135,9 @@ class RowSteps(Steps):
                 ["model.from: a checkpoint reads text columns. The table has none. Say which is text in features, "
                  "or remove it."]
             )  # fmt: skip
-        return load_text_model(source)
+        found = load_text_model(source)
+        check_adapter(self.settings, found.backbone)
+        return found
 
     def _say_data(self, plan: Plan) -> None:
         kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))

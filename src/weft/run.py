@@ -149,6 +149,7 @@ class Run:
         return {
             "rows": done + len(rejected), "predicted": done, "rejected": len(rejected), "output": str(out),
             "rejected_output": str(beside) if rejected else None,
+            "sources_cut": getattr(predictor, "cut", 0),  # of a run that writes from sources
         }  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:

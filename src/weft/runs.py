@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 
 from weft.answer_run import AnswerRun
+from weft.dialogue_run import DialogueRun
 from weft.language_run import LanguageRun
 from weft.pair_run import PairRun
 from weft.run import REPORT_FILE, Run
 from weft.text_run import TextRun
 
 KINDS: dict[str, type[Run]] = {
-    "text": TextRun, "next_token": LanguageRun, "masked_token": LanguageRun, "span": AnswerRun, "embedding": PairRun,
+    "text": TextRun, "dialogue": DialogueRun, "next_token": LanguageRun, "masked_token": LanguageRun,
+    "span": AnswerRun, "embedding": PairRun,
 }  # fmt: skip
 """Task to the class of its run; a run of a row's column has no task."""
 

@@ -22,6 +22,7 @@ from weft.data.split import NAMES
 from weft.data.table import Table
 from weft.errors import RunError, SettingsError
 from weft.files import MANIFEST, write_manifest, write_whole
+from weft.models.recurrent import RecurrentConfig
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.progress import Silent, duration
@@ -35,6 +36,15 @@ def free_name() -> Path:
     while (path := Path("runs") / str(number)).exists():
         number += 1
     return path
+
+
+def check_adapter(settings: Settings, backbone: object) -> None:
+    """Raises SettingsError where an adapter is asked for that the checkpoint has no place for."""
+    if settings.model.adapter is not None and isinstance(backbone, RecurrentConfig):
+        raise SettingsError(
+            [f"model.adapter: {settings.model.adapter} stands beside the matrices of a Transformer. "
+             f"{settings.model.from_} is a recurrent network. Remove adapter."]
+        )  # fmt: skip
 
 
 class Steps:

@@ -80,7 +80,8 @@ class TextRun(LanguageRun):
         prefixed = model.config.backbone.attention == "rewriting"
         context = int(self.figures["model"]["context"])
         corpus = ExampleCorpus(examples, Marks.of(tokenizer), context, 0, prefixed, pack=False)
-        return surprise(model, corpus, np.arange(len(examples.row)))
+        cuts = corpus.cuts(np.arange(len(examples.row)))
+        return surprise(model, corpus, cuts, np.arange(len(cuts)))
 
     def _sampling(self) -> Sampling:
         return Sampling(max_tokens=self.pairing.target_room, beams=self.beams or self.settings.target.beams or 1)

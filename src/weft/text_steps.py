@@ -109,7 +109,9 @@ class TextSteps(LanguageSteps):
             for i in places
         ]  # fmt: skip
 
-    def _results(self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise) -> dict[str, Any]:
+    def _results(
+        self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise, others: list[dict[str, Any]]
+    ) -> dict[str, Any]:
         part = "test" if len(ids[TEST]) else "valid"
         references = self.rows[-1]
         found, signatures = judge_texts(self.texts, references)
@@ -117,7 +119,6 @@ class TextSteps(LanguageSteps):
             "key": "weft", "title": "Weft", "note": "", "seconds": self.seconds["model"],
             "metrics": writing_figures(found, lost),
         }  # fmt: skip
-        others: list[dict[str, Any]] = []
         if self.settings.results.baselines:
             others = simple_writers(self._training_pairs(clean, ids[TRAIN]), self.rows[0], references)
         where = f"{len(references):,} {'rows it never saw' if part == 'test' else 'validation rows'}"

@@ -21,6 +21,7 @@ from tokenizers import models as kinds
 from transformers.generation import logits_process as theirs
 
 from weft.errors import DataError, UsageError
+from weft.features.tokenizer import character_tokenizer
 from weft.inference import sampling as ours
 from weft.inference.choices import score_choices
 from weft.inference.constraint import Constraint, Grammar
@@ -30,6 +31,7 @@ from weft.inference.write_table import write_table
 TOKENIZERS = {
     "byte-level": byte_level(begin=True),
     "byte-fallback": byte_fallback(),
+    "own letters": character_tokenizer(["ab 花a天 中1"], least=1),
     "letters": letters('abcdefghm花中天 0123456789{}[]",:.-eE+truefalsn\\/xyzABC'),
 }
 WARM = Sampling(max_tokens=60, temperature=1.5)

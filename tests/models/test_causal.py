@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from weft.models import transformer
-from weft.models.causal import BLOCK, causal_attention, pays
+from weft.models.causal import BLOCK, causal_attention, trains_here
 from weft.models.dropout import dropout
 from weft.models.language import LanguageConfig, LanguageModel
-from weft.models.transformer import TransformerConfig, attend
+from weft.models.tokens import Tokens
+from weft.models.transformer import Transformer, TransformerConfig, attend
 
 
 @pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK - 5])
@@ -45,10 +46,30 @@ def test_the_path_is_taken_in_training_and_changes_no_loss(monkeypatch: pytest.M
     monkeypatch.setattr(transformer, "causal_attention", lambda *given: calls.append(1) or causal_attention(*given))
     fast = model.loss(ids)
     assert len(calls) == 2  # one a block
-    monkeypatch.setattr(transformer, "pays", lambda *_: False)
+    monkeypatch.setattr(transformer, "trains_here", lambda *_: False)
     torch.testing.assert_close(fast, model.loss(ids))
     with torch.no_grad():
-        assert not pays(torch.zeros(1, 1, 2 * BLOCK, 2), 0.0)
+        assert not trains_here(torch.zeros(1, 1, 2 * BLOCK, 2))
+
+
+@pytest.mark.parametrize("attention", ["reading", "writing", "rewriting"])
+def test_bfloat16_training_is_the_fused_kernels(attention: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = Transformer(TransformerConfig(32, 2, 4, groups=2, attention=attention))
+    states, mask = torch.randn(3, 20, 32), torch.rand(3, 20) > 0.3
+    places, weight = torch.arange(20).expand(3, -1), torch.randn(3, 20, 32)
+
+    def run() -> list[torch.Tensor]:
+        model.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            y = model(Tokens(states, mask, places, places))
+        (y.float() * weight)[mask].sum().backward()
+        return [y.float()[mask], *(p.grad.clone() for p in model.parameters())]
+
+    ours = run()
+    monkeypatch.setattr(transformer, "trains_here", lambda *_: False)
+    for a, b in zip(ours, run(), strict=True):
+        assert (a - b).norm() < 0.02 * b.norm()
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])

@@ -1,7 +1,9 @@
 """The loop: killed and resumed is never killed; what is not finite stops it; the best step comes back."""
 
+import contextlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -225,3 +227,30 @@ def test_ridge_is_scikit_learns():
     # two columns of weights share what one column of the binary model holds
     ours = torch.softmax(X @ w + b, 1)[:, 1].detach().numpy()
     np.testing.assert_allclose(ours, oracle.predict_proba(X.numpy())[:, 1], atol=2e-3)
+
+
+class Watched(Silent):
+    """Remembers what the bar is told."""
+
+    def __init__(self):
+        self.total, self.done, self.notes = 0.0, 0.0, []
+
+    @contextlib.contextmanager
+    def bar(self, label, total):
+        self.total = total
+        yield self
+
+    def advance(self, amount, note=""):
+        assert amount >= 0
+        self.done += amount
+        self.notes.append(note)
+
+
+@pytest.mark.parametrize(("minutes", "epochs"), [(None, 3), (0.005, 1_000_000)])
+def test_the_bar_goes_by_steps_or_by_time_and_is_full_at_the_end(tmp_path, minutes, epochs):
+    say = Watched()
+    made = loop(tmp_path / "run", replace(RECIPE, epochs=epochs, minutes=minutes), say=say)
+    made.pace = lambda p: f"{p.step} steps"
+    made.run()
+    assert say.total == 1 and say.done == pytest.approx(1, abs=1e-6)
+    assert all(note.endswith("steps") for note in say.notes) and "validation loss" in say.notes[-1]

@@ -20,7 +20,7 @@ app = App(
     help_epilogue="Start with: weft demo    ·    your own table: weft init DATA",
 )
 for name, line in {
-    "demo": "Real data that is on every machine, end to end, in about a minute.",
+    "demo": "Real data that is on every machine, end to end, in a few minutes.",
     "init": "Look at a table and write a starter pipeline file.",
     "check": "Validate a pipeline file and say what a run will do and need.",
     "run": "Train a model as a pipeline file says.",

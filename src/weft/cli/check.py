@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from weft import config
 from weft.cli import answer
 from weft.estimate import estimate
+from weft.language_estimate import estimate_language
 
 
 def check(file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = (), json: bool = False) -> None:
@@ -20,7 +21,9 @@ def check(file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=(
         set: A setting laid over the file, e.g. --set training.epochs=5; may be given several times.
         json: One JSON object on stdout.
     """
-    found = estimate(config.load(file, set))
+    settings = config.load(file, set)
+    language = settings.target.task in ("next_token", "masked_token")
+    found = estimate_language(settings) if language else estimate(settings)
     plan = found["plan"]
     lines = [
         f"{file} is valid.",

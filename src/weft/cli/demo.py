@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import shutil
+import sysconfig
+import textwrap
+import warnings
+from dataclasses import asdict
+from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
@@ -13,12 +19,17 @@ from sklearn.datasets import load_breast_cancer
 
 from weft import config, pipeline
 from weft.cli import answer
+from weft.cli.generate import bars, readable
 from weft.data.split import TEST
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.files import write_whole
+from weft.inference.generate import next_tokens, write
+from weft.inference.sampling import Sampling
+from weft.models.pretrained import load_language_model
 from weft.progress import Spoken
 from weft.results.metrics import METRICS
+from weft.run import Run
 
 _FILE = """\
 # What weft demo runs: 569 tumours, 30 measurements of each, and the diagnosis (Wolberg 1995).
@@ -29,23 +40,61 @@ target: {{column: diagnosis, positive: malignant}}
 """
 
 
+_TEXTS = """\
+# What weft demo pretrains: the docstrings of the Python standard library, a text a row.
+version: 1
+data:
+  source: {source}
+target: {{next_token: text}}
+features: {{text: {{type: text, max_tokens: 128, vocabulary: 2048}}}}
+model: {{width: 128, layers: 4}}
+training: {{minutes: {minutes}}}
+"""
+MINUTES = 1.0
+_PROMPT, _NEXT = "Return the number of", "Return the"
+_MOST_LETTERS = 3_000_000
+_ASIDE = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages"}
+
+
 def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("weft-demo"), json: bool = False) -> None:
-    """Real data that is on every machine, end to end: a diagnosis from 30 measurements of a tumour.
+    """Real data that is on every machine, end to end: a diagnosis from 30 measurements of a tumour, and a language
+    model pretrained in a minute on the docstrings of the Python standard library.
 
     Args:
-        out: The folder for the data, the pipeline file, the run and its report; a former demo is replaced.
+        out: The folder for the data, the pipeline files, the runs and their reports; a former demo is replaced.
         json: One JSON object on stdout.
     """
-    file, table, run = out / "weft.yaml", out / "tumours.csv", out / "run"
-    if out.exists() and any(out.iterdir()) and not file.exists():
+    if out.exists() and any(out.iterdir()) and not (out / "weft.yaml").exists():
         raise UsageError(
             f"{out}: must be new, empty or a former demo. It holds something else. Choose another with -o."
         )
-    shutil.rmtree(run, ignore_errors=True)
+    for run in (out / "run", out / "language"):
+        shutil.rmtree(run, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
+    say = Spoken()
+    done, lines = _table(out, say)
+    if not json:
+        print("\n".join(lines))
+    written, more = _language(out, say)
+    answer(
+        json,
+        {"run": str(done.path), **done.figures, "language": written},
+        [
+            *more,
+            "",
+            f"reports: {done.path / 'report.html'}  and  {written['run']}/report.html  (open them in a browser)",
+            f"next:    weft predict {done.path} {out / 'tumours.csv'} -o predictions.csv",
+            f'         weft generate {written["run"]} "{_NEXT}" --seed 2',
+            "         weft init YOUR_TABLE.csv      your own table: CSV, JSON Lines, Parquet or Arrow; or a text.txt",
+        ],
+    )
+
+
+def _table(out: Path, say: Spoken) -> tuple[Run, list[str]]:
+    """A column of a table predicted; the run, and what is said of it."""
+    file, table, run = out / "weft.yaml", out / "tumours.csv", out / "run"
     _write_table(table)
     write_whole(file, _FILE.format(source=table))
-    say = Spoken()
     say.console.print("Weft turns every column of a table into tokens and lets one large model read the row.")
     say.console.print("The table: tumours of 569 patients. The question: is it malignant?\n")
     done = pipeline.run(config.load(file), out=run, say=say)
@@ -61,22 +110,67 @@ def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("weft-d
         f"({m['metrics'][metric.key]['low']:.1%} to {m['metrics'][metric.key]['high']:.1%})"
         for m in done.figures["models"]
     ]
-    answer(
-        json,
-        {"run": str(done.path), **done.figures},
-        [
-            "",
-            f"{metric.title} on the {done.figures['rows_judged']} test rows, with 95 % intervals:",
-            *models,
-            "",
-            "Patients it never saw:",
-            *rows,
-            "",
-            f"report:  {run / 'report.html'}  (open it in a browser)",
-            f"next:    weft predict {run} {table} -o predictions.csv",
-            "         weft init YOUR_TABLE.csv      your own table: CSV, JSON Lines, Parquet or Arrow",
-        ],
+    return done, [
+        "",
+        f"{metric.title} on the {done.figures['rows_judged']} test rows, with 95 % intervals:",
+        *models,
+        "",
+        "Patients it never saw:",
+        *rows,
+        "",
+    ]
+
+
+def _language(out: Path, say: Spoken) -> tuple[dict[str, Any], list[str]]:
+    """A language model pretrained; what it wrote, and what is said of it."""
+    file, texts, run = out / "language.yaml", out / "docstrings.jsonl", out / "language"
+    count = _write_docstrings(texts)
+    write_whole(file, _TEXTS.format(source=texts, minutes=MINUTES))
+    say.console.print(
+        f"Texts: the {count:,} docstrings of the Python standard library. A model learns to write them.\n"
     )
+    done = pipeline.run(config.load(file), out=run, say=say)
+    model, tokenizer = load_language_model(run)
+    text = write(model, tokenizer, [_PROMPT], Sampling(max_tokens=40, temperature=0.7, seed=1))[0].text
+    following, rest = next_tokens(model, tokenizer, _NEXT, 8, Sampling())
+    metric = METRICS["bits_per_byte"]
+    models = [f"  {m['title']:<32} {m['metrics'][metric.key]['value']:.3f}" for m in done.figures["models"]]
+    found = {
+        "run": str(run), "headline": done.figures["headline"], "prompt": _PROMPT, "text": text,
+        "next": [asdict(token) for token in following], "rest": rest,
+    }  # fmt: skip
+    return found, [
+        "",
+        f"{metric.title} of docstrings it never saw ({metric.meaning}):",
+        *models,
+        "",
+        "It goes on from a beginning:",
+        *textwrap.wrap(_PROMPT + text, 100, initial_indent="  ", subsequent_indent="  "),
+        "",
+        f'What may come after "{_NEXT}":',
+        *("  " + line for line in bars([(readable(t.text), t.probability) for t in following], rest)),
+    ]
+
+
+def _write_docstrings(path: Path) -> int:
+    """The docstrings of modules, classes and functions that every installation of Python carries; how many."""
+    root, texts, letters = Path(sysconfig.get_path("stdlib")), [], 0
+    for file in sorted(root.rglob("*.py")):
+        if letters >= _MOST_LETTERS or _ASIDE & set(file.relative_to(root).parts):
+            continue
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                tree = ast.parse(file.read_bytes())
+        except (SyntaxError, ValueError, OSError):  # a file of another version; the others suffice
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+                text = ast.get_docstring(node) or ""
+                texts.append({"module": str(file.relative_to(root)), "text": text})
+                letters += len(text)
+    texts = [row for row in texts if len(row["text"]) > 40]
+    write_whole(path, "".join(dumps(row, ensure_ascii=False) + "\n" for row in texts))
+    return len(texts)
 
 
 def _write_table(path: Path) -> None:

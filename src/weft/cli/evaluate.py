@@ -12,7 +12,7 @@ from weft.runs import open_run
 def evaluate(
     run: Path, data: str, /, *, allow_missing: bool = False, all_rows: bool = False, json: bool = False
 ) -> None:
-    """Judge a run on a table that holds the target.
+    """Judge a run on a table that holds the target; a language model on texts.
 
     Args:
         run: The run folder.

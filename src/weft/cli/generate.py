@@ -15,17 +15,22 @@ from rich.cells import cell_len
 from tokenizers import Tokenizer
 
 from weft.cli import answer
-from weft.errors import UsageError
+from weft.errors import UsageError, listing
+from weft.features.chat import TEMPLATE, Chat
 from weft.inference.choices import Choice, score_choices
 from weft.inference.constraint import Constraint
-from weft.inference.generate import NextToken, Written, next_tokens, stream, write
+from weft.inference.conversation import Conversation
+from weft.inference.generate import NextToken, Stream, Written, next_tokens, stream, write
 from weft.inference.sampling import Sampling
 from weft.inference.write_table import write_table
-from weft.models.language import LanguageModel
+from weft.models.checkpoints import load_words
 from weft.models.pretrained import load_language_model
 from weft.progress import Spoken
+from weft.runs import open_run, task_of
+from weft.text_run import TextRun
 
 _WARMTH = 0.8
+_TOKENS, _ANSWER = 100, 500
 _BAR = 30
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _WHY = {
@@ -47,7 +52,7 @@ def generate(
     /,
     *,
     next: int | None = None,
-    tokens: int = 100,
+    tokens: int | None = None,
     temperature: float | None = None,
     top_k: int | None = None,
     top_p: float = 1.0,
@@ -59,6 +64,8 @@ def generate(
     seed: int = 0,
     samples: int = 1,
     cut: bool = False,
+    chat: bool = False,
+    system: str = "",
     choices: str | None = None,
     choice: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     regex: str | None = None,
@@ -68,14 +75,16 @@ def generate(
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     json: bool = False,
 ) -> None:
-    """Go on from a prompt, show what may come next, or write a text for every row of a table.
+    """Go on from a prompt, answer it, show what may come next, or write a text for every row of a table.
 
     Args:
-        run: An imported checkpoint that writes (weft import).
-        prompt: The text to go on from.
+        run: A run of a language task, or an imported checkpoint that writes (weft import).
+        prompt: The text to go on from; of a run that writes a column from another, the source; with --chat, what the
+            user says.
         next: Instead of a text, show this many of the most probable next tokens (or choices) and what is left.
-        tokens: Write at most this many.
-        temperature: 0 takes the most probable token, 1 draws as the model says (default: 0.8; 0 with beams).
+        tokens: Write at most this many (default: 100; with --chat 500; of a run that writes a column, as it learnt).
+        temperature: 0 takes the most probable token, 1 draws as the model says (default: 0.8; 0 with beams
+            and where a column is written).
         top_k: Draw from this many most probable tokens.
         top_p: Draw from the fewest tokens that reach this probability together.
         min_p: Draw from tokens at least this share as probable as the most probable one.
@@ -86,6 +95,8 @@ def generate(
         seed: The same seed, prompt and settings give the same text.
         samples: This many texts, drawn with the seeds seed, seed + 1, ...
         cut: Leave out the beginning of what is longer than the model's context, instead of stopping.
+        chat: Talk by the model's chat template: one answer, or without a prompt a conversation, a turn a line.
+        system: With --chat: what the model is told before the conversation.
         choices: Write one of these, separated by commas; spaces around them do not count.
         choice: Write this or another choice, which may hold commas and begin with a space; to be given several times.
         regex: Write a text that this regular expression matches from beginning to end.
@@ -95,12 +106,22 @@ def generate(
         out: Texts for the table: .parquet, .csv or .jsonl. Rows set aside go beside it.
         json: One JSON object on stdout.
     """
-    if (prompt is None) == (data is None):
+    if system and not chat:
+        raise UsageError("--system is for a conversation. Add --chat.")
+    if chat and (data is not None or next is not None or samples > 1 or cut):
+        raise UsageError("--chat answers turn by turn: without --data, --next, --samples or --cut.")
+    if not chat and (prompt is None) == (data is None):
         raise UsageError("there must be a PROMPT, or a table of them (--data TABLE --column NAME -o OUT); not both.")
     if data is None and (column is not None or out is not None):
         raise UsageError("--column and -o are for a table of prompts. Say which, with --data TABLE.")
+    task = open_run(run) if task_of(run) == "text" else None
+    if isinstance(task, TextRun) and (data is not None or chat):
+        names = listing(task.pairing.sources)
+        raise UsageError(f"{run}: writes '{task.pairing.target}' from {names}. A table: weft predict {run} DATA -o OUT")
     if temperature is None:
-        temperature = 0.0 if beams > 1 else 1.0 if next is not None else _WARMTH
+        temperature = 1.0 if next is not None else 0.0 if beams > 1 or task is not None else _WARMTH
+    if tokens is None:
+        tokens = task.pairing.target_room if isinstance(task, TextRun) else _ANSWER if chat else _TOKENS
     constraint = _constraint(choices, choice, regex, json_schema)
     sampling = Sampling(
         max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
@@ -112,18 +133,64 @@ def generate(
     if data is not None and (column is None or out is None or samples > 1):
         raise UsageError("--data needs --column NAME and -o OUT, and writes one text a row (no --samples).")
     model, tokenizer = load_language_model(run)
+    if chat:
+        talk = Conversation(model, tokenizer, _chat(run, tokenizer), sampling, system)
+        return _answer(talk, prompt, json) if prompt is not None else _converse(talk, json)
+    read = task.source(prompt) if isinstance(task, TextRun) and prompt is not None else prompt
     if data is not None and column is not None and out is not None:
         _table(run, write_table(model, tokenizer, data, column, out, sampling, cut, Spoken()), json)
-    elif prompt is not None and next is not None and constraint is not None and constraint.choices:
+    elif prompt is not None and task is None and next is not None and constraint is not None and constraint.choices:
         if sampling != Sampling(max_tokens=tokens, temperature=1.0, seed=seed, constraint=constraint):
             raise UsageError("--next shows how probable the choices are to the model: without settings of drawing.")
         _choices(prompt, score_choices(model, tokenizer, prompt, constraint.choices, cut), next, json)
-    elif prompt is not None and next is not None:
-        _next(prompt, *next_tokens(model, tokenizer, prompt, next, sampling, cut), json)
-    elif prompt is not None and (json or samples > 1):
-        _texts(prompt, write(model, tokenizer, [prompt], sampling, samples, cut), json)
-    elif prompt is not None:
-        _stream(model, tokenizer, prompt, sampling, cut)
+    elif prompt is not None and read is not None and next is not None:
+        _next(prompt, *next_tokens(model, tokenizer, read, next, sampling, cut), json)
+    elif prompt is not None and read is not None and (json or samples > 1):
+        _texts(prompt, "" if task is None else "\n", write(model, tokenizer, [read], sampling, samples, cut), json)
+    elif prompt is not None and read is not None:
+        shown = prompt if task is None else prompt + "\n"
+        _stream(shown, stream(model, tokenizer, read, sampling, cut))
+
+
+def _chat(run: Path, tokenizer: Tokenizer) -> Chat:
+    words = load_words(run)
+    if TEMPLATE not in words:
+        raise UsageError(
+            f"{run}: must have a chat template to chat. It has none. Teach it with target: {{column: MESSAGES, type: "
+            f"dialogue}} and model: {{from: {run}}}, or go on from a text without --chat."
+        )
+    return Chat(tokenizer, words)
+
+
+def _answer(talk: Conversation, prompt: str, json: bool) -> None:
+    pieces = talk.say(prompt)
+    _print(pieces, json)
+    talk.hear(pieces.written)
+    answer(json, {"messages": talk.messages, "answer": asdict(pieces.written)}, [""])
+
+
+def _converse(talk: Conversation, json: bool) -> None:
+    """A conversation: a turn a line, from a terminal until its input ends (Ctrl-D), or from a file or pipe."""
+    say, seen = Spoken(), sys.stdin.isatty()
+    if seen:
+        say.line("a turn a line; an empty line or Ctrl-D ends the conversation")
+    while True:
+        if seen:
+            say.console.print("> ", end="", style="bold")
+        line = sys.stdin.readline()
+        if not line or (seen and not line.strip()):
+            break
+        if not line.strip():
+            continue
+        pieces = talk.say(line.rstrip("\r\n"))
+        if talk.forgotten:
+            say.warn(f"the first {talk.forgotten:,} messages no longer fit the model and were left out")
+        _print(pieces, json)
+        if not json:
+            print()
+        talk.hear(pieces.written)
+    if json:
+        answer(True, {"messages": talk.messages}, [])
 
 
 def _constraint(choices: str | None, choice: tuple[str, ...], regex: str | None, schema: Path | None
@@ -140,15 +207,12 @@ def _constraint(choices: str | None, choice: tuple[str, ...], regex: str | None,
     return Constraint.one_of([*(c.strip() for c in choices.split(",")), *choice] if choices is not None else choice)
 
 
-def _stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: Sampling, cut: bool) -> None:
+def _stream(prompt: str, pieces: Stream) -> None:
     """The prompt to stderr and what is written to stdout, so that a pipe gets only what is new."""
-    pieces = stream(model, tokenizer, prompt, sampling, cut)
     say = Spoken()
     say.console.print(_harmless(prompt), end="", style="dim", markup=False)
     started = time.monotonic()
-    terminal = sys.stdout.isatty()
-    for piece in pieces:
-        print(_harmless(piece) if terminal else piece, end="", flush=True)
+    _print(pieces)
     seconds = time.monotonic() - started
     print()
     written = pieces.written
@@ -162,10 +226,18 @@ def _stream(model: LanguageModel, tokenizer: Tokenizer, prompt: str, sampling: S
     say.line("next:    --seed for another text, --next 10 for what else might have come first")
 
 
-def _texts(prompt: str, texts: list[Written], json: bool) -> None:
+def _print(pieces: Stream, quiet: bool = False) -> None:
+    """A text as it comes, to stdout; ``quiet``: it only comes."""
+    terminal = sys.stdout.isatty()
+    for piece in pieces:
+        if not quiet:
+            print(_harmless(piece) if terminal else piece, end="", flush=True)
+
+
+def _texts(prompt: str, between: str, texts: list[Written], json: bool) -> None:
     lines: list[str] = []
     for number, text in enumerate(texts, start=1):
-        lines += [f"--- {number}: {len(text.ids):,} tokens, {_WHY[text.stopped]}", prompt + text.text]
+        lines += [f"--- {number}: {len(text.ids):,} tokens, {_WHY[text.stopped]}", prompt + between + text.text]
     if texts[0].cut:
         Spoken().warn(f"the first {texts[0].cut:,} tokens of the prompt were left out to fit the model")
     if any(text.valid is False for text in texts):
@@ -174,7 +246,7 @@ def _texts(prompt: str, texts: list[Written], json: bool) -> None:
 
 
 def _next(prompt: str, tokens: list[NextToken], rest: float, json: bool) -> None:
-    lines = _bars([(_readable(token.text), token.probability) for token in tokens], rest)
+    lines = bars([(readable(token.text), token.probability) for token in tokens], rest)
     answer(json, {"prompt": prompt, "next": [asdict(token) for token in tokens], "rest": rest}, lines)
 
 
@@ -183,14 +255,15 @@ def _choices(prompt: str, choices: list[Choice], count: int, json: bool) -> None
     if count < 1:
         raise UsageError(f"the number of choices to show must be above 0. Got {count}.")
     shown, rest = choices[:count], sum(choice.probability for choice in choices[count:])
-    lines = _bars([(_readable(choice.text), choice.probability) for choice in shown], rest)
+    lines = bars([(readable(choice.text), choice.probability) for choice in shown], rest)
     any_of_them = fsum(exp(choice.log_probability) for choice in choices)
     lines.append(f"unconstrained, the model would write one of them with probability {any_of_them:.3g}")
     values = {"prompt": prompt, "choices": [asdict(choice) for choice in shown], "rest": rest, "any": any_of_them}
     answer(json, values, lines)
 
 
-def _bars(shown: list[tuple[str, float]], rest: float) -> list[str]:
+def bars(shown: list[tuple[str, float]], rest: float) -> list[str]:
+    """A line a name: its probability as a number and a bar; the last line is what is left over."""
     width = max(cell_len(name) for name, _ in [*shown, ("all others", rest)])
     most = max(probability for _, probability in shown)
     lines = [_row(name, probability, width, probability / most) for name, probability in shown]
@@ -203,7 +276,7 @@ def _row(name: str, probability: float, width: int, share: float) -> str:
     return f"{name}{' ' * (width - cell_len(name))}  {probability:8.3%}  {bar}".rstrip()
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
     """Spaces seen, line ends and other letters without a shape as they are written in a program."""
     return "".join("␣" if c == " " else c if c.isprintable() else repr(c)[1:-1] for c in text) or "(nothing)"
 

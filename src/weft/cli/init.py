@@ -41,7 +41,7 @@ def init(
     """Look at a table and write a starter pipeline file with every guess explained.
 
     Args:
-        data: File, glob, folder or address of CSV, JSON Lines, Parquet or Arrow.
+        data: File, glob, folder or address of CSV, JSON Lines, Parquet, Arrow or plain text.
         target: The column to predict (default: a guess, to be checked).
         out: Where the pipeline file goes.
         force: Write over a file that is there.
@@ -50,6 +50,9 @@ def init(
     if out.exists() and not force:
         raise UsageError(f"{out}: there is such a file already. Choose another with -o, or --force.")
     table = Table.open(data)
+    if target is None and {part.format for part in table.parts} == {"text"}:
+        _texts(data, out, json)
+        return
     if target is not None and target not in table.columns:
         raise UsageError(f"{data}: there is no column '{target}'.{did_you_mean(target, table.columns)}")
     head = table.sample(SAMPLE_ROWS)
@@ -82,6 +85,29 @@ def init(
             f"next:    look at it, then  weft check {out}",
         ],
     )  # fmt: skip
+
+
+def _texts(data: str, out: Path, json: bool) -> None:
+    """A file for plain texts, whose every next token is learnt."""
+    lines = [
+        f"# Written by weft init for the plain text of {data}.",
+        "version: 1",
+        "data:",
+        f"  source: {scalar(data)}",
+        "  split: {time: place, test: 0.1, valid: 0.1}  # the end of the text is judged, what is before it watched",
+        "target: {next_token: text}  # a model that writes; masked_token: text makes one that reads",
+        "training: {minutes: 10}",
+    ]
+    write_whole(out, "\n".join(lines) + "\n")
+    answer(
+        json,
+        {"file": str(out), "target": "text", "target_type": "next_token", "columns": {}},
+        [
+            f"{data}: plain text; a language model learns to write it.",
+            f"wrote:   {out}",
+            f"next:    look at it, then  weft check {out}",
+        ],
+    )
 
 
 def _likely_target(names: list[str], types: dict[str, str]) -> str:

@@ -17,6 +17,7 @@ from weft.inference.embed import Embedder, check_columns, text_column
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
 from weft.progress import Spoken
 from weft.runs import open_run
+from weft.text_run import TextRun
 
 
 def predict(
@@ -30,6 +31,7 @@ def predict(
     labels: str | None = None,
     column: str | None = None,
     template: str | None = None,
+    beams: int | None = None,
     json: bool = False,
 ) -> None:
     """Predict the rows of a table of any size, in their order.
@@ -45,20 +47,28 @@ def predict(
         labels: Classes for a checkpoint without training: "a,b,c", or a YAML file of them, with descriptions or not.
         column: With --labels: the column of texts (default: the only one that holds texts).
         template: With --labels and a checkpoint that writes: {text} and after it {label}.
+        beams: Of a run that writes a column: search for the most probable text with this many side by side.
         json: One JSON object on stdout.
     """
     if labels is not None:
-        if allow_missing:
-            raise UsageError("--allow-missing is for the columns of a trained run. Leave it out with --labels.")
+        if allow_missing or beams is not None:
+            raise UsageError("--allow-missing and --beams are for a trained run. Leave them out with --labels.")
         _without_training(run, data, out, keep, labels, column, template, json)
         return
     if column is not None or template is not None:
         raise UsageError('--column and --template are for classes without training. Say which, with --labels "a,b".')
-    done = open_run(run).predict_file(data, out, allow_missing, keep, Spoken())
+    finished = open_run(run)
+    if beams is not None:
+        if not isinstance(finished, TextRun):
+            raise UsageError(f"--beams is for a run that writes a column. {run} predicts one. Leave it out.")
+        finished.beams = beams
+    done = finished.predict_file(data, out, allow_missing, keep, Spoken())
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",
     ]
+    if done["sources_cut"]:
+        lines.insert(1, f"{done['sources_cut']:,} sources were longer than the model reads and lost their end")
     if done["rejected"]:
         lines.append(f"aside:   {done['rejected_output']}")
     answer(json, done, [*lines, f"judge:   weft evaluate {run} DATA_WITH_TARGET"])

@@ -42,11 +42,13 @@ def run(
     except Interrupted:
         Spoken().line(f"stopped and saved; go on with: weft run {file} -o {path} --resume")
         raise
+    use = {
+        "next_token": f'weft generate {done.path} "PROMPT"    or a table\'s model: {{from: {done.path}}}',
+        "masked_token": f"weft embed {done.path} DATA -o vectors.parquet    or a table's model: {{from: {done.path}}}",
+        "embedding": f"weft embed {done.path} DATA -o i.parquet    and    weft search {done.path} i.parquet QUERY",
+    }.get(settings.target.task, f"weft predict {done.path} DATA -o predictions.parquet")
     answer(
         json,
         {"run": str(done.path), **done.figures},
-        [
-            f"report:  {done.path / 'report.html'}",
-            f"next:    weft predict {done.path} DATA -o predictions.parquet",
-        ],
+        [f"report:  {done.path / 'report.html'}", f"next:    {use}"],
     )

@@ -28,10 +28,10 @@ from weft.errors import DataError, listing
 
 TEXT_COLUMNS = {"text": pa.string(), "file": pa.string(), "place": pa.int64()}
 """What a plain text file is as a table: pieces of it, the file's name, and the piece's place among all."""
-_PIECE = 1 << 14  # letters of a piece of plain text, at most twice as many
+_PIECE = 1 << 14  # letters of a piece of plain text, at most twice as many; fewer where a file has few
 _CELL_LIMIT = 1 << 24  # letters of one CSV cell; a quotation mark left open ends here at the latest
 PANDAS_INDEX = re.compile(r"__index_level_\d+__")
-_ICONV = "Got another encoding. Convert it, for example: iconv -f UTF-16 -t UTF-8 {path} > table.csv"
+_ICONV = "Got another encoding. Convert it, for example: iconv -f UTF-16 -t UTF-8 {path} > new_file"
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ def columns_of(part: Part) -> dict[str, pa.DataType]:
     """Names and types of the columns of a file."""
     with readable(part):
         if part.format == "text":
+            with _text(part) as stream:
+                if _not_utf8(stream.read(2)):
+                    raise DataError(f"{part.path}: must be UTF-8 text. {_ICONV.format(path=part.path)}")
             return dict(TEXT_COLUMNS)
         if part.format == "squad":
             return dict.fromkeys(SQUAD_COLUMNS, pa.string())
@@ -332,7 +335,7 @@ def _read_squad(part: Part, keep: list[str], columns: Iterable[str], start: int,
 def _read_text(part: Part, keep: list[str], columns: Iterable[str], start: int, rows: int) -> Iterator[RawBatch]:
     """Pieces of a plain text, cut where a line ends if one does: joined they are the file."""
     with _text(part) as stream:
-        pieces = _pieces(stream)
+        pieces = _pieces(stream, min(_PIECE, max(256, part.size // 64)))
         while chunk := list(itertools.islice(pieces, min(rows, 64))):
             ids = count(start, len(chunk))
             row = {"text": _strings(chunk), "file": pa.array([part.path] * len(chunk)), "place": pa.array(ids)}
@@ -340,12 +343,12 @@ def _read_text(part: Part, keep: list[str], columns: Iterable[str], start: int, 
             start += len(chunk)
 
 
-def _pieces(stream: IO[str]) -> Iterator[str]:
+def _pieces(stream: IO[str], least: int) -> Iterator[str]:
     rest = ""
-    while rest := rest + stream.read(2 * _PIECE - len(rest)):
+    while rest := rest + stream.read(2 * least - len(rest)):
         cut = len(rest)
-        if cut == 2 * _PIECE:
-            cut = rest.rfind("\n", _PIECE) + 1 or cut
+        if cut == 2 * least:
+            cut = rest.rfind("\n", least) + 1 or cut
         yield rest[:cut]
         rest = rest[cut:]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from weft.config import Settings
 from weft.data import columns as kinds
+from weft.data.dialogues import is_dialogue
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, did_you_mean, listing
 
@@ -37,6 +38,11 @@ def look(settings: Settings, table: Table) -> Plan:
         given = settings.features.get(name)
         if name in table.columns and not kinds.readable(table.columns[name]) and (not given or given.type != "off"):
             problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {table.columns[name]}.")
+    for name, given in settings.features.items():
+        if given.vocabulary is not None:
+            problems.append(
+                f"features.{name}.vocabulary: is for texts that are written (target.next_token). Remove it."
+            )
     if problems:
         raise SettingsError(problems)
     if head.num_rows == 0:
@@ -95,12 +101,15 @@ def look_texts(settings: Settings, table: Table) -> Plan:
             problems.append(f"features.{name}: only '{target}' is read to learn its tokens. Remove it.")
         elif name == target and given.type != "text":
             problems.append(f"features.{name}: must be text, whose tokens are learnt. Got {given.type}.")
+    dialogue = settings.target.task == "dialogue"
     kind = table.columns.get(target)
-    if kind is not None and not (kinds.readable(kind) and str(kind) in ("string", "binary")):
-        problems.append(f"{table.name}: '{target}' must hold texts. Got {kind}.")
+    if kind is not None and not (_is_text(table, target) or (dialogue and is_dialogue(kind))):
+        wanted = "JSON texts or lists of messages with role and content" if dialogue else "texts"
+        problems.append(f"{table.name}: '{target}' must hold {wanted}. Got {kind}.")
     if problems:
         raise SettingsError(problems)
-    plan = Plan({}, {}, {}, target, "text", f"every {settings.target.task.replace('_', ' ')} is predicted", [])
+    why = "its answers are learnt" if dialogue else f"every {settings.target.task.replace('_', ' ')} is predicted"
+    plan = Plan({}, {}, {}, target, "dialogue" if dialogue else "text", why, [])
     _add_times(settings, table, plan)
     _add_split(settings, plan)
     return plan

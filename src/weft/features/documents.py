@@ -6,12 +6,13 @@ document when it is read (``weft.features.pieces``), so it is not stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from weft.data.split import TRAIN, uniform
@@ -21,6 +22,8 @@ from weft.features.tokenizer import END, MASK, WRITING, begin_with, character_to
 from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
 
+AT_ONCE = 1 << 21
+"""Letters whose tokens are in memory at once as they come from the tokenizer."""
 Said = Callable[[Iterator[str]], Iterator[str]]
 TOKENS, LETTERS, BYTES = "tokens", "letters", "bytes"
 LEARN_LETTERS = 200_000_000
@@ -84,7 +87,11 @@ def learn_tokenizer(
     """
     letters = sum(len(text) for text in said(_texts(clean, names)))
     share = LEARN_LETTERS / max(1, letters)
-    texts = said(_texts(clean, names, share, seed))
+    return fit_tokenizer(said(_texts(clean, names, share, seed)), letters, vocabulary)
+
+
+def fit_tokenizer(texts: Iterable[str], letters: int, vocabulary: int | str | None) -> Tokenizer:
+    """A tokenizer for writing from ``texts``, a sample of ``letters`` letters. ``vocabulary``: as above."""
     if vocabulary == "characters":
         tokenizer = character_tokenizer(texts)
     else:
@@ -104,18 +111,37 @@ def _texts(clean: CleanRows, names: Sequence[str], share: float = 1.0, seed: int
         if share < 1:
             mine &= uniform(seed, batch.rows) < share
         for name in names:
-            yield from batch.columns[name].filter(pa.array(mine)).drop_null().to_pylist()
+            chosen = batch.columns[name].filter(pa.array(mine)).drop_null()
+            yield from (text.as_py() for text in chosen)
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, end: int | None = None) -> Ragged:
     """The ids of each text, with ``end`` after them."""
-    pieces = [list(slices(text)) for text in texts]
-    encoded = iter(tokenizer.encode_batch_fast([p for ps in pieces for p in ps], add_special_tokens=False))
     dtype = np.uint16 if tokenizer.get_vocab_size() <= 1 << 16 else np.uint32
-    after = [] if end is None else [end]
-    rows = [np.array([i for _ in ps for i in next(encoded).ids] + after, dtype) for ps in pieces]
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    return Ragged(np.concatenate(rows) if rows else np.zeros(0, dtype), offsets)
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    found: list[np.ndarray] = []
+    pieces = [(number, piece) for number, text in enumerate(texts) for piece in slices(text)]
+    for start, stop in _bounded(np.array([len(piece) for _, piece in pieces], np.int64)):
+        group = pieces[start:stop]
+        for (number, _), encoding in zip(
+            group, tokenizer.encode_batch_fast([piece for _, piece in group], add_special_tokens=False), strict=True
+        ):
+            found.append(np.array(encoding.ids, dtype))
+            offsets[number + 1] += len(encoding)
+    values = np.concatenate(found) if found else np.zeros(0, dtype)
+    if end is not None:
+        values = np.insert(values, np.cumsum(offsets[1:]), end)
+        offsets[1:] += 1
+    return Ragged(values, np.cumsum(offsets))
+
+
+def _bounded(letters: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Begin and end of groups of texts that hold at most ``AT_ONCE`` letters, or one text."""
+    start = 0
+    while start < len(letters):
+        stop = start + max(1, int(np.searchsorted(np.cumsum(letters[start:]), AT_ONCE, side="right")))
+        yield start, stop
+        start = stop
 
 
 def encode_documents(
@@ -125,8 +151,10 @@ def encode_documents(
     writer = StoreWriter(folder)
     with say.bar("encoding", len(clean.rows)) as bar:
         for batch in clean.batches():
-            found = Documents.of(batch.columns[name].to_pylist(), tokenizer, end)
-            fields: Codes = {TOKENS: found.tokens, LETTERS: found.letters, BYTES: found.bytes}
-            writer.append({name: fields}, len(batch.rows))
-            bar.advance(len(batch.rows))
+            texts = batch.columns[name]
+            for start, stop in _bounded(pc.utf8_length(texts).to_numpy()):
+                found = Documents.of(texts.slice(start, stop - start).to_pylist(), tokenizer, end)
+                fields: Codes = {TOKENS: found.tokens, LETTERS: found.letters, BYTES: found.bytes}
+                writer.append({name: fields}, stop - start)
+                bar.advance(stop - start)
     return Documents.stored(writer.close(), name)

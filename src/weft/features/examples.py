@@ -80,7 +80,7 @@ class ExampleCorpus(Corpus):
         super().__init__(examples, marks, context, seed, pack=pack)
         self.prefixed = prefixed
 
-    def _piece(self, document: int, start: int, stop: int, random: np.random.Generator) -> Piece:
+    def _piece(self, document: int, start: int, stop: int, epoch: int | None) -> Piece:
         first, last = self.documents.tokens.offsets[document : document + 2]
         ids = np.asarray(self.documents.tokens.values[first:last]).astype(np.int64)
         asked = np.asarray(self.documents.asked.values[first:last]) > 0

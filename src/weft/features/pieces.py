@@ -79,6 +79,14 @@ class Cuts:
         """Tokens of each piece at most."""
         return np.minimum(self._length, self.context)
 
+    def some(self, tokens: int, seed: int) -> np.ndarray:
+        """Numbers of pieces that hold about so many tokens, drawn from all; of fewer tokens all pieces."""
+        lengths = self.lengths()
+        if lengths.sum() <= tokens:
+            return np.arange(len(self))
+        drawn = np.random.default_rng(seed).permutation(len(self))
+        return np.sort(drawn[: np.searchsorted(np.cumsum(lengths[drawn]), tokens) + 1])
+
     def spans(self, pieces: np.ndarray, seed: int = 0, epoch: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """First token and the one after the last; ``epoch`` None: cut from the beginning on.
 
@@ -111,46 +119,56 @@ class Corpus:
         self.masked, self.pack = masked, pack
 
     def cuts(self, rows: np.ndarray) -> Cuts:
-        return Cuts(rows, self.documents.lengths()[rows], self.context)
+        # a writer's first token takes the place of its last, which is only asked for; a reader's is one more
+        first = self.masked is not None and self.marks.begin is not None
+        return Cuts(rows, self.documents.lengths()[rows], self.context - first)
 
     def batch(self, cuts: Cuts, numbers: np.ndarray, epoch: int | None) -> TextBatch:
         """Pieces as rows; in an epoch packed, else a row each in their order, an empty one too."""
-        random = np.random.Generator(np.random.Philox(key=[self.seed, hash_of(epoch, numbers)]))
         starts, stops = cuts.spans(numbers, self.seed, epoch)
         places = zip(cuts.document[numbers], starts, stops, strict=True)
-        pieces = [self._piece(document, start, stop, random) for document, start, stop in places]
+        pieces = [self._piece(document, start, stop, epoch) for document, start, stop in places]
         if epoch is None or not self.pack:
             return padded(pieces)
         return packed([p for p in pieces if len(p.ids)], self.context)
 
-    def _piece(self, document: int, start: int, stop: int, random: np.random.Generator) -> Piece:
+    def _piece(self, document: int, start: int, stop: int, epoch: int | None) -> Piece:
         tokens = self.documents.tokens
         first = tokens.offsets[document]
         # a tokenizer without a first token: the one before the piece is read, and nothing before the first
         before = int(start > 0) if self.marks.begin is None and self.masked is None else 0
         ids = np.asarray(tokens.values[first + start - before : first + stop]).astype(np.int64)
-        return self._hidden(ids, random) if self.masked is not None else self._next(ids)
+        return self._hidden(ids, epoch) if self.masked is not None else self._next(ids)
 
     def _next(self, ids: np.ndarray) -> Piece:
         if self.marks.begin is None or not len(ids):
             return Piece(ids[:-1], ids[1:])
         return Piece(np.concatenate([[self.marks.begin], ids[:-1]]), ids)
 
-    def _hidden(self, ids: np.ndarray, random: np.random.Generator) -> Piece:
-        """15 % of the tokens are asked for: 8 in 10 of them are masked, 1 is another token, 1 stays (Devlin 2019)."""
+    def _hidden(self, ids: np.ndarray, epoch: int | None) -> Piece:
+        """15 % of the tokens are asked for: 8 in 10 of them are masked, 1 is another token, 1 stays (Devlin 2019).
+
+        Which, depends on the seed, the epoch and the piece's own tokens: not on the batch it comes in.
+        """
         assert self.masked is not None and self.marks.mask is not None
+        if not len(ids):
+            return Piece(ids, ids)
+        random = np.random.Generator(np.random.Philox(key=[self.seed, hash_of(epoch, ids)]))
         asked = random.random(len(ids)) < MASKED_SHARE
-        if len(ids) and not asked.any():
+        if not asked.any():
             asked[random.integers(len(ids))] = True
         how = random.random(len(ids))
         read = np.where(asked & (how < 0.8), self.marks.mask, ids)
         read = np.where(asked & (how >= 0.9), random.integers(0, self.masked, len(ids)), read)
-        return Piece(read, np.where(asked, ids, IGNORED))
+        targets = np.where(asked, ids, IGNORED)
+        if self.marks.begin is None:
+            return Piece(read, targets)
+        return Piece(np.concatenate([[self.marks.begin], read]), np.concatenate([[IGNORED], targets]))
 
 
-def hash_of(epoch: int | None, numbers: np.ndarray) -> int:
-    """One number for a batch, the same whenever it is made again."""
-    digest = hashlib.blake2b(np.asarray(numbers, np.int64).tobytes(), digest_size=8, salt=b"%d" % (epoch or 0))
+def hash_of(epoch: int | None, ids: np.ndarray) -> int:
+    """One number for some tokens in an epoch, the same whenever it is asked for."""
+    digest = hashlib.blake2b(np.asarray(ids, np.int64).tobytes(), digest_size=8, salt=b"%d" % (epoch or 0))
     return int.from_bytes(digest.digest(), "little") >> 1
 
 

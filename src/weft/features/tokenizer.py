@@ -65,6 +65,11 @@ def character_tokenizer(texts: Iterable[str], least: int = 2, special: list[str]
     return tokenizer
 
 
+def is_own(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer was learnt by Weft; "<pad>" in a text is then five letters, never the token."""
+    return [tokenizer.token_to_id(token) for token in SPECIAL] == list(range(len(SPECIAL)))
+
+
 def begin_with(tokenizer: Tokenizer, token: str) -> None:
     """Put ``token`` before every text, when special tokens are asked for."""
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -74,9 +79,10 @@ def begin_with(tokenizer: Tokenizer, token: str) -> None:
 
 def slices(text: str) -> Iterator[str]:
     """A long text in slices that end after a line or a word if they can; joined they are the text."""
-    while len(text) > SLICE:
-        half = SLICE // 2
-        cut = text.rfind("\n", half, SLICE) + 1 or max(text.rfind(" ", half, SLICE), 0) or SLICE
-        yield text[:cut]
-        text = text[cut:]
-    yield text
+    start = 0
+    while len(text) - start > SLICE:
+        half, stop = start + SLICE // 2, start + SLICE
+        cut = text.rfind("\n", half, stop) + 1 or max(text.rfind(" ", half, stop), 0) or stop
+        yield text[start:cut]
+        start = cut
+    yield text[start:]

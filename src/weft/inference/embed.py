@@ -60,7 +60,7 @@ class Embedder:
         An empty text has the vector of the model's own tokens around nothing, or zeros where there are none.
         """
         encodings = self.source.tokenizer.encode_batch(texts, add_special_tokens=True)
-        longest = self.source.backbone.max_positions or 8_192
+        longest = self.source.longest or 8_192
         ids = [e.ids for e in encodings]
         cut = sum(len(i) > longest for i in ids)
         # the closing token of a text that is cut stays at its end

@@ -176,7 +176,11 @@ def grammar_of(model: LanguageModel, tokenizer: Tokenizer, sampling: Sampling) -
 
 
 def write_prompts(
-    model: LanguageModel, tokenizer: Tokenizer, prompts: Sequence[Prompt], sampling: Sampling, grammar: Grammar | None
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Prompt],
+    sampling: Sampling,
+    grammar: Grammar | None = None,
 ) -> Iterator[tuple[list[int], list[Written]]]:
     """Places in ``prompts`` and the texts written for them, a batch at a time."""
     lengths = np.array([len(p.ids) + p.limit for p in prompts], np.int64)

@@ -73,6 +73,6 @@ def causal_attention(q: Tensor, key: Tensor, value: Tensor, mask: Tensor | None 
     return CausalAttention.apply(*flat, unseen).view(b, heads, t, width)
 
 
-def pays(q: Tensor, dropout: float) -> bool:
-    """Whether to take this path: training on a CPU, at a length where it is the faster one."""
-    return q.device.type == "cpu" and torch.is_grad_enabled() and not dropout and BLOCK < q.shape[2] <= LONGEST
+def trains_here(q_BHTK: Tensor) -> bool:
+    """Whether gradients are wanted on a CPU, at a length at which the maps can be kept."""
+    return q_BHTK.device.type == "cpu" and torch.is_grad_enabled() and q_BHTK.shape[2] <= LONGEST

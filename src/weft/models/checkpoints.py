@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor
 
 from weft.errors import CheckpointError, did_you_mean, listing
+from weft.features.tokenizer import is_own
 from weft.files import MANIFEST, verify_manifest, whole_folder
 from weft.models.families import FAMILIES, Config, Family, Settings, Unfit
 from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
@@ -31,6 +32,8 @@ Model = LanguageModel | ImageModel
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+WORDS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
+CHAT = "chat_template"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
 """What norms called their vectors in the first BERT."""
@@ -48,6 +51,8 @@ class Pretrained:
     """The number type in the files, e.g. "BF16"."""
     ignored: list[str]
     """Names in the files that the model does without."""
+    words: dict[str, str] = field(default_factory=dict)
+    """Of tokenizer_config.json: the names of special tokens, and ``chat_template`` if there is one."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,7 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32, device: str 
             place.of(state).copy_(_tensor(stored, files[n]))
     parameters = sum(p.numel() for p in model.parameters())
     kinds = sorted({stored[files[n]].kind for n in expected})
-    return Pretrained(model.eval(), tokenizer, name, parameters, ", ".join(kinds), ignored)
+    return Pretrained(model.eval(), tokenizer, name, parameters, ", ".join(kinds), ignored, load_words(folder))
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -316,8 +321,34 @@ def load_tokenizer(folder: Path) -> Tokenizer | None:
             raise CheckpointError(f"{file}: must be a tokenizer. Got: {error}. Copy the file again.") from None
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        tokenizer.encode_special_tokens = is_own(tokenizer)  # the file does not say so
         return tokenizer
     return _word_pieces(words) if words.exists() else None
+
+
+def load_words(folder: Path) -> dict[str, str]:
+    """What a checkpoint says of its tokenizer: the names of special tokens, and its chat template."""
+    file, template = folder / "tokenizer_config.json", folder / "chat_template.jinja"
+    older = folder / "special_tokens_map.json"
+    said = (_json(older) if older.exists() else {}) | (_json(file) if file.exists() else {})
+    found = {}
+    for name in WORDS:
+        word = said.get(name)
+        word = word.get("content") if isinstance(word, dict) else word
+        if isinstance(word, str):
+            found[name] = word
+    chat = said.get(CHAT)
+    if isinstance(chat, list):  # several, of which one is for dialogues
+        chat = next((c.get("template") for c in chat if isinstance(c, dict) and c.get("name") == "default"), None)
+    if template.exists():
+        chat = template.read_text(encoding="utf-8")
+    return found | ({CHAT: chat} if isinstance(chat, str) else {})
+
+
+def words_of(config: LanguageConfig, tokenizer: Tokenizer) -> dict[str, str]:
+    """The names of the special tokens that a model's config gives a meaning to."""
+    ids = {"bos_token": config.begin, "eos_token": next(iter(config.end), None), "pad_token": config.pad}
+    return {n: word for n, i in ids.items() if i is not None and (word := tokenizer.id_to_token(i)) is not None}
 
 
 def _word_pieces(file: Path) -> Tokenizer:
@@ -344,10 +375,24 @@ def _word_pieces(file: Path) -> Tokenizer:
 # ---- writing
 
 
-def save_hf(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None, shard_bytes: int = 4 * 2**30) -> str:
+def save_tokenizer(tokenizer: Tokenizer, words: Mapping[str, str], folder: Path) -> None:
+    """``tokenizer.json``, and beside it what ``transformers`` reads of special tokens and the chat template."""
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **words}
+    text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
+    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
+
+
+def save_hf(
+    model: Model, folder: str | Path, tokenizer: Tokenizer | None = None, words: Mapping[str, str] | None = None,
+    shard_bytes: int = 4 * 2**30,
+) -> str:  # fmt: skip
     """Write a folder that ``transformers`` loads with equal logits, whole or not at all; returns the family.
 
     The family is the one the model was read from, else the first whose shape it has.
+
+    Args:
+        words: the names of special tokens and the chat template; those of the model's config where left out.
 
     Raises:
         CheckpointError: no family has the model's shape, or the folder is not empty.
@@ -372,9 +417,8 @@ def save_hf(model: Model, folder: str | Path, tokenizer: Tokenizer | None = None
     with whole_folder(folder) as beside:
         (beside / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
         if tokenizer is not None:
-            tokenizer.save(str(beside / "tokenizer.json"))
-            kind = {"tokenizer_class": "PreTrainedTokenizerFast"}
-            (beside / "tokenizer_config.json").write_text(json.dumps(kind) + "\n")
+            own = words_of(model.config, tokenizer) if isinstance(model.config, LanguageConfig) else {}
+            save_tokenizer(tokenizer, own | dict(words or {}), beside)
         _save_weights(beside, state, named, shard_bytes)
     return name
 

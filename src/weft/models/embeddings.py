@@ -281,8 +281,9 @@ class RowEmbedding(nn.Module):
         parts = [self._parts(t, columns) for t in self.types]
         reader = self._reader(parts[0].shape[0])
         if self.reader_last:
-            places = sum(p.shape[1] if p.mask_BT is None else p.mask_BT.sum(dim=1, keepdim=True) for p in parts)
-            reader.positions_BT = reader.positions_BT + places
+            # after the last token of the texts; the tokens of other columns stand at place 0
+            places = [p.mask_BT.sum(dim=1, keepdim=True) for p in parts if p.mask_BT is not None]
+            reader.positions_BT = reader.positions_BT + sum(places)
         tokens = Tokens.join([*parts, reader] if self.reader_last else [reader, *parts])
         tokens.states_BTD = tokens.states_BTD + self.column(tokens.columns_BT)
         return tokens

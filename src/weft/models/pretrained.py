@@ -8,7 +8,7 @@ stays behind.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from weft.features.columns import COLUMNS_FILE
 from weft.models.checkpoints import Pretrained
 from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
 from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowModel
 from weft.models.stored import load_pretrained
 from weft.models.transformer import TransformerConfig
@@ -36,12 +37,17 @@ class TextModel:
     tokenizer: Tokenizer
     family: str
     config: PretrainedText
+    words: dict[str, str] = field(default_factory=dict)
+    """The names of special tokens, and ``chat_template`` if there is one."""
 
     @property
-    def backbone(self) -> TransformerConfig:
-        backbone = self.model.config.backbone
-        assert isinstance(backbone, TransformerConfig)
-        return backbone
+    def backbone(self) -> TransformerConfig | RecurrentConfig:
+        return self.model.config.backbone
+
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest text it reads; None: a recurrent network reads any."""
+        return getattr(self.backbone, "max_positions", None)
 
 
 def find(source: str | Path) -> Path:
@@ -62,7 +68,7 @@ def find(source: str | Path) -> Path:
             f"{source}: there is no such folder. To fetch it from the hub: python -m pip install huggingface-hub"
         ) from None
     try:
-        patterns = ["*.json", "*.safetensors", "vocab.txt"]
+        patterns = ["*.json", "*.safetensors", "*.jinja", "vocab.txt"]
         return Path(snapshot_download(str(source), allow_patterns=patterns))
     except Exception as error:  # the hub's errors have no common base
         raise CheckpointError(
@@ -80,7 +86,7 @@ def load_text_model(source: str | Path) -> TextModel:
         raise CheckpointError(
             f"{folder}: must hold a text model to read text columns. Got one for images ({found.family})."
         )
-    return TextModel(model, _tokenizer(found, folder), found.family, describe(model, found.tokenizer))
+    return TextModel(model, _tokenizer(found, folder), found.family, describe(model, found.tokenizer), found.words)
 
 
 def load_language_model(path: str | Path) -> tuple[LanguageModel, Tokenizer]:

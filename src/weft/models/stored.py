@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -16,23 +17,38 @@ from tokenizers import Tokenizer
 
 from weft.errors import CheckpointError
 from weft.files import MANIFEST, verify_manifest, write_whole
-from weft.models.checkpoints import WEIGHTS, Pretrained, load_hf, load_tokenizer, save_hf
+from weft.models.checkpoints import (
+    WEIGHTS,
+    Pretrained,
+    load_hf,
+    load_tokenizer,
+    load_words,
+    save_hf,
+    save_tokenizer,
+    words_of,
+)
 from weft.models.language import LanguageConfig, LanguageModel
 
 OWN = "weft"
-CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+CONFIG = "config.json"
 
 
-def save_language_model(model: LanguageModel, folder: Path, tokenizer: Tokenizer) -> str:
-    """Write the model into ``folder``, whose other files stay; returns the family, or ``weft``."""
+def save_language_model(
+    model: LanguageModel, folder: Path, tokenizer: Tokenizer, words: Mapping[str, str] | None = None
+) -> str:
+    """Write the model into ``folder``, whose other files stay; returns the family, or ``weft``.
+
+    ``words``: the names of special tokens and the chat template; those of the model's config where left out.
+    """
+    words = words_of(model.config, tokenizer) | dict(words or {})
     beside = folder / ".model"
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        family = save_hf(model, beside, tokenizer)
+        family = save_hf(model, beside, tokenizer, words)
     except CheckpointError:  # an RNN, or a shape that no family has
         family = OWN
         beside.mkdir()
-        tokenizer.save(str(beside / TOKENIZER))
+        save_tokenizer(tokenizer, words, beside)
         save_file({n: t.detach().cpu().contiguous() for n, t in model.state_dict().items()}, beside / WEIGHTS)
         shape = {"model_type": OWN, "format": 1, "language": model.config.to_dict()}
         write_whole(beside / CONFIG, json.dumps(shape, indent=1) + "\n")
@@ -60,4 +76,6 @@ def load_pretrained(folder: Path, dtype: torch.dtype = torch.float32, device: st
         raise CheckpointError(f"{folder}: must hold the {CONFIG} and {WEIGHTS} of one run. Got: {error}.") from None
     stored = str(next(iter(weights.values())).dtype).removeprefix("torch.")
     count = sum(p.numel() for p in model.parameters())
-    return Pretrained(model.to(device, dtype).eval(), load_tokenizer(folder), OWN, count, stored, [])
+    return Pretrained(
+        model.to(device, dtype).eval(), load_tokenizer(folder), OWN, count, stored, [], load_words(folder)
+    )

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.errors import DataError
-from weft.models.causal import causal_attention, pays
+from weft.models.causal import BLOCK, causal_attention, trains_here
 from weft.models.dropout import dropout
 from weft.models.positions import RotaryScaling, Turn, rotate, rotation, sinusoids
 from weft.models.tokens import Tokens
@@ -177,11 +177,13 @@ class Attention(nn.Module):
         else:
             q, key, value = self._other(x_BTD, source_BSD, cache, block)
         dropped = c.attention_dropout if self.training else 0.0
-        weights = None
+        weights, own = None, source_BSD is None and cache is None
         if transparent:
             y, weights = attend(q, key, value, mask, causal, dropped)
-        elif c.attention == "writing" and source_BSD is None and cache is None and pays(q, dropped):
+        elif trains_here(q) and not dropped and own and c.attention == "writing" and q.shape[2] > BLOCK:
             y = causal_attention(q, key, value, mask)
+        elif trains_here(q) and q.dtype == torch.bfloat16:  # the fused kernel's way back is slow in bfloat16
+            y, _ = attend(q, key, value, mask, causal, dropped)
         else:
             grouped = c.key_groups != c.heads
             y = F.scaled_dot_product_attention(

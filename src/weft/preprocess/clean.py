@@ -3,6 +3,7 @@
     number    float64, null where missing
     category  string, null where missing
     text      string, null where missing
+    dialogue  string, a JSON list of messages; their contents are as documents
     document  string with its spaces and line ends as they are, null where there is no letter
     verbatim  string as it came, letter for letter, null where there is none
     time      float64 seconds since 1970 UTC, null where missing
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from weft.data.columns import parse_number, parse_time, says_missing
+from weft.data.dialogues import Message, dump_dialogue, parse_dialogue
 from weft.data.table import RawBatch, Rejected
 from weft.errors import DataError
 
@@ -86,6 +88,8 @@ class Cleaner:
             values, wrong = _numbers(array)
         elif plan.type == "time":
             values, wrong = _times(name, array, plan.time_format)
+        elif plan.type == "dialogue":
+            values, wrong = self._dialogues(array)
         elif plan.type == "document":
             values, wrong = self._documents(array), {}
         elif plan.type == "verbatim":
@@ -106,6 +110,21 @@ class Cleaner:
             array = pc.cast(array, pa.string())
         array = pc.utf8_trim_whitespace(self._normalised(array))
         return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
+
+    def _dialogues(self, array: pa.Array) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+        cells: list[list[Message] | None] = []
+        bad: dict[int, tuple[str, str]] = {}
+        for place, cell in enumerate(array.to_pylist()):
+            missing = not cell or (isinstance(cell, str) and not cell.strip())
+            try:
+                cells.append(None if missing else parse_dialogue(cell))
+            except ValueError as error:
+                cells.append(None)
+                bad[place] = (str(error), cell if isinstance(cell, str) else repr(cell))
+        flat = pa.array([m["content"] for messages in cells for m in messages or ()], pa.string())
+        said = iter(self._normalised(pc.replace_substring(flat, pattern="\r\n", replacement="\n")).to_pylist())
+        clean = [None if c is None else dump_dialogue([{**m, "content": next(said)} for m in c]) for c in cells]
+        return pa.array(clean, pa.string()), bad
 
     def _documents(self, array: pa.Array) -> pa.Array:
         array = self._normalised(pc.replace_substring(array, pattern="\r\n", replacement="\n"))

@@ -13,11 +13,12 @@ import pyarrow.parquet as pq
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES, Splitter
-from weft.data.table import RawBatch, Rejected, Table
+from weft.data.table import BATCH_ROWS, RawBatch, Rejected, Table
 from weft.errors import DataError, TooManyBadRows
 from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
 from weft.progress import Silent
 
+TEXTS_AT_ONCE = 512  # of a column of texts: each may be a book
 ROW = ""  # the column of row numbers; no column of a table has an empty name
 NOT_USED = 255
 
@@ -39,8 +40,19 @@ class CleanRows:
 
     def take(self, places: np.ndarray, names: list[str]) -> dict[str, pa.Array]:
         """Columns of some of the rows, in memory; ``places`` counts the cleaned rows from 0."""
-        chosen = self._table.select(names).take(pa.array(places)).combine_chunks()
-        return {n: chosen.column(n).combine_chunks() for n in names}
+        # batch by batch: Arrow would join all chunks of a column to take from it
+        batches = self._table.select(names).to_batches()
+        ends = np.cumsum([b.num_rows for b in batches])
+        order = np.argsort(places, kind="stable")
+        owner, first = np.unique(np.searchsorted(ends, places[order], side="right"), return_index=True)
+        found = [
+            batches[i].take(pa.array(chosen - (ends[i] - batches[i].num_rows)))
+            for i, chosen in zip(owner, np.split(places[order], first[1:]), strict=False)
+        ]
+        back = np.empty(len(places), np.int64)
+        back[order] = np.arange(len(places))
+        taken = pa.Table.from_batches(found, self._table.select(names).schema).take(pa.array(back)).combine_chunks()
+        return {n: taken.column(n).combine_chunks() for n in names}
 
     def count(self, part: int) -> int:
         return int((self.parts == part).sum())
@@ -93,7 +105,7 @@ def ingest(
     splitter = Splitter(split, settings.training.seed, stratify=is_class)
     found, writer = Ingested(), None
     with say.bar("reading", table.row_count() or 0) as bar:
-        for raw in table.batches(wanted):
+        for raw in table.batches(wanted, TEXTS_AT_ONCE if plan.target_type == "text" else BATCH_ROWS):
             done, beside = _both(cleaner, apart, raw)
             found.read += len(done.rows) + len(done.rejected)
             found.rejected += done.rejected

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from weft.features.pieces import Corpus, Cuts
 from weft.results.metrics import Estimate, Weighted, difference, with_intervals
 
 LN2 = float(np.log(2))
 SHOWN_WRITING = ("bits_per_byte", "bits_per_letter", "perplexity")
+MOST_POINTS = 200
 SHOWN_READING = ("masked_perplexity",)
 
 
@@ -28,6 +32,15 @@ class Surprise:
     def join(cls, parts: Sequence[Surprise]) -> Surprise:
         """The pieces of all parts."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    @classmethod
+    def of(cls, corpus: Corpus, cuts: Cuts, numbers: np.ndarray, nats: np.ndarray, tokens: np.ndarray) -> Surprise:
+        """Of some pieces; the size of a document is dealt to its pieces by tokens."""
+        document, (start, stop) = cuts.document[numbers], cuts.spans(numbers)
+        share = (stop - start) / np.maximum(1, corpus.documents.lengths()[document])
+        letters, size = corpus.documents.letters[document] * share, corpus.documents.bytes[document] * share
+        kept = tokens > 0
+        return cls(nats[kept], tokens[kept], letters[kept], size[kept])
 
     def metrics(self, masked: bool) -> dict[str, Weighted]:
         """Functions of the pieces' weights. Of hidden tokens alone nothing is said of letters or bytes."""
@@ -100,3 +113,14 @@ def language_sentence(found: dict[str, Estimate], others: Sequence[dict[str, Any
         f"In {judged}, it needs {e.value:.3f} bits for a byte of text (95 % interval {e.low:.3f} to {e.high:.3f}), "
         f"and hesitates between {found['perplexity'].value:.3g} tokens on average.{beside}"
     )
+
+
+def learning(file: Path, tokens_a_step: float) -> dict[str, list[list[float]]]:
+    """Losses of a training from its ``metrics.jsonl``: [tokens read, nats], the learnt ones as at most 200 means."""
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    found = {}
+    for key, name in (("train_loss", "train"), ("valid_loss", "valid")):
+        points = np.array([[r["step"] * tokens_a_step, r[key]] for r in records if key in r]).reshape(-1, 2)
+        groups = np.array_split(points, min(len(points), MOST_POINTS)) if len(points) else []
+        found[name] = [[round(float(x)), round(float(y), 4)] for x, y in (g.mean(axis=0) for g in groups)]
+    return found

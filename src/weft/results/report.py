@@ -24,6 +24,14 @@ _STEPS = (
     ("inference", "predict rows it never saw"),
     ("results", "judge it beside simple models"),
 )
+_LANGUAGE_STEPS = (
+    ("data", "read the texts"),
+    ("preprocess", "clean them, set bad ones aside, split"),
+    ("features", "turn every text into tokens"),
+    ("model", "train one large model on the tokens"),
+    ("inference", "read and go on with texts it never saw"),
+    ("results", "judge it beside simple models"),
+)
 _PAGES = {"row": "report.html", "text": "text.html", "span": "answers.html", "embedding": "pairs.html"}
 _CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "embedding": "pairs_card.md"}
 
@@ -69,9 +77,18 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
         )
     if curves.get("scatter"):
         drawings["scatter"] = svg.scatter(curves["scatter"], "Predicted against true values")
+    if curves.get("learning"):
+        drawings["learning"] = svg.learning(
+            [
+                {"title": "texts it learns from", "ours": False, "points": curves["learning"]["train"]},
+                {"title": "validation texts", "ours": True, "points": curves["learning"]["valid"]},
+            ],
+            "tokens read", "Surprise at a token in nats, over the tokens read while training",
+        )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
     page = _environment().get_template(template).render(
-        f=figures, shown=shown, models=models, steps=_STEPS, title=figures["target"]["name"],
+        f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if "task" in figures else _STEPS,
+        title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
     )  # fmt: skip
     path = folder / "report.html"

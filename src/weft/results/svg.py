@@ -95,6 +95,56 @@ def scatter(points: Sequence[Sequence[float]], label: str) -> str:
     return _svg(top + size + 48, label, parts, left + size + 110)
 
 
+def learning(lines: Sequence[dict[str, Any]], across: str, label: str) -> str:
+    """Losses (up) over what was read (across); ``lines``: title, ours, points [[x, y], ...], the last to the right.
+
+    The first steep fall is left out at the top: what is beyond the highest value after 5 % of the way.
+    """
+    width, height, left, top, right = 480, 250, 46, 14, 14
+    points = [p for line in lines for p in line["points"]]
+    far = max(x for x, _ in points) or 1.0
+    kept = [y for x, y in points if x >= 0.05 * far]
+    low, high = min(kept), max(kept)
+    pad = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
+    low, high = low - pad, high + pad
+
+    def x(v: float) -> float:
+        return left + v / far * (width - left - right)
+
+    def y(v: float) -> float:
+        return top + (high - v) / (high - low) * height
+
+    parts = []
+    for tick in _ticks(low, high):
+        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
+        parts.append(
+            f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick, False)}</text>'
+        )
+    for tick in _ticks(0.0, far):
+        anchor = "start" if not tick else "end" if x(tick) > width - 40 else "middle"
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{top + height + 18}" text-anchor="{anchor}">{_short(tick)}</text>'
+        )
+    for place, line in enumerate(lines):
+        kind = "ours" if line["ours"] else "other"
+        shown = [(a, b) for a, b in line["points"] if b <= high]
+        dots = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in shown)
+        parts.append(f'<polyline class="curve {kind}" points="{dots}"/>')
+        spot = top + 12 + 20 * place
+        parts.append(f'<line class="curve {kind}" x1="{width - 190}" x2="{width - 166}" y1="{spot}" y2="{spot}"/>')
+        parts.append(f'<text class="name" x="{width - 158}" y="{spot + 4}">{escape(line["title"])}</text>')
+    parts.append(f'<text class="tick" x="{left}" y="{top + height + 38}">{escape(across)}</text>')
+    return _svg(top + height + 46, label, parts, width)
+
+
+def _short(value: float) -> str:
+    """15000 as 15k."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.4g}{unit}"
+    return f"{value:.4g}"
+
+
 def _svg(height: float, label: str, parts: Sequence[str], width: float = W) -> str:
     body = "".join(parts)
     return f'<svg role="img" aria-label="{escape(label, quote=True)}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}">{body}</svg>'

@@ -19,8 +19,10 @@ from weft.training.loop import Loop, Progress, Recipe
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 16_384
-MOST_CHECKED = 1 << 20
-"""Tokens of the validation texts that are looked at while training; the final figures look at all."""
+CHECK_LOGITS = 1 << 26
+"""Logits that are held at once while reading; of a large vocabulary fewer tokens share a batch."""
+MOST_CHECKED = 1 << 18
+"""Tokens of the validation texts that are looked at while training; of more, pieces are drawn."""
 
 
 class TokenObjective(nn.Module):
@@ -32,7 +34,10 @@ class TokenObjective(nn.Module):
 
     def loss(self, batch: TextBatch) -> Tensor:
         logits, targets = self._asked(batch)
-        return F.cross_entropy(logits, targets, label_smoothing=self.smoothing if self.training else 0.0)
+        smoothing = self.smoothing if self.training else 0.0
+        # a batch may ask for nothing: the first piece of a document that is cut can be empty
+        total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+        return total / max(1, len(targets))
 
     @torch.no_grad()
     def nats(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
@@ -71,7 +76,7 @@ def fit_language(
     """Train on the documents ``train``; those of ``valid`` say when to stop. The model then holds the best weights."""
     device = model.table.weight.device
     cuts, watched = corpus.cuts(train), corpus.cuts(valid)
-    few = np.arange(len(watched))[: np.searchsorted(np.cumsum(watched.lengths()), MOST_CHECKED) + 1]
+    few = watched.some(MOST_CHECKED, recipe.seed)
     objective = TokenObjective(model, smoothing).to(device)
 
     def fetch(numbers: np.ndarray, epoch: int) -> TextBatch:
@@ -82,16 +87,19 @@ def fit_language(
         nats, tokens = document_nats(trained, corpus, watched, few, recipe.bfloat16)
         return float(nats.sum() / max(1, tokens.sum()))
 
+    tokens = float(corpus.documents.lengths()[train].sum())
+
+    def rate(p: Progress) -> float:
+        return tokens * p.step / loop.steps_an_epoch / max(p.seconds, 1e-9)
+
     torch.manual_seed(recipe.seed)
     loop = Loop(
         objective, recipe, fetch, np.arange(len(cuts)), None, validate, Tracker(folder),
-        Checkpoints(folder / "checkpoints"), say,
+        Checkpoints(folder / "checkpoints"), say, pace=lambda p: f"{rate(p):,.0f} tokens a second",
     )  # fmt: skip
     progress = loop.run()
     model.eval()
-    epochs = progress.step / loop.steps_an_epoch
-    rate = corpus.documents.lengths()[train].sum() * epochs / max(progress.seconds, 1e-9)
-    return Trained(progress, loop.steps_an_epoch, float(rate))
+    return Trained(progress, loop.steps_an_epoch, rate(progress))
 
 
 def document_nats(
@@ -102,7 +110,8 @@ def document_nats(
     device = objective.model.table.weight.device
     nats, tokens = np.zeros(len(numbers)), np.zeros(len(numbers), np.int64)
     lengths = cuts.lengths()[numbers]
-    for places in in_turn(np.arange(len(numbers)), lengths, CHECK_TOKENS, fixed=1):
+    budget = min(CHECK_TOKENS, CHECK_LOGITS // objective.model.config.vocabulary)
+    for places in in_turn(np.arange(len(numbers)), lengths, budget, fixed=1):
         batch = corpus.batch(cuts, numbers[places], None).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             lost, asked = objective.nats(batch)

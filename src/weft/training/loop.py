@@ -86,6 +86,7 @@ class Loop:
         validate: model -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
         objective: batch, share of the training that is done -> loss; default: the model's own.
+        pace: how fast it goes, in words for a person.
     """
 
     def __init__(
@@ -100,12 +101,13 @@ class Loop:
         checkpoints: Checkpoints,
         say: Any,
         objective: Callable[[Any, float], Tensor] | None = None,
+        pace: Callable[[Progress], str] = lambda progress: "",
     ):
         self.objective = objective or (lambda batch, done: model.loss(batch))  # type: ignore[operator]
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
-        make = muon if recipe.optimizer == "muon" else adamw
-        self.optimizer = make(model, recipe.learning_rate, recipe.weight_decay)
+        self.pace = pace
+        self.optimizer = optimizer_of(model, recipe)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
         self.check_steps = min(recipe.check_steps or self.steps_an_epoch, self.steps_an_epoch)
@@ -126,17 +128,19 @@ class Loop:
             self._check()  # the start may be the best there is: a linear path fitted first
         started = last_save = time.monotonic()
         before = p.seconds
-        with _polite() as asked, self.say.bar("training", self.total - p.step) as bar:
+        shown, checked = self._share(), ""
+        with _polite() as asked, self.say.bar("training", 1 - shown) as bar:
             while p.step < self.total and not p.stopped:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
                 batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
                 for rows in batches[first:]:
                     self._step(self.fetch(rows, epoch))
                     p.seconds = before + time.monotonic() - started
-                    note = ""
                     if p.step % self.check_steps == 0 or p.step == self.total:
-                        note = self._check()
-                    bar.advance(1, note)
+                        checked = self._check()
+                    share = self._share()
+                    bar.advance(share - shown, "; ".join(filter(None, (checked, self.pace(p)))))
+                    shown = share
                     if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
                         self._check()
                         p.stopped = f"the {recipe.minutes:g} minutes were over"
@@ -151,6 +155,11 @@ class Loop:
         self._save()
         self._put(self.best)
         return p
+
+    def _share(self) -> float:
+        """How much of the training is done: of its steps, or of its minutes where they end first."""
+        limit = self.recipe.minutes
+        return min(1.0, max(self.progress.step / self.total, self.progress.seconds / (60 * limit) if limit else 0.0))
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
@@ -232,6 +241,12 @@ class Loop:
             self.best[name].copy_(extra[f"best.{name}"])
         self.tracker.rewind(self.progress.step)
         self.say.line(f"resumed at step {self.progress.step:,} of {self.total:,}")
+
+
+def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """That of the recipe, for the parameters that are trained."""
+    make = muon if recipe.optimizer == "muon" else adamw
+    return make(model, recipe.learning_rate, recipe.weight_decay)
 
 
 def _json_number(value: float) -> float | None:

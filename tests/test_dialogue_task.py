@@ -1,0 +1,124 @@
+"""Dialogues by the six steps: answers learnt, kept with their template, answered."""
+
+import io
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tests.writers import byte_level, memorised
+from transformers import AutoTokenizer
+
+import weft
+from weft.cli import call
+from weft.errors import SettingsError
+from weft.models.checkpoints import load_words, save_hf
+
+COLOURS = ["red", "blue", "green"]
+
+
+def talks(rows=400):
+    random = np.random.default_rng(0)
+    found = []
+    for row in range(rows):
+        talk = [{"role": "system", "content": "Be short."}] if row % 2 else []
+        for colour in random.choice(COLOURS, random.integers(1, 3)):
+            talk += [{"role": "user", "content": f"The {colour} cat?"}, {"role": "assistant", "content": str(colour)}]
+        found.append(talk)
+    return found
+
+
+def learn(out, table, **model):
+    return weft.train(
+        table, {"column": "talk", "type": "dialogue"}, out, quiet=True,
+        model=model or {"width": 48, "layers": 2, "dropout": 0.0},
+        training={"epochs": 8, "batch_rows": 32, "precision": "float32", "learning_rate": 0.005},
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def answering(tmp_path_factory):
+    return learn(tmp_path_factory.mktemp("run") / "run", pa.table({"talk": [json.dumps(t) for t in talks()]}))
+
+
+def test_it_answers(answering):
+    assert answering.figures["models"][0]["metrics"]["perplexity"]["value"] < 1.2
+    for colour in COLOURS:
+        found = answering.answer([{"role": "user", "content": f"The {colour} cat?"}])
+        assert (found.text, found.stopped) == (colour, "end")
+    two = [{"role": "user", "content": "The red cat?"}, {"role": "assistant", "content": "red"},
+           {"role": "user", "content": "The blue cat?"}]  # fmt: skip
+    assert answering.answer(two).text == "blue"
+
+
+def test_the_folder_gives_transformers_the_same_ids(answering):
+    theirs = AutoTokenizer.from_pretrained(answering.path)
+    assert (theirs.bos_token, theirs.eos_token) == ("<end>", "<end>")
+    for talk in talks(6):
+        assert answering.chat.ids(talk) == theirs.apply_chat_template(talk, return_dict=False)
+        prompt = theirs.apply_chat_template(talk[:-1], add_generation_prompt=True, return_dict=False)
+        assert answering.chat.prompt(talk[:-1]) == prompt
+
+
+def test_lists_of_structs_are_dialogues_too_and_bad_ones_are_set_aside(answering, tmp_path):
+    rows = talks(40)
+    found = answering.evaluate(pa.table({"talk": rows}))
+    assert found["rows"] == 40
+    as_text = answering.evaluate(pa.table({"talk": [json.dumps(t) for t in rows]}))
+    assert found["metrics"] == as_text["metrics"]
+    bad = answering.evaluate(pa.table({"talk": [json.dumps(rows[0]), "[1]", '[{"role": "user", "content": "a"}]']}))
+    assert (bad["rows"], bad["rejected"]) == (1, 2)
+
+
+def test_a_conversation_on_the_command_line(answering, capsys, monkeypatch):
+    run = str(answering.path)
+    assert call(["generate", run, "The green cat?", "--chat", "--system", "Be short.", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out.strip() == "green"
+    monkeypatch.setattr("sys.stdin", io.StringIO("The red cat?\n\nThe blue cat?\n"))
+    assert call(["generate", run, "--chat", "--temperature", "0"]) == 0
+    assert capsys.readouterr().out == "red\nblue\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("The red cat?\n"))
+    assert call(["generate", run, "--chat", "--temperature", "0", "--json"]) == 0
+    talk = json.loads(capsys.readouterr().out)["messages"]
+    assert [m["role"] for m in talk] == ["user", "assistant"] and talk[1]["content"] == "red"
+    assert call(["generate", run, "--system", "x", "a"]) == 2 and call(["generate", run, "a", "--chat", "--cut"]) == 2
+
+
+def test_a_conversation_forgets_its_oldest_turns_and_says_so(answering, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("The red cat?\n" * 40))
+    assert call(["generate", str(answering.path), "--chat", "--temperature", "0", "--tokens", "8",
+                 "--system", "Be short."]) == 0  # fmt: skip
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 40 and "no longer fit" in err
+    assert call(["generate", str(answering.path), "x" * 3_000, "--chat"]) == 1
+    assert "a turn must have at most 256 tokens" in capsys.readouterr().err
+
+
+def test_a_checkpoint_with_a_template_keeps_it_and_learns_its_end(tmp_path, capsys):
+    template = (
+        "{% for m in messages %}{{ '[' + m.role + ']' + m.content + '<s>' }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]{% endif %}"
+    )
+    tokenizer = byte_level()
+    save_hf(memorised(["The red cat?"], tokenizer), tmp_path / "base", tokenizer)
+    assert call(["generate", str(tmp_path / "base"), "Hi", "--chat"]) == 2
+    assert "must have a chat template" in capsys.readouterr().err
+    (tmp_path / "base" / "chat_template.jinja").write_text(template)
+    run = learn(tmp_path / "run", pa.table({"talk": talks(200)}), **{"from": str(tmp_path / "base")})
+    assert load_words(run.path)["chat_template"] == template and run.figures["model"]["family"] == "llama"
+    theirs = AutoTokenizer.from_pretrained(run.path)
+    assert theirs.apply_chat_template(talks(2)[1], return_dict=False) == run.chat.ids(talks(2)[1])
+    assert json.loads((run.path / "config.json").read_text())["eos_token_id"] == [1, 0]  # the text's end, the turn's
+    assert run.answer([{"role": "user", "content": "The blue cat?"}]).stopped == "end"
+    assert call(["import", str(run.path), "-o", str(tmp_path / "again")]) == 0
+    assert load_words(tmp_path / "again")["chat_template"] == template
+
+
+def test_a_model_that_writes_from_sources_holds_no_dialogue(tmp_path):
+    words = [f"a{i % 7} b{i % 5} c" for i in range(300)]
+    base = weft.train(
+        pa.table({"s": words, "t": words}), {"column": "t", "type": "text"}, tmp_path / "base", quiet=True,
+        features={"s": "text"}, model={"width": 16, "layers": 1}, training={"epochs": 1}, results={"baselines": False},
+    )  # fmt: skip
+    with pytest.raises(SettingsError, match="needs a model that writes on"):
+        learn(tmp_path / "run", pa.table({"talk": talks(50)}), **{"from": str(base.path)})
