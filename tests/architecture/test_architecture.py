@@ -30,6 +30,7 @@ ORDER = [
         "steps",
         "language_steps",
         "kept",
+        "text_estimate",
         "reading_steps",
         "answer_steps",
         "answer_run",
