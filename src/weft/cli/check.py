@@ -11,6 +11,7 @@ from weft import config
 from weft.cli import answer
 from weft.estimate import estimate
 from weft.language_estimate import estimate_language
+from weft.text_estimate import estimate_texts
 
 
 def check(file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = (), json: bool = False) -> None:
@@ -22,8 +23,9 @@ def check(file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=(
         json: One JSON object on stdout.
     """
     settings = config.load(file, set)
-    language = settings.target.task in ("next_token", "masked_token")
-    found = estimate_language(settings) if language else estimate(settings)
+    task = settings.target.task
+    estimates = {"row": estimate, "next_token": estimate_language, "masked_token": estimate_language}
+    found = estimates.get(task, estimate_texts)(settings)
     plan = found["plan"]
     lines = [
         f"{file} is valid.",
