@@ -170,3 +170,17 @@ def test_settings_of_spans(tmp_path):
         weft.train(table(60), {"column": "answer", "start": "answer_start"}, tmp_path / "b", quiet=True)
     with pytest.raises(DataError, match="have an answer"):
         train(table(60, silent=1), tmp_path / "c")
+
+
+def test_check_says_what_will_be_read(tmp_path, capsys):
+    pq.write_table(table(50), tmp_path / "d.parquet")
+    file = tmp_path / "weft.yaml"
+    data = f"data: {{source: {tmp_path / 'd.parquet'}}}\n"
+    text = "target: {column: answer, type: span}\nfeatures: {question: text, context: text}\n"
+    file.write_text(data + text, encoding="utf-8")
+    assert call(["check", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "answers 'question'" in out and "where the answer begins" in out and "50, each" in out
+    file.write_text(data + text.replace("context", "contexts"), encoding="utf-8")
+    assert call(["check", str(file)]) == 2
+    assert "no column 'contexts'" in capsys.readouterr().err

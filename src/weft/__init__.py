@@ -39,8 +39,12 @@ class Pipeline:
         from weft.data.table import Table
         from weft.progress import Silent, Spoken
 
+        settings = self.settings
+        if isinstance(table, (str, Path)):  # a run knows the file it learnt from
+            data = settings.data.model_copy(update={"source": str(table)})
+            settings, table = settings.model_copy(update={"data": data}), None
         source = None if table is None else Table.of(table)
-        return pipeline.run(self.settings, source, out, Silent() if quiet else Spoken(), resume)
+        return pipeline.run(settings, source, out, Silent() if quiet else Spoken(), resume)
 
 
 def train(

@@ -29,7 +29,7 @@ LONGEST = 384
 """Tokens of a window, as in Devlin 2019's code."""
 MOST = 30
 """Tokens of an answer that are always allowed; more where the training answers are longer."""
-BATCH = 16
+BATCH = 8
 ROWS_AT_ONCE = 1_024
 EXAMPLES, EXCERPT = 8, 160
 

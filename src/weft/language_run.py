@@ -9,6 +9,7 @@ has the shape of a family, ``transformers`` read it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -33,6 +34,16 @@ from weft.run import Run
 from weft.training.language import TokenObjective, document_nats
 
 
+@dataclass
+class Judged:
+    """What some texts cost a model, how many they are, and which they are."""
+
+    lost: Surprise
+    rows: int
+    rejected: int
+    part: str
+
+
 class LanguageRun(Run):
     """A finished run of a language task."""
 
@@ -53,8 +64,18 @@ class LanguageRun(Run):
 
         On the very data of the training only the test texts count, unless ``everything``.
         """
-        source = Table.of(table)
-        model, _ = self._loaded
+        found = self.judge(Table.of(table), self._loaded[0], everything)
+        figures = estimates(found.lost, self.settings.target.masked_token is not None)
+        return {
+            "rows": found.rows, "rejected": found.rejected, "unknown_class": 0, "part": found.part,
+            "metrics": {k: e.to_dict() for k, e in figures.items()},
+        }  # fmt: skip
+
+    def judge(self, source: Table, model: LanguageModel, everything: bool = False) -> Judged:
+        """What the texts of a table cost a model that has this run's tokens, read as this run reads them.
+
+        On the very data of the training only the test texts count, unless ``everything``.
+        """
         target = self.settings.target
         if target.name not in source.columns:
             raise DataError(f"{source.name}: there is no column '{target.name}', whose texts are read.")
@@ -76,12 +97,8 @@ class LanguageRun(Run):
                 found.append(surprise(model, corpus, cuts, np.arange(len(cuts))))
         if not rows:
             raise DataError(f"{source.name}: must hold texts in '{target.name}'. Got none.")
-        lost = Surprise.join(found)
-        return {
-            "rows": rows, "rejected": rejected, "unknown_class": 0,
-            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
-            "metrics": {k: e.to_dict() for k, e in estimates(lost, target.masked_token is not None).items()},
-        }  # fmt: skip
+        part = f"{NAMES[judged]} rows of the training data" if same else "all rows"
+        return Judged(Surprise.join(found), rows, rejected, part)
 
     def _corpus(self, texts: list[str]) -> Corpus:
         """Cells of the column, as the model reads them."""

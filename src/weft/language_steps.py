@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
 from weft.features.documents import Marks, Said, encode_documents, learn_tokenizer
-from weft.features.pieces import Corpus
+from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
+from weft.kept import Kept
 from weft.language_defaults import context, language_config, language_recipe, with_dropout
 from weft.language_run import LanguageRun, surprise
 from weft.models.language import LanguageModel
@@ -29,6 +31,7 @@ from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
 from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence, learning
 from weft.results.language_baselines import ngram_models
+from weft.runs import task_of
 from weft.steps import Steps, check_adapter
 from weft.training.adapters import LoraConfig, attach, detach, merge
 from weft.training.language import Trained, fit_language
@@ -62,13 +65,14 @@ class LanguageSteps(Steps):
             corpus, tokenizer = self._features(clean, source)
         parts = self._parts(clean, corpus)
         ids = [np.flatnonzero(parts == part) for part in (TRAIN, VALID, TEST)]
+        judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
+        cuts = corpus.cuts(judged)
+        numbers = cuts.some(MOST_JUDGED, settings.training.seed)
+        kept = self._kept(source, corpus, cuts, numbers)
         with self._timed("model"):
             model, trained = self._model(corpus, tokenizer, source, ids)
         with self._timed("inference"):
             run_model = model.eval()
-            judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
-            cuts = corpus.cuts(judged)
-            numbers = cuts.some(MOST_JUDGED, settings.training.seed)
             lost = surprise(run_model, corpus, cuts, numbers)
             some = "" if len(numbers) == len(cuts) else f" ({len(numbers):,} of {len(cuts):,} pieces, drawn at random)"
             self.say.step("inference", f"{len(judged):,} texts, {lost.tokens.sum():,} tokens read{some}")
@@ -79,12 +83,24 @@ class LanguageSteps(Steps):
                 size = tokenizer.get_vocab_size()
                 others = ngram_models(corpus, ids[TRAIN], cuts, numbers, size, settings.training.seed)
             figures = self._results(plan, clean, ids, lost, others)
+            if kept is not None:
+                figures["kept"] = kept.figures(run_model, lost, self.masked)
+                self.say.line(figures["kept"]["words"])
         figures |= self._data_facts(plan, clean, found)
         tokens = corpus.documents.lengths()[ids[TRAIN]].sum() / trained.steps_an_epoch
         figures["curves"] = {"learning": learning(self.out / "metrics.jsonl", float(tokens))}
         figures |= {"model": self._model_facts(model, trained), "samples": self.samples, "seconds": dict(self.seconds)}
         self._finish(figures)
         return self.kind(self.out)
+
+    def _kept(self, source: TextModel | None, corpus: Corpus, cuts: Cuts, numbers: np.ndarray) -> Kept | None:
+        """What the run it goes on from costs on the old texts and the new, before it learns anything."""
+        path, task = Path(self.settings.model.from_ or ""), self.settings.target.task
+        if source is None or task not in ("next_token", "masked_token") or task_of(path) != task:
+            return None
+        self.say.line(f"reading the new texts and the old ones with {path} as it is")
+        model = source.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        return Kept(path, model, surprise(model, corpus, cuts, numbers))
 
     def _look(self) -> Plan:
         return look_texts(self.settings, self.table)

@@ -29,6 +29,8 @@ ORDER = [
         "language_run",
         "steps",
         "language_steps",
+        "kept",
+        "text_estimate",
         "reading_steps",
         "answer_steps",
         "answer_run",

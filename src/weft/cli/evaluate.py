@@ -33,6 +33,6 @@ def evaluate(
         scale, unit, digits = (100, " %", ".1f") if metric.percent else (1, "", ".4g")
         value, low, high = ("–" if e[k] is None else format(scale * e[k], digits) for k in ("value", "low", "high"))
         lines.append(f"{metric.title:<18} {value:>8}{unit}  ({low} to {high})   {metric.meaning}")
-    if found["declines"]:
+    if found.get("declines"):
         lines += abstention_in_words(found["declines"])
     answer(json, found, lines)

@@ -132,6 +132,7 @@ def look_span(settings: Settings, table: Table) -> Plan:
             )
         found.types[start] = "number"
         found.reasons[start] = "where the answer begins"
+        found.left_out.pop(start, None)
     question, context = list(found.types)[:2]
     found.reasons |= {question: "what is asked", context: "what holds the answer"}
     found.target_reason = f"the place in '{context}' that answers '{question}'"

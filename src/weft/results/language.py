@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from weft.features.pieces import Corpus, Cuts
-from weft.results.metrics import Estimate, Weighted, with_intervals
+from weft.results.metrics import Estimate, Weighted, difference, with_intervals
 
 LN2 = float(np.log(2))
 SHOWN_WRITING = ("bits_per_byte", "bits_per_letter", "perplexity")
@@ -57,6 +57,41 @@ class Surprise:
 def estimates(surprise: Surprise, masked: bool) -> dict[str, Estimate]:
     """Each figure with its interval over resamples of the pieces."""
     return with_intervals(surprise.metrics(masked), len(surprise.nats))
+
+
+def carried_over(
+    new: tuple[Surprise, Surprise], old: tuple[Surprise, Surprise] | None, masked: bool
+) -> dict[str, dict[str, dict[str, float | None]]]:
+    """What a model that went on learning gained on its new texts and lost on the old ones.
+
+    Args:
+        new, old: the texts' costs before and after, piece by piece.
+
+    Returns:
+        ``new`` and ``old``: the first figure of the task ``before``, ``after`` and their ``change``, each with its
+        interval (that of the change over resamples of the same pieces).
+    """
+    key = (SHOWN_READING if masked else SHOWN_WRITING)[0]
+    found = {}
+    for name, pair in (("new", new), ("old", old)):
+        if pair is not None:
+            before, after = (p.metrics(masked) for p in pair)
+            found[name] = {
+                "before": estimates(pair[0], masked)[key].to_dict(), "after": estimates(pair[1], masked)[key].to_dict(),
+                "change": difference(after, before, key, len(pair[0].nats)).to_dict(),
+            }  # fmt: skip
+    return found
+
+
+def carried_sentence(found: dict[str, Any], masked: bool, source: str) -> str:
+    """The same in words."""
+    unit = "tokens between which it hesitates" if masked else "bits a byte"
+
+    def told(name: str) -> str:
+        return f"from {found[name]['before']['value']:.3g} to {found[name]['after']['value']:.3g}"
+
+    old = f"on those of {source} {told('old')}" if "old" in found else f"what was lost on {source} is not known"
+    return f"Going on from {source}: on the new texts {told('new')} {unit}, {old}."
 
 
 def _ratio(over: np.ndarray, under: np.ndarray) -> Weighted:
