@@ -40,9 +40,7 @@ def trained(way: str, minutes: float) -> dict[str, Any]:
             training={"minutes": minutes, "batch_rows": 64}, results={"baselines": False},
         )  # fmt: skip
         figures = run.figures
-        minutes, cpu_minutes = (
-            (now() - then) / 60 for now, then in ((time.monotonic, started), (time.process_time, cpu))
-        )
+        minutes, cpu_minutes = (time.monotonic() - started) / 60, (time.process_time() - cpu) / 60
         run.beams = 4  # type: ignore[attr-defined]
         beams = run.evaluate(str(DATA))["metrics"]
         return {
