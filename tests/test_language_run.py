@@ -354,7 +354,7 @@ CHILD = """
 import sys, weft
 import pyarrow.parquet as pq
 from weft.training.loop import Loop
-task, table, out, resume, steps = sys.argv[1:]
+task, table, out, resume = sys.argv[1:]
 save = Loop._step
 def step(self, batch):
     if self.progress.step and self.progress.step % 5 == 0:
@@ -376,22 +376,22 @@ def test_killed_anywhere_and_resumed_is_never_killed(tmp_path, task, moment):
     """SIGKILL while it encodes (0) or learns; the weights and every figure end with the same bits."""
     pq.write_table(texts(600), tmp_path / "t.parquet")
 
-    def start(out, resume):
-        command = [sys.executable, "-c", CHILD, task, str(tmp_path / "t.parquet"), str(tmp_path / out), resume, "0"]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    def command(out, resume):
+        return [sys.executable, "-c", CHILD, task, str(tmp_path / "t.parquet"), str(tmp_path / out), resume]
 
-    assert start("whole", "0").wait(300) == 0
-    child = start("killed", "0")
-    if moment == 0:
-        while not (tmp_path / "killed" / "work").exists():
-            time.sleep(0.01)
-    else:
-        while int(child.stdout.readline()) < moment:
-            pass
-    child.send_signal(signal.SIGKILL)
-    assert child.wait(60) == -signal.SIGKILL
+    calm = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command("whole", "0"), check=True, stdout=subprocess.DEVNULL, env=calm, timeout=500)
+    with subprocess.Popen(command("killed", "0"), stdout=subprocess.PIPE, text=True, env=calm) as child:
+        if moment == 0:
+            while not (tmp_path / "killed" / "work").exists():
+                time.sleep(0.01)
+        else:
+            while int(child.stdout.readline()) < moment:
+                pass
+        child.send_signal(signal.SIGKILL)
+    assert child.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "manifest.json").exists()
-    assert start("killed", "1").wait(300) == 0
+    subprocess.run(command("killed", "1"), check=True, stdout=subprocess.DEVNULL, env=calm, timeout=500)
     for name in ("model.safetensors", "tokenizer.json", "config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes(), name
     assert _records(tmp_path / "whole") == _records(tmp_path / "killed")

@@ -16,6 +16,8 @@ from tests.tables import FAST, mixed, numeric
 
 import weft
 from weft.errors import CheckpointError, DataError, RunError, SettingsError, TooManyBadRows, TrainingError, UsageError
+from weft.features.targets import ClassTarget
+from weft.results.summary import judge, verdict
 
 
 def train(table, target, out, **settings):
@@ -191,6 +193,40 @@ def test_where_the_linear_model_is_best_the_report_recommends_it(tmp_path):
     assert "use it" in " ".join(run.figures["verdict"]["lines"])
 
 
+def test_ahead_only_within_chance_is_no_reason_to_recommend_it():
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 2, 200)
+    right = np.where(truth[:, None] == [0, 1], 0.9, 0.1)
+    target = ClassTarget("y", ["a", "b"])
+
+    def judged(key, title, wrong):
+        output = right.copy()
+        output[wrong] = output[wrong, ::-1]
+        return judge(key, title, output, truth, target, 1)
+
+    ours, linear = judged("weft", "Weft", range(20, 28)), judged("linear", "Logistic regression", range(10))
+    found = verdict(target, ours, [linear], 200)
+    assert found["recommended"] == "Logistic regression" and "ahead by 1.0 points" in found["lines"][0]
+    assert "within chance" in found["lines"][0] and "use it" in found["lines"][1]
+    assert verdict(target, judged("weft", "Weft", []), [judged("linear", "L", range(40))], 200)["recommended"] == "Weft"
+
+
+def test_rows_said_to_be_valid_are_never_learnt_from(tmp_path):
+    random = np.random.default_rng(0)
+    x = random.normal(size=300)
+    parts = np.array(["train"] * 200 + ["valid"] * 50 + ["test"] * 50)
+    y = np.where(x > 0, "high", "low")
+    y[200:250] = np.where(y[200:250] == "high", "low", "high")
+    table = pa.table({"x": x, "y": y, "part": parts})
+    run = train(table, "y", tmp_path / "run", model={"copies": 2}, data={"split": {"column": "part"}},
+                training={"epochs": 20, "patience": 30}, results={"baselines": False})  # fmt: skip
+    assert run.figures["model"]["copies"] == 2
+    curve = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    for copy in (0, 1):  # of folds, two fifths of the watched rows would be like those learnt from
+        last = [r["valid_loss"] for r in curve if r["copy"] == copy and "valid_loss" in r][-1]
+        assert last > 1, "the watched rows are turned round, so that what is learnt must fail on them"
+
+
 def test_shuffled_labels_give_chance(tmp_path):
     table = mixed(1200)
     shuffled = np.random.default_rng(0).permutation(table.column("bought").to_numpy())
@@ -246,7 +282,7 @@ def test_without_test_rows_nothing_is_judged_on_rows_it_learnt(tmp_path):
     shuffled = np.random.default_rng(0).permutation(table.column("bought").to_numpy())
     table = table.set_column(4, "bought", pa.array(shuffled))
     run = train(table, "bought", tmp_path / "run", model={"copies": 3}, data={"split": {"test": 0, "valid": 0.3}})
-    assert run.figures["model"]["copies"] == 1 and "never saw" not in run.figures["headline"]
+    assert run.figures["model"]["copies"] == 3 and "never saw" not in run.figures["headline"]
     for model in run.figures["models"]:
         assert model["metrics"]["accuracy"]["value"] < 0.65, model["key"]
     assert run.evaluate(table)["part"] == "valid rows of the training data"

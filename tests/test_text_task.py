@@ -96,6 +96,28 @@ def test_generate_reads_the_prompt_as_a_source(reversed_, capsys):
     assert reversed_.generate(["ab cd ef"], Sampling(max_tokens=20, beams=2))[0].text == "ef cd ab"
     assert call(["generate", str(reversed_.path), "ab", "--chat"]) == 2
     assert "weft predict" in capsys.readouterr().err
+    assert call(["generate", str(reversed_.path), "\ud800"]) == 1
+    assert "surrogate" in capsys.readouterr().err
+    assert call(["generate", str(reversed_.path), "ab " * 99]) == 0
+    assert "of the source were left out" in capsys.readouterr().err
+
+
+def test_a_prompt_is_read_as_a_row_is(reversed_):
+    """A separator that a person typed is letters; letters are normalised."""
+    (separator,) = reversed_.pairing.separator
+    ids, lost = reversed_.source("<sep>")
+    assert ids.count(separator) == 1 and len(ids) > 5 and lost == 0
+    assert reversed_.source("e\u0301")[0] == reversed_.source("\u00e9")[0]
+
+
+def test_check_says_what_is_read(tmp_path, capsys):
+    pq.write_table(table(lambda x: x), tmp_path / "t.parquet")
+    (tmp_path / "w.yaml").write_text(
+        f"data: {{source: {tmp_path / 't.parquet'}}}\nfeatures: {{s: text}}\ntarget: {{column: t, type: text}}\n"
+    )
+    assert call(["check", str(tmp_path / "w.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "700" in out and "features does not name it" in out and "weft run" in out
 
 
 def test_the_report_shows_texts_beside_references(reversed_):

@@ -114,10 +114,11 @@ class TargetSettings(_Settings):
     """The text column whose every next token is predicted: a model that writes."""
     masked_token: str | None = None
     """The text column whose hidden tokens are predicted from both sides: a model that reads."""
-    type: Literal["class", "number", "text", "dialogue", "span", "embedding"] | None = None
-    """Of `column`; class or number is guessed when left out. `text` is written from the text columns in features
-    (translation, summary, answer); of a `dialogue` the assistant's turns are learnt; a `span` is the place in a text
-    that answers a question; the vector of an `embedding` is to lie nearest to that of the row's text."""
+    type: Literal["class", "labels", "number", "text", "dialogue", "span", "embedding"] | None = None
+    """Of `column`; class, labels (any number of classes a row) or number is guessed when left out. `text` is written
+    from the text columns in features (translation, summary, answer); of a `dialogue` the assistant's turns are learnt;
+    a `span` is the place in a text that answers a question; the vector of an `embedding` is to lie nearest to that of
+    the row's text."""
     start: str | None = None
     """The column that says at which character a span begins (default: answer_start, where there is one)."""
     positive: str | None = None
@@ -126,13 +127,34 @@ class TargetSettings(_Settings):
     """Longest text that is written, in tokens (type text; default: by the training texts)."""
     beams: Annotated[int, Field(ge=1, le=64)] | None = None
     """Texts searched side by side for the most probable one (type text; default: 1, greedy)."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """What stands between the labels of a text cell (guessed when left out; a JSON array needs none)."""
+    coverage: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the rows that is answered; the least sure are declined (default: all, or 0.95 with out_of_scope)."""
+    out_of_scope: str | None = None
+    """The word of the column for rows that belong to none of the classes: it is never an answer."""
+
+    @model_validator(mode="after")
+    def _fits_type(self) -> TargetSettings:
+        for name, kind in (("coverage", "class"), ("out_of_scope", "class"), ("separator", "labels")):
+            if getattr(self, name) is not None and self.type not in (None, kind):
+                raise ValueError(f"{name} is for a target of type {kind}, this one is {self.type}. Remove it")
+        if self.separator is not None and (self.coverage or self.out_of_scope):
+            raise ValueError("separator is for a target of labels, coverage for one of classes. Keep one of them")
+        return self
+
+    @property
+    def declines(self) -> float | None:
+        """The share of rows to answer, where some are declined."""
+        return self.coverage or (0.95 if self.out_of_scope is not None else None)
 
     @model_validator(mode="after")
     def _one_task(self) -> TargetSettings:
         given = [n for n in ("column", "next_token", "masked_token") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"one thing is learnt: column, next_token or masked_token. Got {listing(given) or 'none'}")
-        own = [n for n in ("type", "positive", "max_tokens", "beams") if getattr(self, n) is not None]
+        alone = ("type", "positive", "max_tokens", "beams", "separator", "coverage", "out_of_scope")
+        own = [n for n in alone if getattr(self, n) is not None]
         if self.column is None and own:
             raise ValueError(f"{listing(own)} is for target.column. Remove it")
         writes = [n for n in ("max_tokens", "beams") if getattr(self, n) is not None]
@@ -256,6 +278,8 @@ class TrainingSettings(_Settings):
 class ResultsSettings(_Settings):
     baselines: bool = True
     """Train the trivial, the linear and the boosted-tree baselines beside the model."""
+    language: str | None = None
+    """The column that says each row's language, for figures by language (default: detected in the texts)."""
 
 
 class Settings(_Settings):
@@ -274,8 +298,13 @@ class Settings(_Settings):
 
     @model_validator(mode="after")
     def _fits_task(self) -> Settings:
-        if self.training.label_smoothing is not None and self.target.task not in ("text", "dialogue"):
+        task = self.target.task
+        if self.training.label_smoothing is not None and task not in ("text", "dialogue"):
             raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
+        names = ("augment", "mixup", "consistency", "dropout_schedule")
+        given = [name for name in names if getattr(self.training, name)]
+        if given and task != "row":
+            raise ValueError(f"training: {listing(given)} is for a target of classes or numbers, not {task}. Remove it")
         return self
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from weft.config import Settings
 from weft.features.columns import Columns
-from weft.features.targets import ClassTarget
+from weft.features.targets import NumberTarget
 from weft.models.pretrained import TextModel
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig
@@ -32,7 +32,7 @@ class Facts:
     @classmethod
     def of(cls, columns: Columns, rows: int, source: TextModel | None = None) -> Facts:
         target = columns.target
-        classes = len(target.classes) if isinstance(target, ClassTarget) else None
+        classes = None if isinstance(target, NumberTarget) else len(target.classes)
         return cls(rows, "text" in columns.types.values(), classes, source)
 
     @property

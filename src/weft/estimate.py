@@ -22,7 +22,7 @@ from weft.features.batching import collate
 from weft.features.codecs import CODECS, Ragged, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import take
-from weft.features.targets import ClassTarget, NumberTarget
+from weft.features.targets import new_target
 from weft.features.tokenizer import train_tokenizer
 from weft.models.pretrained import TextModel, load_text_model
 from weft.models.row import RowModel, RowModels, shape_in_words
@@ -108,7 +108,7 @@ def rows_of(table: Table) -> tuple[int, bool]:
 
 def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any, source: TextModel | None) -> Columns:
     codecs = [CODECS[kind](name, settings.features.get(name)) for name, kind in sorted(plan.types.items())]
-    target = ClassTarget(plan.target) if plan.target_type == "class" else NumberTarget(plan.target)
+    target = new_target(plan.target_type, settings.target)
     for codec in codecs:
         codec.observe(clean.rows, clean.columns[codec.name])
     target.observe(clean.columns[plan.target])

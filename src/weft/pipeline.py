@@ -15,25 +15,29 @@ import torch
 from weft import defaults
 from weft.answer_steps import AnswerSteps
 from weft.config import Settings
+from weft.data.labels import kind_in_words
 from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
 from weft.data.table import Table
 from weft.dialogue_steps import DialogueSteps
-from weft.errors import DataError, SettingsError
+from weft.errors import DataError, SettingsError, did_you_mean
 from weft.features.augment import Augmenter, augment_problem
 from weft.features.codecs import CODECS
 from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
 from weft.features.store import TARGET, Store
-from weft.features.targets import ClassTarget
+from weft.features.targets import ClassTarget, NumberTarget, Target, known, outside
 from weft.inference.predict import predict_codes
 from weft.language_steps import LanguageSteps
 from weft.models.pretrained import TextModel, load_text_model
 from weft.models.row import RowModels, shape_in_words
 from weft.pair_steps import PairSteps
-from weft.preprocess.ingest import CleanRows, Ingested
+from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.progress import Silent
+from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
 from weft.results.baselines import MOST_ROWS
+from weft.results.groups import by_group, languages
+from weft.results.labels import each_label
 from weft.results.summary import (
     SHOWN,
     Judged,
@@ -88,6 +92,19 @@ def positive_problem(settings: Settings, columns: Columns) -> None:
         raise SettingsError([f"target.positive: must be one of {target.classes}. Got {wanted!r}."])  # type: ignore[union-attr]
 
 
+def out_of_scope_problem(settings: Settings, target: Target, codes: np.ndarray) -> None:
+    """Raises SettingsError where no row has the word that ``target.out_of_scope`` names."""
+    word = settings.target.out_of_scope
+    if word is not None and not outside(codes).any():
+        near = did_you_mean(word, target.classes) if isinstance(target, ClassTarget) else ""
+        raise SettingsError(
+            [
+                f"target.out_of_scope: must be a word of the column '{target.name}'. "
+                f"Got {word!r}, which is in no row.{near}"
+            ]
+        )
+
+
 class RowSteps(Steps):
     """A column of the row is predicted from the others."""
 
@@ -101,6 +118,8 @@ class RowSteps(Steps):
             self._say_data(plan)
         with self._timed("preprocess"):
             clean, found, cleaner = self._preprocess(plan)
+            # else folds would break the split, or learn the rows that are judged
+            self.dealt = found.dealt and clean.count(TEST) > 0
         with self._timed("features"):
             tokenizer, longest = None, None
             if self.source is not None:
@@ -110,6 +129,7 @@ class RowSteps(Steps):
             columns.save(self.out)
             shutil.rmtree(self.work / "store", ignore_errors=True)
             store = encode_rows(columns, clean, self.work / "store", self.say)
+            out_of_scope_problem(self.settings, columns.target, store.target(np.arange(store.rows)))
             self._say_features(columns)
         ids = [np.flatnonzero(clean.parts == part) for part in (TRAIN, VALID, TEST)]
         with self._timed("model"):
@@ -142,7 +162,7 @@ class RowSteps(Steps):
     def _say_data(self, plan: Plan) -> None:
         kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))
         self.say.step("data", f"{self.table.name}: {len(self.table.columns)} columns; {kinds}; target '{plan.target}'")
-        self.say.line(f"the target is a {plan.target_type}: {plan.target_reason}")
+        self.say.line(f"the target is {kind_in_words(plan.target_type)}: {plan.target_reason}")
         for name, reason in list(plan.left_out.items())[:10]:
             self.say.line(f"left out: '{name}' {reason}")
         if len(plan.left_out) > 10:
@@ -161,17 +181,14 @@ class RowSteps(Steps):
         settings = self.settings
         facts = defaults.Facts.of(columns, len(ids[TRAIN]) + len(ids[VALID]), self.source)
         shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
-        split = settings.data.split
-        if split.by or split.time or not len(ids[TEST]):
-            copies = 1  # folds dealt at random would break the split, or learn the rows that are judged
+        if not self.dealt:
+            copies = settings.model.copies or 1
         learn, watch = ids[TRAIN], ids[VALID]
-        if isinstance(columns.target, ClassTarget):  # a class that only watched rows hold cannot be judged
-            watch = watch[store.target(watch) >= 0]
-            if not len(watch):
-                raise DataError(
-                    f"{self.table.name}: the validation rows must hold classes that the training rows hold. "
-                    f"Got only others. Change data.split."
-                )
+        if not known(store.target(watch)).any():  # a class that only watched rows hold cannot be judged
+            raise DataError(
+                f"{self.table.name}: the validation rows must hold classes that the training rows hold. "
+                f"Got only others. Change data.split."
+            )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.recipe = defaults.recipe(settings, facts, device)
         torch.manual_seed(self.recipe.seed)
@@ -190,7 +207,9 @@ class RowSteps(Steps):
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
         change = settings.training.augment
         augment = Augmenter(change, clean, columns, self.recipe.seed) if change else None
-        fitted = fit(models, store, learn, watch, self.recipe, self.out, self.say, augment)
+        fitted = fit(
+            models, store, learn, watch, self.recipe, self.out, self.say, augment, self.dealt, settings.target.declines
+        )
         if settings.model.adapter == "lora":
             for number, copy in enumerate(models.each()):
                 save_adapter(copy, self.out / ("adapter" if number == 0 else f"adapter-{number}"))
@@ -214,13 +233,16 @@ class RowSteps(Steps):
         output: np.ndarray,
     ) -> dict[str, Any]:  # fmt: skip
         target, truth = columns.target, store.target(judged)
-        unknown = 0
-        if isinstance(target, ClassTarget):  # a class that only the test rows hold cannot be judged
-            known = truth >= 0
-            unknown = int((~known).sum())
-            output, truth, judged = output[known], truth[known], judged[known]
+        abstention = judge_abstention(output, truth) if self.model.score else None
+        usable = known(truth)
+        apart = judged[outside(truth)]
+        unknown = len(judged) - int(usable.sum()) - len(apart)
+        output, truth, judged = output[usable], truth[usable], judged[usable]
+        thresholds = self.model.threshold.cpu().numpy() if target.type == "labels" else None
         positive = positive_class(target, self.settings.target.positive)
-        ours = judge("weft", "Weft", output, truth, target, positive, seconds=self.seconds["model"])
+        ours = judge(
+            "weft", "Weft", output, truth, target, positive, seconds=self.seconds["model"], thresholds=thresholds
+        )
         others: list[Judged] = []
         note = ""
         if self.settings.results.baselines:
@@ -230,45 +252,59 @@ class RowSteps(Steps):
                 note = f"The simple models learnt from {MOST_ROWS:,} of the rows."
             names = list(columns.types)
             answers = store.target(pool)
-            pool, answers = (
-                (pool[answers >= 0], answers[answers >= 0]) if columns.target.type == "class" else (pool, answers)
-            )
-            for found in train_baselines(
-                columns.types, clean.take(pool, names), answers, clean.take(judged, names), target
-            ):
+            pool, answers = pool[known(answers)], answers[known(answers)]
+            asked = clean.take(np.concatenate([judged, apart]), names)
+            for found in train_baselines(columns.types, clean.take(pool, names), answers, asked, target):
+                given = found.output[: len(judged)]
                 others.append(
                     judge(
-                        found.key,
-                        found.title,
-                        found.output,
-                        truth,
-                        target,
-                        positive,
-                        found.note,
-                        found.seconds,
+                        found.key, found.title, given, truth, target, positive, found.note, found.seconds,
+                        found.thresholds,
                     )
-                )
+                )  # fmt: skip
+                if abstention is not None and len(apart):
+                    abstention["beside"][found.title] = recall_at(
+                        given.max(axis=1), found.output[len(judged) :].max(axis=1), self.settings.target.declines or 1.0
+                    )
         trivial = next((o for o in others if o.key == "trivial"), None)
         decided = verdict(target, ours, others, len(truth))
         headline = sentence(target, ours, trivial, len(truth))
         if not len(ids[TEST]):
             headline = headline.replace("rows it never saw", "validation rows, which chose the best epoch")
         self.say.step("results", headline)
-        for line in decided["lines"]:
+        for line in [*decided["lines"], *(abstention_in_words(abstention) if abstention else [])]:
             self.say.line(line)
         return {
             "headline": headline, "verdict": decided, "rows_judged": len(truth), "unknown_class": unknown,
             "part_judged": "test" if len(ids[TEST]) else "valid", "note": note,
             "models": [m.to_dict() for m in (ours, *others)], "shown": SHOWN[target.type],
-            "curves": curves(target, output, truth),
+            "curves": curves(target, output, truth), "declines": abstention,
+            "labels": None if thresholds is None else each_label(target.classes, output, truth, thresholds),  # type: ignore[union-attr]
+            "languages": self._languages(clean, columns, judged, output, truth, positive, thresholds),
             "target": {
                 "name": target.name, "type": target.type, "reason": plan.target_reason,
-                **({"classes": target.classes, "counts": target.counts} if isinstance(target, ClassTarget) else {}),
+                **({} if isinstance(target, NumberTarget) else {"classes": target.classes, "counts": target.counts}),
                 "positive": None
                 if positive is None or not isinstance(target, ClassTarget)
                 else target.classes[positive],
             },
         }  # fmt: skip
+
+    def _languages(
+        self, clean: CleanRows, columns: Columns, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
+        positive: int | None, thresholds: np.ndarray | None,
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """The figures by language, as a column says it or the texts show it; None where there is one only."""
+        column = self.settings.results.language
+        texts = [name for name, kind in columns.types.items() if kind == "text"]
+        names: list[str | None] | None = None
+        if column is not None:
+            names = clean.take(judged, [GROUP])[GROUP].to_pylist()
+        elif texts:
+            names = languages(list(clean.take(judged, texts).values()))
+        if names is None or len(set(names)) < 2:
+            return None
+        return {"column": column, "groups": by_group(names, columns.target, output, truth, positive, thresholds)}
 
     def _facts(
         self,
@@ -283,7 +319,7 @@ class RowSteps(Steps):
             "model": {
                 "parameters": models.parameter_count(), "trained": self.trained, "copies": len(models.copies),
                 "shape": shape_in_words(models.each()[0].config), "from": self.settings.model.from_,
-                "temperature": fitted.temperature, "bfloat16": self.recipe.bfloat16,
+                "temperature": fitted.temperature, "declines": fitted.declines, "bfloat16": self.recipe.bfloat16,
                 "epochs": [round(p.best_step / fitted.steps_an_epoch, 2) for p in fitted.copies],
                 "stopped": [p.stopped for p in fitted.copies],
             },

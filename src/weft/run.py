@@ -26,15 +26,16 @@ from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Rejected, Table, shown
 from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean
 from weft.features.columns import COLUMNS_FILE, Columns
+from weft.features.targets import known
 from weft.files import verify_manifest, write_whole
 from weft.inference import output
 from weft.inference.predict import Predictor
 from weft.models.row import RowConfig, RowModels
 from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
-from weft.results.metrics import with_intervals
+from weft.results.abstention import judge_abstention
 from weft.results.report import write_report
-from weft.results.summary import metrics_of
+from weft.results.summary import judge
 
 MODEL_FILE, CONFIG_FILE, SETTINGS_FILE, REPORT_FILE = (
     "model.safetensors",
@@ -162,26 +163,28 @@ class Run:
         same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
         parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
         judged = TEST if parts is None or (parts == TEST).any() else VALID
-        outputs, targets, rejected, unseen = [], [], 0, 0
+        outputs, targets, rejected = [], [], 0
         for part in predictor.stream(source, with_target=True):
             target = self.columns.target.encode(part.clean.columns[self.columns.target.name])
             use = np.ones(len(target), bool) if parts is None else parts[part.clean.rows] == judged
-            known = (target >= 0) if self.model.classes else np.ones(len(target), bool)
-            unseen += int((use & ~known).sum())
-            outputs.append(part.output[use & known])
-            targets.append(target[use & known])
+            outputs.append(part.output[use])
+            targets.append(target[use])
             rejected += len(part.clean.rejected)
-        rows = sum(map(len, targets))
-        if not rows:
+        output, truth = np.concatenate(outputs), np.concatenate(targets)
+        usable = known(truth)
+        if not usable.any():
             raise DataError(
                 f"{source.name}: must hold rows with a known target '{self.columns.target.name}'. Got none."
             )
-        metrics = metrics_of(self.columns.target, np.concatenate(outputs), np.concatenate(targets), self._positive())
-        found = with_intervals(metrics, rows)
+        thresholds = self.model.threshold.cpu().numpy() if self.model.kind == "labels" else None
+        ours = judge("weft", "Weft", output[usable], truth[usable], self.columns.target, self._positive(),
+                     thresholds=thresholds)  # fmt: skip
+        abstention = judge_abstention(output, truth) if self.model.score else None
+        outside = abstention["out_of_scope"] if abstention else 0
         return {
-            "rows": rows, "rejected": rejected, "unknown_class": unseen,
+            "rows": int(usable.sum()), "rejected": rejected, "unknown_class": int((~usable).sum()) - outside,
             "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
-            "metrics": {k: e.to_dict() for k, e in found.items()},
+            "metrics": {k: e.to_dict() for k, e in ours.estimates.items()}, "declines": abstention,
         }  # fmt: skip
 
     def report(self) -> Path:
@@ -200,7 +203,7 @@ class Run:
         return list(self._predictor(False).as_columns(self._no_rows()))
 
     def _no_rows(self) -> Any:
-        return np.zeros((0, self.model.classes) if self.model.classes else 0)
+        return np.zeros(0 if self.model.width is None else (0, self.model.width))
 
     def __repr__(self) -> str:
         return f"Run('{self.path}')"
@@ -208,7 +211,10 @@ class Run:
 
 def save_model(folder: Path, model: RowModels, row: RowConfig, columns: Columns) -> None:
     """Weights with the hash of their columns, and the shape they need."""
-    shape = {"format": 1, "architecture": "weft.RowModels", "copies": len(model.copies), "row": row.to_dict()}
+    shape = {
+        "format": 1, "architecture": "weft.RowModels", "copies": len(model.copies), "score": model.score,
+        "row": row.to_dict(),
+    }  # fmt: skip
     write_whole(folder / CONFIG_FILE, json.dumps(shape, indent=1) + "\n")
     beside = folder / f".{MODEL_FILE}.part"
     save_file(dict(model.state_dict()), beside, metadata={"columns_sha256": _sha256(columns.dumps())})
@@ -229,7 +235,8 @@ def load_model(folder: Path, columns: Columns) -> RowModels:
             f"{folder / MODEL_FILE}: must have been trained with this {COLUMNS_FILE}. Got another one; "
             f"the two files come from different runs."
         )
-    model = RowModels(columns.codecs, columns.target, RowConfig.from_dict(shape["row"]), shape["copies"])
+    row = RowConfig.from_dict(shape["row"])
+    model = RowModels(columns.codecs, columns.target, row, shape["copies"], shape.get("score"))
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

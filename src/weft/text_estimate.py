@@ -1,16 +1,16 @@
-"""What a task of texts beside others will read: validated before anything is spent; its time is not measured."""
+"""What a task of two texts a row will read: validated before anything is spent; its time is not measured."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from weft.config import Settings
-from weft.data.plan import Plan, look_embedding, look_sources, look_span, look_texts
+from weft.data.plan import Plan, look_embedding, look_span
 from weft.data.table import Table
 from weft.errors import DataError
 from weft.estimate import rows_of
 
-LOOK = {"span": look_span, "embedding": look_embedding, "text": look_sources, "dialogue": look_texts}
+LOOK = {"span": look_span, "embedding": look_embedding}
 SAMPLE_ROWS = 2_000
 
 

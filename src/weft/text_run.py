@@ -6,17 +6,22 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
 
 from weft.data.split import NAMES, TEST, VALID
-from weft.data.table import Table
+from weft.data.table import RawBatch, Table
 from weft.errors import DataError, UsageError, listing
 from weft.features.documents import Marks
 from weft.features.examples import ExampleCorpus, Examples
 from weft.features.pairs import PairCounts, Pairing, examples_of
-from weft.inference.generate import Written, write
+from weft.inference.generate import Written, check_letters, write
 from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
 from weft.language_run import LanguageRun, surprise
+from weft.models.language import LanguageModel
+from weft.models.pretrained import load_language_model
+from weft.preprocess.clean import Cleaner, ColumnPlan
 from weft.results.language import Surprise
 from weft.results.text import TextScores
 from weft.results.writing import FAMILIES, writing_figures
@@ -29,23 +34,37 @@ class TextRun(LanguageRun):
     """Texts searched side by side; None: as the pipeline file says."""
 
     @cached_property
+    def _loaded(self) -> tuple[LanguageModel, Tokenizer]:
+        model, tokenizer = load_language_model(self.path)
+        tokenizer.encode_special_tokens = True  # one in a source is letters, as when it learnt
+        return model, tokenizer
+
+    @cached_property
     def pairing(self) -> Pairing:
         return Pairing(**self.figures["pairing"])
 
-    def source(self, text: str) -> list[int]:
-        """The tokens of a source of one column, as the model was taught to read it."""
+    def source(self, text: str) -> tuple[list[int], int]:
+        """The tokens of a source of one column, as the model was taught to read it, and how many were cut off.
+
+        Raises:
+            UsageError: the model reads several columns.
+            DataError: the text holds half a surrogate pair.
+        """
         if len(self.pairing.sources) > 1:
             raise UsageError(
                 f"{self.path}: writes '{self.pairing.target}' from {listing(self.pairing.sources)}, not from one text. "
                 f"Use predict with a table of these columns."
             )
-        encoded = self._loaded[1].encode(text, add_special_tokens=False).ids
-        return self.pairing.source([encoded])[0]
+        check_letters(text)
+        batch = pa.record_batch([pa.array([text])], names=list(self.pairing.sources))
+        cleaner = Cleaner({self.pairing.sources[0]: ColumnPlan("document")}, self._normalize)
+        clean = cleaner(RawBatch(np.zeros(1, np.int64), batch))
+        return self.pairing.encode(clean.columns, self._loaded[1])[0]
 
     def generate(self, prompts: str | list[str], sampling: Sampling | None = None) -> list[Written]:
         """What the model writes from each source."""
         model, tokenizer = self._loaded
-        sources = [self.source(text) for text in ([prompts] if isinstance(prompts, str) else prompts)]
+        sources = [self.source(text)[0] for text in ([prompts] if isinstance(prompts, str) else prompts)]
         return write(model, tokenizer, sources, sampling or self._sampling())
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
@@ -88,8 +107,11 @@ class TextRun(LanguageRun):
 
     def _predictor(self, allow_missing: bool) -> Rewriter:
         model, tokenizer = self._loaded
-        normalize = self.settings.preprocess.normalize or "nfc"
-        return Rewriter(model, tokenizer, self.pairing, normalize, self._sampling(), allow_missing)
+        return Rewriter(model, tokenizer, self.pairing, self._normalize, self._sampling(), allow_missing)
+
+    @property
+    def _normalize(self) -> str:
+        return self.settings.preprocess.normalize or "nfc"
 
     def _no_rows(self) -> np.ndarray:
         return np.zeros(0, dtype=object)

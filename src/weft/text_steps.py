@@ -48,6 +48,7 @@ class TextSteps(LanguageSteps):
     def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
         settings = self.settings
         tokenizer = self._tokenizer(clean, source, [*self.sources, self.column])
+        tokenizer.encode_special_tokens = True  # one in a source is letters, whatever the checkpoint's tokenizer
         marks = Marks.of(tokenizer)
         end = marks.end if marks.end is not None else next(iter(source.model.config.end), None) if source else None
         if end is None:

@@ -201,7 +201,7 @@ def test_a_constraint_that_cannot_be_says_so(learnt, capsys, tmp_path):
         (["--choices", "a", "--stop", "b"], 2, "a stop string would break it"),
         (["--choices", "a,b", "--next", "2", "--top-k", "1"], 2, "without settings of drawing"),
         (["--choices", "a,b", "--next", "0"], 2, "above 0"),
-        (["--choices", "y" * 200 + ",b", "--next", "1"], 1, "must fit the model together"),
+        (["--choices", "y" * 200 + ",b", "--next", "1"], 1, "must fit the model's 128 tokens"),
         (["--stop", "a\udcff"], 2, "a stop string must be letters"),
     ]:
         found, _, err = told(capsys, learnt, "The", *more)

@@ -54,7 +54,8 @@ def test_a_target_that_cannot_be_one() -> None:
     with pytest.raises(SettingsError, match="the target cannot be read as well"):
         plan(features={"y": "category"})
     with pytest.raises(SettingsError, match="the target 'nested' must hold single values"):
-        plan(target="nested")
+        plan(target={"column": "nested", "type": "class"})
+    assert plan(target="nested").target_type == "labels"
     for cells in ([None] * 3, ["NA", "", "?"], [float("nan")] * 3):
         with pytest.raises(DataError, match="the target 'y' is missing in every row"):
             plan({"x": [1, 2, 3], "y": cells})

@@ -238,7 +238,7 @@ def spellings(text: bytes, pieces: dict[int, bytes]) -> list[list[int]]:
 def log_probability(model, before: list[int], ids: list[int]) -> float:
     """Of the ids after others: the product of the probabilities, read at once."""
     with torch.no_grad():
-        logs = model(torch.tensor([before + ids])).double().log_softmax(-1)[0]
+        logs = model(torch.tensor([before + ids[:-1]])).double().log_softmax(-1)[0]
     return sum(logs[len(before) - 1 + i, token].item() for i, token in enumerate(ids))
 
 
@@ -301,11 +301,18 @@ class TestChoices:
         assert [c.text for c in apart] == [c.text for c in at_once] and len(apart) == 64
         assert [c.probability for c in apart] == pytest.approx([c.probability for c in at_once], rel=1e-4)
 
-    def test_prompt_and_choice_must_fit(self):
+    def test_prompt_and_choice_must_fit_or_the_prompt_loses_its_beginning(self):
         model, tokenizer = untrained("transformer"), TOKENIZERS["byte-level"]
-        with pytest.raises(DataError, match="must fit the model together"):
-            score_choices(model, tokenizer, "x" * 120, ["y" * 12])
-        assert len(score_choices(model, tokenizer, "x" * 200, ["y" * 12, "z"], cut=True)) == 2
+        for prompt in ("x" * 120, "x" * 200):
+            with pytest.raises(DataError, match=r"must fit the model.s 128 tokens|at most 128 tokens"):
+                score_choices(model, tokenizer, prompt, ["y" * 12, "z"])
+            found = score_choices(model, tokenizer, prompt, ["y" * 12, "z"], cut=True)
+            x = tokenizer.encode("x").ids[-1:]
+            for choice in found:
+                before = [BEGIN, *x * min(len(prompt), 128 + 1 - 12 - 1)]
+                assert choice.log_probability == pytest.approx(log_probability(model, before, choice.ids), abs=1e-4)
+        with pytest.raises(DataError, match="must fit the model's 128 tokens"):
+            score_choices(model, tokenizer, "x", ["y" * 140], cut=True)
 
 
 class TestManyTexts:

@@ -189,7 +189,7 @@ def test_the_linear_path_is_linear_and_starts_at_zero(parts):
 
 def test_copies_answer_with_the_mean_of_their_probabilities():
     p = torch.tensor([[[0.9, 0.1]], [[0.5, 0.5]]])
-    torch.testing.assert_close(combine(list(p.log()), 2, torch.ones(())), torch.tensor([[0.7, 0.3]]))
+    torch.testing.assert_close(combine(list(p.log()), "class", torch.ones(())), torch.tensor([[0.7, 0.3]]))
     torch.testing.assert_close(
-        combine([torch.tensor([1.0]), torch.tensor([3.0])], None, torch.ones(())), torch.tensor([2.0])
+        combine([torch.tensor([1.0]), torch.tensor([3.0])], "number", torch.ones(())), torch.tensor([2.0])
     )

@@ -1,10 +1,13 @@
 """Metrics are scikit-learn's; intervals hold what they say; calibration mends what was broken."""
 
+import json
+
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from weft.results.metrics import class_metrics, difference, number_metrics, reliability, with_intervals
+from weft.results.metrics import class_metrics, difference, number_metrics, reliability, share, with_intervals
 from weft.training.calibration import fit_temperature
 
 RANDOM = np.random.default_rng(0)
@@ -91,3 +94,26 @@ def test_reliability_counts_every_row():
     points = reliability(p, y)
     assert sum(b["rows"] for b in points) == len(y)
     assert sum(b["rows"] * b["right"] for b in points) == (p.argmax(1) == y).sum()
+
+
+@pytest.mark.parametrize(("hits", "rows"), [(0, 10), (10, 10), (1, 10), (81, 263), (148, 148)])
+def test_the_interval_of_a_share_is_scipys(hits, rows):
+    known = binomtest(hits, rows).proportion_ci(0.95, "wilson")
+    found = share(hits, rows)
+    assert (found.value, found.low, found.high) == pytest.approx((hits / rows, known.low, known.high), abs=1e-6)
+
+
+def test_all_right_is_not_certainty():
+    p = np.tile([[0.9, 0.1], [0.2, 0.8]], (20, 1))
+    found = with_intervals(class_metrics(p, np.tile([0, 1], 20), 1), 40)
+    known = binomtest(40, 40).proportion_ci(0.95, "wilson")
+    assert (found["accuracy"].low, found["accuracy"].high) == pytest.approx((known.low, 1.0))
+    assert found["f1"].to_dict() == {"value": 1.0, "low": None, "high": None}
+    wrong = with_intervals(class_metrics(p, np.tile([1, 0], 20), 1), 40)["accuracy"]
+    assert (wrong.low, wrong.high) == pytest.approx((0.0, 1 - known.low))
+
+
+def test_what_cannot_be_told_is_null_in_json():
+    one_class = with_intervals(class_metrics(np.tile([[0.9, 0.1]], (9, 1)), np.zeros(9, int), 1), 9)
+    told = json.dumps({k: e.to_dict() for k, e in one_class.items()}, allow_nan=False)
+    assert json.loads(told)["auc"] == {"value": None, "low": None, "high": None}

@@ -7,10 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.tables import FAST, mixed, numeric
+from tokenizers import Tokenizer, models
 
 import weft
+from weft import config
 from weft.config import loads
+from weft.data.plan import look
+from weft.data.table import Table
 from weft.errors import SettingsError
+from weft.features.augment import augment_problem
 from weft.features.batching import Batch
 from weft.features.codecs import NumberCodec
 from weft.features.targets import ClassTarget, NumberTarget
@@ -195,3 +200,19 @@ class TestBadInput:
     def test_settings_that_cannot_be(self, training, words):
         with pytest.raises(SettingsError, match=words):
             loads(f"data: {{source: a.csv}}\ntarget: y\ntraining: {training}\n", "weft.yaml")
+
+    @pytest.mark.parametrize("name", list(SETTINGS))
+    def test_a_language_task_has_none_of_them(self, name):
+        with pytest.raises(
+            SettingsError, match=rf"'{name}' is for a target of classes or numbers, not next_token. Remove it"
+        ):
+            weft.Pipeline({"target": {"next_token": "text"}, "training": {name: SETTINGS[name]}})
+
+    def test_a_checkpoint_that_cannot_hide_tokens(self, tmp_path):
+        made = Tokenizer(models.WordLevel({"a": 0, "[UNK]": 1}, unk_token="[UNK]"))
+        settings = config.from_mapping({"target": "bought", "training": {"augment": {"mask": 0.1}}})
+        plan = look(settings, Table.of(mixed(50)))
+        with pytest.raises(SettingsError, match=r"augment.mask: needs a token that hides others.*say delete"):
+            augment_problem(settings, plan, made)
+        made.add_special_tokens(["[MASK]"])
+        augment_problem(settings, plan, made)

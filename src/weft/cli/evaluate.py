@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import answer
+from weft.results.abstention import abstention_in_words
 from weft.results.metrics import METRICS
 from weft.runs import open_run
 
@@ -30,6 +31,8 @@ def evaluate(
     for key, e in found["metrics"].items():
         metric = METRICS[key]
         scale, unit, digits = (100, " %", ".1f") if metric.percent else (1, "", ".4g")
-        value, low, high = (format(scale * e[k], digits) for k in ("value", "low", "high"))
+        value, low, high = ("–" if e[k] is None else format(scale * e[k], digits) for k in ("value", "low", "high"))
         lines.append(f"{metric.title:<18} {value:>8}{unit}  ({low} to {high})   {metric.meaning}")
+    if found.get("declines"):
+        lines += abstention_in_words(found["declines"])
     answer(json, found, lines)

@@ -136,7 +136,11 @@ def generate(
     if chat:
         talk = Conversation(model, tokenizer, _chat(run, tokenizer), sampling, system)
         return _answer(talk, prompt, json) if prompt is not None else _converse(talk, json)
-    read = task.source(prompt) if isinstance(task, TextRun) and prompt is not None else prompt
+    read: str | list[int] | None = prompt
+    if isinstance(task, TextRun) and prompt is not None:
+        read, lost = task.source(prompt)
+        if lost:
+            Spoken().warn(f"the last {lost:,} tokens of the source were left out to fit the model")
     if data is not None and column is not None and out is not None:
         _table(run, write_table(model, tokenizer, data, column, out, sampling, cut, Spoken()), json)
     elif prompt is not None and task is None and next is not None and constraint is not None and constraint.choices:

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from weft.cli import answer
 from weft.config import scalar
 from weft.data.columns import SAMPLE_ROWS, guess, guess_target
+from weft.data.labels import guess_labels, kind_in_words
 from weft.data.table import Table
 from weft.errors import UsageError, did_you_mean
 from weft.files import write_whole
@@ -58,13 +59,14 @@ def init(
     head = table.sample(SAMPLE_ROWS)
     guesses = {name: guess(name, head.column(name)) for name in table.columns}
     chosen = target or _likely_target(list(table.columns), {n: g.type for n, g in guesses.items()})
-    why = guess_target(head.column(chosen))
+    why = guess_labels(head.column(chosen)) or guess_target(head.column(chosen))
+    checked = "" if target else "; guessed, check this"
     lines = [
         f"# Written by weft init from {len(head):,} rows of {data}. Every guess can be changed.",
         "version: 1",
         "data:",
         f"  source: {scalar(data)}",
-        f"target: {scalar(chosen)}" + f"  # a {why.type}: {why.reason}" + ("" if target else "; guessed, check this"),
+        f"target: {scalar(chosen)}  # {kind_in_words(why.type)}: {why.reason}{checked}",
         "features:  # text, number, category, time, or off",
     ]
     width = max((len(scalar(n)) for n in guesses), default=0)

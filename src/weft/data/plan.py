@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from weft.config import Settings
 from weft.data import columns as kinds
 from weft.data.dialogues import is_dialogue
+from weft.data.labels import guess_labels, guess_separator, is_list
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, did_you_mean, listing
 
@@ -24,7 +26,9 @@ class Plan:
     warnings: list[str]
     formats: dict[str, str | None] = field(default_factory=dict)
     extra: dict[str, str] = field(default_factory=dict)
-    """Columns read for the split only, and as what."""
+    """Columns read beside the model's (for the split or the report), and as what."""
+    separator: str | None = None
+    """Between the labels of a target's text cells."""
 
 
 def look(settings: Settings, table: Table) -> Plan:
@@ -36,7 +40,9 @@ def look(settings: Settings, table: Table) -> Plan:
         problems.append(f"features.{target}: the target cannot be read as well. Remove it from features.")
     for name, what in ((target, "the target"), *((f, f"features.{f}") for f in settings.features)):
         given = settings.features.get(name)
-        if name in table.columns and not kinds.readable(table.columns[name]) and (not given or given.type != "off"):
+        if name not in table.columns or kinds.readable(table.columns[name]) or (given and given.type == "off"):
+            continue
+        if name != target or settings.target.type not in (None, "labels") or not is_list(table.columns[name]):
             problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {table.columns[name]}.")
     for name, given in settings.features.items():
         if given.vocabulary is not None:
@@ -51,9 +57,7 @@ def look(settings: Settings, table: Table) -> Plan:
         raise DataError(
             f"{table.name}: the target '{target}' is missing in every row looked at. Choose another target."
         )
-    found = kinds.guess_target(head.column(target))
-    target_type = settings.target.type or found.type
-    plan = Plan({}, {}, {}, target, target_type, "as set" if settings.target.type else found.reason, [])
+    plan = _plan_target(settings, head.column(target))
     for name in table.columns:
         if name == target:
             continue
@@ -79,8 +83,8 @@ def look(settings: Settings, table: Table) -> Plan:
                     f"{table.name}: the time column '{name}' must hold dates in one known format such as 2026-11-21 or "
                     f"2026-11-21T08:30. Got {texts[0] if texts else 'nothing'!r}. Set features.{name}: category."
                 )
-    classes = len(set(head.column(target).to_pylist()))
-    if target_type == "class" and classes > max(20, 0.5 * head.num_rows):
+    classes = len(set(head.column(target).to_pylist())) if plan.target_type == "class" else 0
+    if classes > max(20, 0.5 * head.num_rows):
         plan.warnings.append(
             f"the target '{target}' has {classes:,} classes in {head.num_rows:,} rows: nearly every row is a class of "
             f"its own, of which nothing can be learnt. Choose another target, or set target.type: number"
@@ -101,6 +105,8 @@ def look_texts(settings: Settings, table: Table) -> Plan:
             problems.append(f"features.{name}: only '{target}' is read to learn its tokens. Remove it.")
         elif name == target and given.type != "text":
             problems.append(f"features.{name}: must be text, whose tokens are learnt. Got {given.type}.")
+    if settings.results.language is not None:
+        problems.append("results.language: figures by language are for a target column of rows. Remove it.")
     dialogue = settings.target.task == "dialogue"
     kind = table.columns.get(target)
     if kind is not None and not (_is_text(table, target) or (dialogue and is_dialogue(kind))):
@@ -215,6 +221,7 @@ def _absent(settings: Settings, table: Table) -> list[str]:
         for where, name in [
             ("target", settings.target.name),
             *((f"features.{f}", f) for f in settings.features),
+            *([("results.language", settings.results.language)] if settings.results.language is not None else []),
             *((f"data.split.{way}", getattr(split, way)) for way in ("column", "by", "time") if getattr(split, way)),
         ]
         if name not in table.columns
@@ -234,6 +241,24 @@ def _add_split(settings: Settings, plan: Plan) -> None:
     for how, kind in ((split.column, "category"), (split.by, "category"), (split.time, "time")):
         if how is not None and plan.types.get(how) != kind:
             plan.extra[how] = kind
+
+
+def _plan_target(settings: Settings, column: Any) -> Plan:
+    """The plan with what the target is, and nothing else yet."""
+    given = settings.target
+    guess = guess_labels(column) if given.declines is None else None
+    guess = guess or kinds.guess_target(column)
+    kind, reason = given.type or guess.type, "as set" if given.type else guess.reason
+    if given.declines is not None or given.separator is not None:
+        kind = "class" if given.declines is not None else "labels"
+        reason = reason if guess.type == kind or given.type else "as set"
+    plan = Plan({}, {}, {}, given.name, kind, reason, [])
+    if kind == "labels":
+        plan.separator = given.separator or guess_separator(given.name, column)
+        if plan.separator is not None:
+            guessed = "" if given.separator else ", guessed: target.separator says another"
+            plan.target_reason += f"; {plan.separator!r} stands between the labels of a cell{guessed}"
+    return plan
 
 
 def _is_text(table: Table, name: str) -> bool:

@@ -64,6 +64,12 @@ class Splitter:
             codes = [self._codes.setdefault(name, len(self._codes)) for name in names]
             self._classes.append(np.array(codes, np.int32))
 
+    @property
+    def dealt(self) -> bool:
+        """Whether train and valid were told apart by chance alone, so that they may be dealt anew into folds."""
+        s = self.settings
+        return not (s.by or s.time) and not any((keys == VALID).any() for keys in self._keys)
+
     def assign(self) -> np.ndarray:
         """Raises DataError where a part comes out empty."""
         s = self.settings

@@ -15,7 +15,8 @@ from weft.features.store import TARGET, RowCodes
 
 @dataclass
 class Batch:
-    """Codes as tensors: fixed fields [B], ragged ones [B, T] padded with -1 (weights with 0); ``target`` [B]."""
+    """Codes as tensors: fixed fields [B], ragged ones [B, T] padded with -1 (weights with 0); ``target`` [B],
+    of labels [B, L]."""
 
     columns: dict[str, dict[str, Tensor]]
     target: Tensor | None

@@ -18,7 +18,15 @@ from tokenizers import Tokenizer
 from weft.data.split import TRAIN, uniform
 from weft.features.codecs import Codes, Ragged
 from weft.features.store import Store, StoreWriter
-from weft.features.tokenizer import END, MASK, WRITING, begin_with, character_tokenizer, slices, train_tokenizer
+from weft.features.tokenizer import (
+    END,
+    WRITING,
+    begin_with,
+    character_tokenizer,
+    mask_token,
+    slices,
+    train_tokenizer,
+)
 from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
 
@@ -72,8 +80,7 @@ class Marks:
         begin = encoding.ids[plain[0] - 1] if plain and plain[0] > 0 else None
         last = encoding.ids[plain[-1] + 1] if plain and plain[-1] + 1 < len(encoding.ids) else None
         end = tokenizer.token_to_id(END)
-        mask = next((i for name in (MASK, "[MASK]") if (i := tokenizer.token_to_id(name)) is not None), None)
-        return cls(begin, last if end is None else end, mask)
+        return cls(begin, last if end is None else end, mask_token(tokenizer))
 
 
 def learn_tokenizer(

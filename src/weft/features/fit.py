@@ -15,7 +15,7 @@ from weft.errors import DataError
 from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import Store, StoreWriter
-from weft.features.targets import ClassTarget, NumberTarget, Target
+from weft.features.targets import new_target
 from weft.features.tokenizer import train_tokenizer
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows
@@ -31,7 +31,7 @@ def fit_columns(
     ``tokenizer`` is that of a checkpoint, whose rows may have ``longest`` tokens in all; default: one is trained.
     """
     codecs: list[Codec] = [CODECS[kind](name, settings.features.get(name)) for name, kind in sorted(plan.types.items())]
-    target: Target = ClassTarget(plan.target) if plan.target_type == "class" else NumberTarget(plan.target)
+    target = new_target(plan.target_type, settings.target)
     start = 0
     for batch in clean.batches():
         mine = clean.parts[start : start + len(batch.rows)] == TRAIN

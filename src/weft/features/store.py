@@ -1,6 +1,7 @@
 """Encoded rows on disk: one file a field, memory-mapped, so that any rows can be taken at any time.
 
-The codes of a column and field are fixed-width (``array[row]``) or ragged (``values[offsets[row]:...]``).
+The codes of a column and field are fixed-width (``array[row]``, a number or a row of them) or ragged
+(``values[offsets[row]:...]``).
 The target is stored like a column, under the name ``TARGET``.
 """
 
@@ -47,7 +48,8 @@ class StoreWriter:
         stem = f"{len(self._index):04d}"
         ragged = isinstance(array, Ragged)
         dtype = array.values.dtype if isinstance(array, Ragged) else array.dtype
-        self._index[key] = {"file": stem, "dtype": dtype.str, "ragged": ragged}
+        shape = [] if isinstance(array, Ragged) else list(array.shape[1:])
+        self._index[key] = {"file": stem, "dtype": dtype.str, "ragged": ragged, "shape": shape}
         files = [(self.folder / f"{stem}.bin").open("wb")]
         if ragged:
             files.append((self.folder / f"{stem}.offsets").open("wb"))
@@ -76,8 +78,9 @@ class Store:
         self._fields: RowCodes = {}
         for entry in index["fields"]:
             array: np.ndarray | Ragged = _mapped(folder / f"{entry['file']}.bin", np.dtype(entry["dtype"]))
+            assert isinstance(array, np.ndarray)
+            array = array.reshape(-1, *entry["shape"])
             if entry["ragged"]:
-                assert isinstance(array, np.ndarray)
                 array = Ragged(array, _mapped(folder / f"{entry['file']}.offsets", np.dtype(np.int64)))
             self._fields.setdefault(entry["column"], {})[entry["field"]] = array
 

@@ -21,9 +21,8 @@ SLICE = 1 << 16
 
 
 def mask_token(tokenizer: Tokenizer) -> int | None:
-    """The token that stands for hidden ones, by its name here, in BERT and in RoBERTa; else that of unknown words."""
-    names = (MASK, "[MASK]", "[UNK]")
-    return next((number for name in names if (number := tokenizer.token_to_id(name)) is not None), None)
+    """The token that stands for hidden ones, by its name here and in RoBERTa, or in BERT; None: there is none."""
+    return next((i for name in (MASK, "[MASK]") if (i := tokenizer.token_to_id(name)) is not None), None)
 
 
 def train_tokenizer(

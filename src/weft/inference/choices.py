@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from weft.errors import DataError
 from weft.inference.constraint import Constraint, Grammar
-from weft.inference.generate import TOKENS_AT_ONCE, check_numbers, read, read_prompt, resting
+from weft.inference.generate import TOKENS_AT_ONCE, Prompt, check_numbers, read, read_prompt, resting
 from weft.inference.letters import Line
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel, check_writes
@@ -55,12 +55,7 @@ def score_choices(
     of_choice = [grammar.spell(choice, prompt) for choice in constraint.choices]
     closed = [bool(ends) and longer for longer in _goes_on(constraint.choices)]
     longest = max(len(ids) + end for ids, end in zip(of_choice, closed, strict=True))
-    found = read_prompt(model, tokenizer, prompt, Sampling(max_tokens=longest), cut)
-    if found.limit < longest:
-        raise DataError(
-            f"the prompt and a choice must fit the model together. Got {len(found.ids):,} tokens and then {longest:,}. "
-            "Shorten the prompt, or allow its beginning to be left out (--cut, or cut=True)."
-        )
+    found = _fitting(model, read_prompt(model, tokenizer, prompt, Sampling(max_tokens=longest), cut), longest, cut)
     line = Line(tokenizer, found.ids, ends, (), found.limit, found.limited_by)
     rows = max(1, TOKENS_AT_ONCE // (len(found.ids) + longest))
     scores: list[float] = []
@@ -75,6 +70,21 @@ def score_choices(
         for text, score, ids in zip(constraint.choices, scores, of_choice, strict=True)
     ]
     return sorted(told, key=lambda choice: -choice.probability)
+
+
+def _fitting(model: LanguageModel, prompt: Prompt, longest: int, cut: bool) -> Prompt:
+    """The prompt, or its end, so that the longest choice can be read after it; its last token is not read."""
+    context = getattr(model.config.backbone, "max_positions", None)
+    if context is None or len(prompt.ids) + longest - 1 <= context:
+        return prompt
+    first = prompt.ids[:1] if prompt.ids[0] == model.config.begin else []
+    room = context + 1 - longest - len(first)
+    if not cut or room < 1:
+        raise DataError(
+            f"the prompt and a choice must fit the model's {context:,} tokens together. Got {len(prompt.ids):,} and "
+            f"{longest:,}. Shorten them, or allow the prompt's beginning to be left out (--cut, or cut=True)."
+        )
+    return replace(prompt, ids=first + prompt.ids[len(prompt.ids) - room :], limit=longest)
 
 
 def _goes_on(choices: Sequence[str]) -> list[bool]:

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from weft.data.dialogues import Message
 from weft.errors import DataError
 from weft.features.chat import Chat
-from weft.inference.generate import Stream, Written, stream
+from weft.inference.generate import Stream, Written, check_letters, stream
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
 
@@ -29,8 +29,9 @@ class Conversation:
         """The answer to a user's turn, as it is written; :meth:`hear` puts it into the conversation.
 
         Raises:
-            DataError: the turn alone is too long for the model.
+            DataError: the turn alone is too long for the model, or holds half a surrogate pair.
         """
+        check_letters(text)
         self.messages.append({"role": "user", "content": text})
         return stream(self.model, self.tokenizer, self._prompt(), self.sampling)
 

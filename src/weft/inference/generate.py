@@ -323,8 +323,8 @@ def read_prompt(
     return Prompt(ids, left_out, sampling.max_tokens, "length", sampling.seed)
 
 
-def encode_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
-    """With what the tokenizer puts before a text, without what it puts after one."""
+def check_letters(text: str) -> None:
+    """Raises DataError where a prompt holds what is no letter."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -332,6 +332,11 @@ def encode_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list
             f"a prompt must be letters that UTF-8 knows. Got half a surrogate pair at letter {error.start + 1}. "
             "Remove it."
         ) from None
+
+
+def encode_prompt(model: LanguageModel, tokenizer: Tokenizer, text: str) -> list[int]:
+    """With what the tokenizer puts before a text, without what it puts after one."""
+    check_letters(text)
     mask = tokenizer.encode("a").special_tokens_mask
     after = mask[::-1].index(0) if 0 in mask else 0
     encoded = tokenizer.encode(text).ids

@@ -13,7 +13,7 @@ from weft.errors import DataError, did_you_mean, listing
 from weft.features.batching import collate, in_turn
 from weft.features.columns import Columns
 from weft.features.store import RowCodes, lengths, take
-from weft.features.targets import ClassTarget
+from weft.features.targets import LabelsTarget, NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner
 
@@ -23,7 +23,8 @@ MOST_CLASS_COLUMNS = 100
 
 @dataclass
 class Predicted:
-    """Outputs of clean rows: probabilities [N, C], numbers or texts [N]; the rows as they came, and those set aside."""
+    """Answers to clean rows: as :meth:`RowModels.predict` gives them, or texts [N]; the rows as they came, and those
+    set aside."""
 
     raw: RawBatch
     clean: CleanBatch
@@ -40,7 +41,7 @@ def predict_codes(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
             outputs = np.empty((rows, *out.shape[1:]), out.dtype)
         outputs[chosen] = out
     if outputs is None:
-        return np.empty((0, model.classes) if model.classes else 0)
+        return np.empty(0 if model.width is None else (0, model.width))
     return outputs
 
 
@@ -86,24 +87,46 @@ class Predictor:
         return absent
 
     def as_columns(self, output: np.ndarray) -> dict[str, pa.Array]:
-        """Outputs as columns for a person: ``prediction``, and for classes ``probability`` and one column each."""
+        """Outputs as columns for a person: ``prediction``; for classes ``probability`` and one column each; for labels
+        a list and one column each; where the model declines rows ``declined``, and no prediction for those."""
         target = self.columns.target
-        if not isinstance(target, ClassTarget):
+        if isinstance(target, NumberTarget):
             return {"prediction": pa.array(output, pa.float64())}
-        return class_columns(target.classes, output)
+        probability = output[:, : len(target.classes)]
+        if isinstance(target, LabelsTarget):
+            return label_columns(target.classes, probability, self.model.threshold.cpu().numpy())
+        declined = output[:, -1] < 0 if self.model.score is not None else None
+        return class_columns(target.classes, probability, declined)
 
 
-def class_columns(classes: Sequence[str], output: np.ndarray) -> dict[str, pa.Array]:
-    """Probabilities [N, C] as the columns ``prediction``, ``probability`` and, of few classes, one for each."""
+def class_columns(
+    classes: Sequence[str], output: np.ndarray, declined: np.ndarray | None = None
+) -> dict[str, pa.Array]:
+    """Probabilities [N, C] as the columns ``prediction``, ``probability`` and, of few classes, one for each.
+
+    ``declined``: rows [N] that get no prediction, which a column of that name says.
+    """
     best = output.argmax(axis=1) if len(output) else np.zeros(0, np.int64)
-    found = {
-        "prediction": pa.array([classes[i] for i in best], pa.string()),
+    no = np.zeros(len(output), bool) if declined is None else declined
+    return {
+        "prediction": pa.array(
+            [None if n else classes[i] for i, n in zip(best.tolist(), no, strict=True)], pa.string()
+        ),
+        **({} if declined is None else {"declined": pa.array(declined)}),
         "probability": pa.array(output[np.arange(len(best)), best], pa.float32()),
+        **_probabilities(classes, output),
     }
-    if len(classes) <= MOST_CLASS_COLUMNS:
-        for place, name in enumerate(classes):
-            found[f"probability of {name}"] = pa.array(output[:, place], pa.float32())
-    return found
+
+
+def label_columns(classes: Sequence[str], output: np.ndarray, thresholds: np.ndarray) -> dict[str, pa.Array]:
+    """Probabilities [N, L] as the column ``prediction``, a list of labels, and, of few labels, one for each."""
+    lists = [[classes[i] for i in np.flatnonzero(row).tolist()] for row in output >= thresholds]
+    return {"prediction": pa.array(lists, pa.list_(pa.string())), **_probabilities(classes, output)}
+
+
+def _probabilities(classes: Sequence[str], output: np.ndarray) -> dict[str, pa.Array]:
+    shown = enumerate(classes) if len(classes) <= MOST_CLASS_COLUMNS else ()
+    return {f"probability of {name}": pa.array(output[:, place], pa.float32()) for place, name in shown}
 
 
 def filled(raw: RawBatch, absent: list[str]) -> RawBatch:

@@ -345,8 +345,10 @@ def load_words(folder: Path) -> dict[str, str]:
     return found | ({CHAT: chat} if isinstance(chat, str) else {})
 
 
-def words_of(config: LanguageConfig, tokenizer: Tokenizer) -> dict[str, str]:
-    """The names of the special tokens that a model's config gives a meaning to."""
+def words_of(config: Config, tokenizer: Tokenizer) -> dict[str, str]:
+    """What ``transformers`` calls the ids that begin and end a text and fill a row, where a writer has them."""
+    if not isinstance(config, LanguageConfig):
+        return {}
     ids = {"bos_token": config.begin, "eos_token": next(iter(config.end), None), "pad_token": config.pad}
     return {n: word for n, i in ids.items() if i is not None and (word := tokenizer.id_to_token(i)) is not None}
 
@@ -417,8 +419,7 @@ def save_hf(
     with whole_folder(folder) as beside:
         (beside / "config.json").write_text(json.dumps(settings, indent=1) + "\n")
         if tokenizer is not None:
-            own = words_of(model.config, tokenizer) if isinstance(model.config, LanguageConfig) else {}
-            save_tokenizer(tokenizer, own | dict(words or {}), beside)
+            save_tokenizer(tokenizer, words_of(model.config, tokenizer) | dict(words or {}), beside)
         _save_weights(beside, state, named, shard_bytes)
     return name
 

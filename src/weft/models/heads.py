@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weft.features.targets import OUTSIDE, UNSEEN
+
 
 class _Read(nn.Module):
     """Two layers from what is read to the outputs. ``from_zero``: starts with nothing to say."""
@@ -48,11 +50,12 @@ class Directions(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.7726))  # 16
 
     @torch.no_grad()
-    def begin(self, read_NR: Tensor, target_N: Tensor) -> None:
+    def begin(self, read_NR: Tensor, member_NC: Tensor) -> None:
+        """``member_NC``: 1 where the row is of the class (or has the label), else 0."""
         unit = F.normalize(read_NR.float(), dim=1)
         self.centre.copy_(unit.mean(dim=0))
-        sums = torch.zeros_like(self.weight).index_add_(0, target_N, unit - self.centre)
-        seen = torch.bincount(target_N, minlength=len(sums)).unsqueeze(1) > 0
+        sums = member_NC.float().T @ (unit - self.centre)
+        seen = (member_NC > 0).any(dim=0).unsqueeze(1)
         self.weight.copy_(torch.where(seen, F.normalize(sums, dim=1), self.weight))
 
     def forward(self, read_BR: Tensor) -> Tensor:
@@ -89,13 +92,56 @@ class ClassHead(nn.Module):
         return self.read(read_BR)
 
     def loss(self, out_BC: Tensor, target_B: Tensor) -> Tensor:
-        """Cross-entropy in nats, mean over the rows; a class that training never saw (-1) does not count."""
+        """Cross-entropy in nats, mean over the rows; a class that training never saw (UNSEEN) does not count.
+
+        A row that belongs to none of the classes (OUTSIDE) should be as likely of each: its target is uniform
+        (outlier exposure; Hendrycks 2019).
+        """
         smoothing = self.smoothing if self.training else 0.0
-        return F.cross_entropy(out_BC.float(), target_B, self.weight, ignore_index=-1, label_smoothing=smoothing)
+        out_BC, outside_B = out_BC.float(), target_B == OUTSIDE
+        if not outside_B.any():
+            return F.cross_entropy(out_BC, target_B, self.weight, ignore_index=UNSEEN, label_smoothing=smoothing)
+        inside = F.cross_entropy(
+            out_BC[~outside_B], target_B[~outside_B], self.weight, ignore_index=UNSEEN, label_smoothing=smoothing,
+            reduction="sum",
+        )  # fmt: skip
+        uniform = -out_BC[outside_B].log_softmax(dim=-1).mean(dim=-1)
+        return (inside + uniform.sum()) / (self.weight[target_B[target_B >= 0]].sum() + len(uniform))
 
     def answer(self, out_BC: Tensor) -> Tensor:
         """Log probabilities [B, C]."""
         return (out_BC.float() + self.prior).log_softmax(dim=-1)
+
+
+class LabelsHead(nn.Module):
+    """Logits of L labels, each there or not whatever the others are; they start at the log odds of its share."""
+
+    def __init__(
+        self, inputs: int, hidden: int, shares: list[float], dropout: float, from_zero: bool = False,
+        directions: bool = False,
+    ):  # fmt: skip
+        super().__init__()
+        self.read: _Read | Directions
+        if directions:
+            self.read = Directions(inputs, len(shares), dropout)
+        else:
+            self.read = _Read(inputs, hidden, len(shares), dropout, from_zero)
+        share = torch.tensor(shares, dtype=torch.float32).clamp(1e-4, 1 - 1e-4)
+        with torch.no_grad():
+            (self.read.bias if isinstance(self.read, Directions) else self.read.down.bias).copy_(share.logit())
+
+    def forward(self, read_BR: Tensor) -> Tensor:
+        return self.read(read_BR)
+
+    def loss(self, out_BL: Tensor, target_BL: Tensor) -> Tensor:
+        """Binary cross-entropy in nats, summed over the labels, mean over the rows; a row of -1 does not count."""
+        known = (target_BL >= 0).float()
+        each = F.binary_cross_entropy_with_logits(out_BL.float(), target_BL.float(), known, reduction="sum")
+        return each / known[:, 0].sum().clamp(min=1)
+
+    def answer(self, out_BL: Tensor) -> Tensor:
+        """Logits [B, L]."""
+        return out_BL.float()
 
 
 class NumberHead(nn.Module):

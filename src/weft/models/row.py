@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from weft.features.batching import Batch
 from weft.features.codecs import Codec
-from weft.features.targets import ClassTarget, Target
+from weft.features.targets import ClassTarget, LabelsTarget, Target
 from weft.models.embeddings import PretrainedText, RowEmbedding
-from weft.models.heads import ClassHead, NumberHead
+from weft.models.heads import ClassHead, LabelsHead, NumberHead
 from weft.models.linear import LinearPath
 from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import Tokens
@@ -94,12 +94,18 @@ class RowModel(nn.Module):
         self.texts = [self.embedding.number[name] for name in texts]
         self.pool_norm = nn.RMSNorm(width) if config.pretrained is None else nn.Identity()
         inputs = width * (1 + 2 * len(self.texts) if config.pretrained is None else 1)
-        self.head: ClassHead | NumberHead
+        self.head: ClassHead | LabelsHead | NumberHead
         if isinstance(target, ClassTarget):
             outputs = len(target.classes)
             self.head = ClassHead(
                 inputs, config.hidden, target.counts, config.dropout, config.linear_first, config.balanced,
                 directions=config.pretrained is not None, smoothing=config.smoothing,
+            )  # fmt: skip
+        elif isinstance(target, LabelsTarget):
+            outputs = len(target.classes)
+            self.head = LabelsHead(
+                inputs, config.hidden, [count / target.rows for count in target.counts], config.dropout,
+                config.linear_first, directions=config.pretrained is not None,
             )  # fmt: skip
         else:
             outputs = 1
@@ -139,7 +145,7 @@ class RowModel(nn.Module):
         return self.head.loss(self(batch), batch.target)
 
     def answer(self, batch: Batch) -> Tensor:
-        """Log probabilities [B, C] or numbers [B] in the target's unit."""
+        """Log probabilities [B, C], logits of labels [B, L], or numbers [B] in the target's unit."""
         return self.head.answer(self(batch))
 
 
@@ -149,21 +155,56 @@ def _here(tokens: Tokens, chosen_BT: Tensor) -> Tensor:
 
 
 class RowModels(nn.Module):
-    """One or several RowModels of one shape, trained on different folds, that answer as one."""
+    """One or several RowModels of one shape, trained on different folds, that answer as one.
+
+    ``score``: how sure the model is of a row (:data:`SCORES`), where it declines the least sure; None: it answers all.
+    """
 
     temperature: Tensor
+    threshold: Tensor
+    """Of the score, below which a row is declined; or of each label's probability, from which on it is given."""
 
-    def __init__(self, codecs: Sequence[Codec], target: Target, config: RowConfig, copies: int):
+    def __init__(
+        self, codecs: Sequence[Codec], target: Target, config: RowConfig, copies: int, score: str | None = None
+    ):
         super().__init__()
         self.copies = nn.ModuleList(RowModel(codecs, target, config) for _ in range(copies))
+        self.kind, self.score = target.type, score
         self.classes = len(target.classes) if isinstance(target, ClassTarget) else None
         self.register_buffer("temperature", torch.ones(()))
+        if isinstance(target, LabelsTarget):
+            self.register_buffer("threshold", torch.full((len(target.classes),), 0.5))
+        elif score is not None:
+            self.decline(score, 0.0)
+
+    def decline(self, score: str, threshold: float) -> None:
+        """From now on decline the rows whose score is below the threshold."""
+        self.score = score
+        self.register_buffer("threshold", torch.tensor(threshold, device=self.temperature.device))
+
+    @property
+    def width(self) -> int | None:
+        """Numbers that the answer to a row has; None where it is one and no list."""
+        if self.kind == "labels":
+            return len(self.threshold)
+        return None if self.classes is None else self.classes + (self.score is not None)
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
-        """Calibrated probabilities [B, C], or numbers [B] in the target's unit; float32 arithmetic."""
+        """Calibrated probabilities [B, C] or [B, L], or numbers [B] in the target's unit; float32 arithmetic.
+
+        A model that declines gives one number more a row: how far its score is above the threshold.
+        """
         self.eval()
-        return combine([copy.answer(batch) for copy in self.each()], self.classes, self.temperature)
+        copies = self.each()
+        outputs = [copy(batch) for copy in copies]
+        answers = [copy.head.answer(out) for copy, out in zip(copies, outputs, strict=True)]
+        found = combine(answers, self.kind, self.temperature)
+        if self.score is None:
+            return found
+        energies = torch.stack([energy(out) for out in outputs]).mean(dim=0)
+        sure = SCORES[self.score](found, energies)
+        return torch.cat([found, (sure - self.threshold).unsqueeze(1)], dim=1)
 
     def each(self) -> list[RowModel]:
         return [copy for copy in self.copies if isinstance(copy, RowModel)]
@@ -172,13 +213,30 @@ class RowModels(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
 
-def combine(outputs: Sequence[Tensor], classes: int | None, temperature: Tensor) -> Tensor:
+def combine(outputs: Sequence[Tensor], kind: str, temperature: Tensor) -> Tensor:
     """The answer of several copies: mean of the numbers, or of the probabilities, then the temperature.
 
-    ``outputs``: log probabilities [B, C] or numbers [B], one a copy.
+    ``outputs``: log probabilities [B, C], logits of labels [B, L] or numbers [B], one a copy.
     """
     stacked = torch.stack(list(outputs))
-    if classes is None:
+    if kind == "number":
         return stacked.mean(dim=0)
+    if kind == "labels":
+        return stacked.sigmoid().mean(dim=0)
     mean = stacked.logsumexp(dim=0) - math.log(len(outputs))
     return (mean / temperature).softmax(dim=-1)
+
+
+def energy(out_BC: Tensor) -> Tensor:
+    """How much evidence a row gives for any class at all [B]: the log of the sum of the exponents of the logits.
+
+    The probabilities lose it, as they only compare the classes (Liu 2020; the negative of the free energy).
+    """
+    return out_BC.float().logsumexp(dim=-1)
+
+
+SCORES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "energy": lambda probabilities_BC, energy_B: energy_B,
+    "probability": lambda probabilities_BC, energy_B: probabilities_BC.amax(dim=-1),
+}
+"""How sure a model is of a row [B], of its probabilities [B, C] and its energy [B]."""

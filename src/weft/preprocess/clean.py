@@ -7,12 +7,14 @@
     document  string with its spaces and line ends as they are, null where there is no letter
     verbatim  string as it came, letter for letter, null where there is none
     time      float64 seconds since 1970 UTC, null where missing
+    labels    list of strings, null where missing (an empty list is a value: no label)
 
 A cell that cannot be read sets its whole row aside with the reason; a missing value never does.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
@@ -22,20 +24,24 @@ import pyarrow.compute as pc
 
 from weft.data.columns import parse_number, parse_time, says_missing
 from weft.data.dialogues import Message, dump_dialogue, parse_dialogue
+from weft.data.labels import parse_labels
 from weft.data.table import RawBatch, Rejected
 from weft.errors import DataError
 
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{80}-\x{9f}]"
 _BOOLEANS = pa.array(["True", "TRUE", "False", "FALSE"])
+_TYPES = {"number": pa.float64(), "time": pa.float64(), "labels": pa.list_(pa.string())}
 MISSING_TARGET = "the target is missing"
 
 
 @dataclass(frozen=True)
 class ColumnPlan:
-    """How one column is read: its type and, for times in text, their format (``iso`` or strptime)."""
+    """How one column is read: its type; for times in text their format (``iso`` or strptime), for labels in text
+    what stands between them (None: they are lists or JSON arrays)."""
 
     type: str
     time_format: str | None = None
+    separator: str | None = None
 
 
 @dataclass
@@ -82,9 +88,11 @@ class Cleaner:
 
     def _read(self, name: str, array: pa.Array, plan: ColumnPlan) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
         if pa.types.is_null(array.type):
-            return pa.nulls(len(array), pa.float64() if plan.type in ("number", "time") else pa.string()), {}
+            return pa.nulls(len(array), _TYPES.get(plan.type, pa.string())), {}
         array, bad = _decoded(array)
-        if plan.type == "number":
+        if plan.type == "labels":
+            values, wrong = self._labels(array, plan.separator)
+        elif plan.type == "number":
             values, wrong = _numbers(array)
         elif plan.type == "time":
             values, wrong = _times(name, array, plan.time_format)
@@ -96,10 +104,23 @@ class Cleaner:
             values, wrong = _null_where_empty(array), {}
         else:
             values, wrong = self._strings(array), {}
-            if plan.type == "category":  # true in one format is True in another, 1 is 1.0
-                values = pc.if_else(pc.is_in(values, _BOOLEANS), pc.utf8_lower(values), values)
-                values = pc.replace_substring_regex(values, pattern=r"^(-?\d{1,15})\.0+$", replacement=r"\1")
+            if plan.type == "category":
+                values = _one_word(values)
         return values, bad | wrong
+
+    def _labels(self, array: pa.Array, separator: str | None) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+        cells: list[list[str] | None] = []
+        bad: dict[int, tuple[str, str]] = {}
+        for place, cell in enumerate(array.to_pylist()):
+            missing = cell is None or (isinstance(cell, str) and not cell.strip())
+            labels = None if missing else parse_labels(cell, separator)
+            if labels is None and not missing:
+                bad[place] = (f"must be a list of labels, is {str(cell)[:60]!r}", str(cell))
+            cells.append(labels)
+        flat = _one_word(self._strings(pa.array([label for labels in cells for label in labels or ()], pa.string())))
+        words = iter(flat.to_pylist())
+        found = [None if c is None else [w for w in itertools.islice(words, len(c)) if w is not None] for c in cells]
+        return pa.array([None if c is None else list(dict.fromkeys(c)) for c in found], _TYPES["labels"]), bad
 
     def _strings(self, array: pa.Array) -> pa.Array:
         if pa.types.is_boolean(array.type):
@@ -151,6 +172,12 @@ class Cleaner:
 
 def _null_where_empty(array: pa.Array) -> pa.Array:
     return pc.if_else(pc.equal(pc.utf8_trim_whitespace(array), ""), pa.scalar(None, pa.string()), array)
+
+
+def _one_word(values: pa.Array) -> pa.Array:
+    """A category as it is written in every format: true is True and TRUE, 1 is 1.0."""
+    values = pc.if_else(pc.is_in(values, _BOOLEANS), pc.utf8_lower(values), values)
+    return pc.replace_substring_regex(values, pattern=r"^(-?\d{1,15})\.0+$", replacement=r"\1")
 
 
 def _plain_number(value: float | None) -> str | None:

@@ -20,6 +20,7 @@ from weft.progress import Silent
 
 TEXTS_AT_ONCE = 512  # of a column of texts: each may be a book
 ROW = ""  # the column of row numbers; no column of a table has an empty name
+GROUP = "\0"  # the column of what rows are grouped by in the report; nor has any a NUL
 NOT_USED = 255
 
 
@@ -33,7 +34,7 @@ class CleanRows:
         self.parts = parts_by_row[self.rows]
 
     def batches(self) -> Iterator[CleanBatch]:
-        names = [n for n in self._table.schema.names if n != ROW]
+        names = [n for n in self._table.schema.names if n not in (ROW, GROUP)]
         for batch in self._table.to_batches():
             rows = batch.column(0).to_numpy()
             yield CleanBatch(rows, {n: batch.column(batch.schema.get_field_index(n)) for n in names}, [])
@@ -64,6 +65,8 @@ class Ingested:
     def __init__(self) -> None:
         self.read = 0
         self.rejected: list[Rejected] = []
+        self.dealt = True
+        """Whether chance alone told train and valid apart."""
 
     @property
     def bad(self) -> list[Rejected]:
@@ -80,8 +83,9 @@ def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
     plans = {
         name: ColumnPlan("document" if writes else t, plan.formats.get(name)) for name, t in sorted(plan.types.items())
     }
+    plans[plan.target] = ColumnPlan(kind, separator=plan.separator)
     normalize = settings.preprocess.normalize or ("nfc" if writes else "nfkc")
-    return Cleaner({**plans, plan.target: ColumnPlan(kind)}, normalize, plan.target)
+    return Cleaner(plans, normalize, plan.target)
 
 
 def ingest(
@@ -99,6 +103,9 @@ def ingest(
     split = settings.data.split
     how = split.column or split.by or split.time
     extra = {name: ColumnPlan(kind, plan.formats.get(name)) for name, kind in plan.extra.items()}
+    group = settings.results.language
+    if group is not None:
+        extra.setdefault(group, ColumnPlan("category"))
     apart = Cleaner(extra, cleaner.normalize)  # a column may be read one way and split by in another
     wanted = list(dict.fromkeys([*cleaner.plans, *extra]))
     is_class = plan.target_type == "class"
@@ -111,10 +118,8 @@ def ingest(
             found.rejected += done.rejected
             key = None if how is None else beside[how] if how in beside else done.columns[how]
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
-            names = list(cleaner.plans)
-            batch = pa.RecordBatch.from_arrays(
-                [pa.array(done.rows), *(done.columns[n] for n in names)], names=[ROW, *names]
-            )
+            kept = {ROW: pa.array(done.rows), **({} if group is None else {GROUP: beside[group]}), **done.columns}
+            batch = pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
             writer = writer or pa.ipc.new_file(str(path), batch.schema)
             writer.write_batch(batch)
             bar.advance(len(done.rows) + len(done.rejected))
@@ -133,6 +138,7 @@ def ingest(
     check_limit(found, settings.data.max_rejected, table.name, aside)
     parts = np.full(found.read, NOT_USED, np.uint8)
     clean = CleanRows(path, parts)
+    found.dealt = splitter.dealt
     parts[clean.rows] = splitter.assign()
     clean.parts = parts[clean.rows]
     return clean, parts, found

@@ -1,13 +1,14 @@
 """The models that a large model must beat to be worth its cost: trivial, linear, boosted trees.
 
 They see the same rows as Weft's model (training and validation together) and are judged on the same test
-rows. Settings are scikit-learn's defaults, untuned.
+rows. Settings are scikit-learn's defaults, untuned; where a row has any number of labels there is a model for each
+label, and every fifth row chooses the thresholds.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,18 +20,22 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
+from weft.training.thresholds import f1_threshold, label_thresholds
+
 MOST_ROWS = 100_000
+MOST_LABELS = 50
 
 
 @dataclass
 class Baseline:
-    """``output``: probabilities [N, C] or numbers [N] on the test rows."""
+    """``output``: probabilities [N, C] or numbers [N] on the test rows; ``thresholds``: of labels [L]."""
 
     key: str
     title: str
     note: str
     output: np.ndarray
     seconds: float
+    thresholds: np.ndarray | None = None
 
 
 Columns = Mapping[str, pa.Array]
@@ -40,6 +45,11 @@ def trivial(target: np.ndarray, rows: int, classes: int | None) -> Baseline:
     """Always the shares of the classes, or the mean."""
     if classes is None:
         return Baseline("trivial", "Always the mean", "", np.full(rows, float(target.mean())), 0.0)
+    if target.ndim == 2:
+        share = target.mean(axis=0)
+        threshold = f1_threshold(np.tile(share, (len(target), 1)).ravel(), target.ravel())
+        thresholds = np.full(classes, threshold)
+        return Baseline("trivial", "Always the same labels", "", np.tile(share, (rows, 1)), 0.0, thresholds)
     share = np.bincount(target, minlength=classes) / len(target)
     return Baseline("trivial", "Always the most frequent class", "", np.tile(share, (rows, 1)), 0.0)
 
@@ -52,35 +62,62 @@ def linear(
     encoder = _Linear(types)
     x, z = encoder.fit(train), encoder.transform(test)
     words = " on TF-IDF of the texts" if "text" in types.values() else ""
+    thresholds = None
     if classes is None:
         model: Any = Ridge(alpha=1.0).fit(x, target)
         output, title = model.predict(z), f"Ridge regression{words}"
+    elif target.ndim == 2:
+        output, thresholds = _each_label(lambda: LogisticRegression(max_iter=300), x, target, z)
+        title = f"Logistic regression{words}, one a label"
     else:
         model = LogisticRegression(max_iter=300).fit(x, target)
         output, title = (
             _spread(model.predict_proba(z), model.classes_, classes),
             f"Logistic regression{words}",
         )
-    return Baseline("linear", title, "", output, time.monotonic() - start)
+    return Baseline("linear", title, "", output, time.monotonic() - start, thresholds)
 
 
 def boosted_trees(
     types: Mapping[str, str], train: Columns, target: np.ndarray, test: Columns, classes: int | None
 ) -> Baseline | None:
-    """Histogram gradient boosting on every column but texts; None where there is no other column."""
+    """Histogram gradient boosting on every column but texts; None where there is no other column, or too many
+    labels to train trees for each."""
     used = {name: kind for name, kind in types.items() if kind != "text"}
-    if not used:
+    if not used or (target.ndim == 2 and target.shape[1] > MOST_LABELS):
         return None
     start = time.monotonic()
     x, z, categorical = _tree_matrix(used, train, test)
+    thresholds = None
     if classes is None:
         model: Any = HistGradientBoostingRegressor(categorical_features=categorical, random_state=0).fit(x, target)
         output = model.predict(z)
+    elif target.ndim == 2:
+
+        def make() -> Any:
+            return HistGradientBoostingClassifier(categorical_features=categorical, random_state=0)
+
+        output, thresholds = _each_label(make, x, target, z)
     else:
         model = HistGradientBoostingClassifier(categorical_features=categorical, random_state=0).fit(x, target)
         output = _spread(model.predict_proba(z), model.classes_, classes)
     note = "the texts are left out" if len(used) < len(types) else ""
-    return Baseline("trees", "Gradient-boosted trees", note, output, time.monotonic() - start)
+    return Baseline("trees", "Gradient-boosted trees", note, output, time.monotonic() - start, thresholds)
+
+
+def _each_label(make: Callable[[], Any], x: Any, target: np.ndarray, z: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities [N, L] of a model for each label, and thresholds that every fifth row chose for another model."""
+
+    def fitted(rows: np.ndarray, asked: Any) -> np.ndarray:
+        output = np.empty((asked.shape[0], target.shape[1]))
+        for place, truth in enumerate(target[rows].T):
+            constant = truth.min() == truth.max()
+            output[:, place] = truth[0] if constant else make().fit(x[rows], truth).predict_proba(asked)[:, 1]
+        return output
+
+    apart = np.arange(len(target)) % 5 == 4
+    thresholds = label_thresholds(fitted(np.flatnonzero(~apart), x[np.flatnonzero(apart)]), target[apart])
+    return fitted(np.arange(len(target)), z), thresholds
 
 
 class _Linear:

@@ -1,4 +1,4 @@
-"""Metrics with bootstrap intervals (Efron 1979).
+"""Metrics with bootstrap intervals (Efron 1979); where every row is right or every row wrong, Wilson's.
 
 Every metric is a function of row weights, so that one resample is one vector of counts and nothing is
 sorted twice. Names and definitions are scikit-learn's, against which they are tested.
@@ -23,8 +23,10 @@ class Estimate:
     low: float
     high: float
 
-    def to_dict(self) -> dict[str, float]:
-        return {"value": self.value, "low": self.low, "high": self.high}
+    def to_dict(self) -> dict[str, float | None]:
+        """As JSON, which has no NaN: what cannot be told is None."""
+        found = {"value": self.value, "low": self.low, "high": self.high}
+        return {k: v if np.isfinite(v) else None for k, v in found.items()}
 
 
 @dataclass(frozen=True)
@@ -36,12 +38,14 @@ class Metric:
     meaning: str
     higher_is_better: bool
     percent: bool = False
+    share: bool = False
+    """A share of the rows, each right or wrong."""
 
 
 METRICS = {
     m.key: m
     for m in (
-        Metric("accuracy", "Accuracy", "share of rows where the predicted class is the true one", True, True),
+        Metric("accuracy", "Accuracy", "share of rows where the predicted class is the true one", True, True, True),
         Metric(
             "auc",
             "AUC",
@@ -52,6 +56,24 @@ METRICS = {
         Metric("balanced_accuracy", "Balanced accuracy", "accuracy with every class counted alike", True, True),
         Metric("log_loss", "Log loss", "surprise at the truth, in nats a row; 0 is certainty of the truth", False),
         Metric("ece", "Calibration error", "gap between stated and true probability (15 bins)", False, True),
+        Metric(
+            "micro_f1", "F1 of all labels", "balance of finding the labels and not crying wolf, over all cells", True
+        ),
+        Metric("macro_f1", "F1 a label", "as before, each label counted alike however rare", True),
+        Metric(
+            "subset_accuracy",
+            "All labels right",
+            "share of rows whose labels are exactly the true ones",
+            True,
+            True,
+            True,
+        ),
+        Metric(
+            "average_precision",
+            "Average precision",
+            "how well each label's rows are ranked first; mean of the labels",
+            True,
+        ),
         Metric("mae", "MAE", "mean distance from the truth, in the target's unit", False),
         Metric("rmse", "RMSE", "as MAE, with large errors counted more", False),
         Metric("bits_per_byte", "Bits per byte", "bits that a byte of text costs; 8 is knowing nothing", False),
@@ -125,9 +147,12 @@ def number_metrics(prediction: np.ndarray, target: np.ndarray) -> dict[str, Weig
     }
 
 
-def with_intervals(metrics: dict[str, Weighted], rows: int, seed: int = 0) -> dict[str, Estimate]:
-    """Each metric with its 2.5 and 97.5 percentiles over resamples of the rows (1,000; fewer for big tables)."""
-    repeats = int(np.clip(2e7 / max(rows, 1), 200, 1000))
+def with_intervals(metrics: dict[str, Weighted], rows: int, seed: int = 0, width: int = 1) -> dict[str, Estimate]:
+    """Each metric with its 2.5 and 97.5 percentiles over resamples of the rows (1,000; fewer for big tables).
+
+    ``width``: numbers that a metric reads of each row.
+    """
+    repeats = int(np.clip(2e7 / max(rows * width, 1), 200, 1000))
     random = np.random.default_rng(seed)
     ones = np.ones(rows)
     draws: dict[str, list[float]] = {name: [] for name in metrics}
@@ -135,7 +160,30 @@ def with_intervals(metrics: dict[str, Weighted], rows: int, seed: int = 0) -> di
         weights = np.bincount(random.integers(0, rows, rows), minlength=rows).astype(np.float64)
         for name, metric in metrics.items():
             draws[name].append(metric(weights))
-    return {name: _estimate(metric(ones), draws[name]) for name, metric in metrics.items()}
+    return {name: _settled(name, _estimate(metric(ones), draws[name]), rows) for name, metric in metrics.items()}
+
+
+def share(hits: float, rows: int) -> Estimate:
+    """A share of rows with Wilson's score interval (1927), which holds near 0 and 1 too."""
+    if not rows:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    z, p = 1.959964, hits / rows
+    middle = (p + z * z / (2 * rows)) / (1 + z * z / rows)
+    half = z / (1 + z * z / rows) * float(np.sqrt(p * (1 - p) / rows + z * z / (4 * rows * rows)))
+    return Estimate(p, max(0.0, min(p, middle - half)), min(1.0, max(p, middle + half)))
+
+
+def _settled(name: str, found: Estimate, rows: int) -> Estimate:
+    """Every resample of rows that are all right is all right: that says nothing of the rows not seen.
+
+    A share then has Wilson's interval; of a metric that is perfect and no share, nothing can be told.
+    """
+    if found.low < found.high:
+        return found
+    if METRICS[name].share and found.value in (0.0, 1.0):
+        return share(found.value * rows, rows)
+    perfect = found.value == 1.0 and METRICS[name].higher_is_better
+    return Estimate(found.value, float("nan"), float("nan")) if perfect else found
 
 
 def difference(ours: dict[str, Weighted], theirs: dict[str, Weighted], key: str, rows: int, seed: int = 0) -> Estimate:

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from weft.files import write_whole
 from weft.progress import duration
 from weft.results import svg
+from weft.results.abstention import abstention_in_words
 from weft.results.metrics import METRICS
 
 _STEPS = (
@@ -24,6 +25,7 @@ _STEPS = (
     ("inference", "predict rows it never saw"),
     ("results", "judge it beside simple models"),
 )
+_THREE_DIGITS = {"auc", "f1", "micro_f1", "macro_f1", "average_precision", "r2"}
 _LANGUAGE_STEPS = (
     ("data", "read the texts"),
     ("preprocess", "clean them, set bad ones aside, split"),
@@ -50,12 +52,12 @@ def _environment() -> Environment:
     return environment
 
 
-def _figure(key: str, value: float) -> str:
-    if value != value:
+def _figure(key: str, value: float | None) -> str:
+    if value is None:
         return "–"
     if METRICS[key].percent:
         return f"{100 * value:.1f} %"
-    return f"{value:.3f}" if key in ("auc", "f1", "r2") else f"{value:.3g}"
+    return f"{value:.3f}" if key in _THREE_DIGITS else f"{value:.3g}"
 
 
 def write_report(folder: Path, figures: dict[str, Any]) -> Path:
@@ -66,7 +68,7 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
     drawn = [
         {"title": m["title"], "ours": m["key"] == "weft", **m["metrics"][first.key]}
         for m in models
-        if m["metrics"][first.key]["value"] == m["metrics"][first.key]["value"]
+        if None not in m["metrics"][first.key].values()
     ]
     curves = figures.get("curves", {})
     label = f"{first.title} of each model with its 95 % interval"
@@ -77,6 +79,13 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
         )
     if curves.get("scatter"):
         drawings["scatter"] = svg.scatter(curves["scatter"], "Predicted against true values")
+    declined = figures.get("declines")
+    if declined and declined["curve"]:
+        drawings["declines"] = svg.risk_coverage(
+            declined["curve"],
+            declined["coverage"]["value"],
+            "Share of wrong answers as more rows are answered",
+        )
     if curves.get("learning"):
         drawings["learning"] = svg.learning(
             [
@@ -90,6 +99,7 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
         f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if "task" in figures else _STEPS,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
+        declined=abstention_in_words(declined) if declined else [], METRICS=METRICS,
     )  # fmt: skip
     path = folder / "report.html"
     write_whole(path, page)

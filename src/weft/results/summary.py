@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from weft.features.targets import ClassTarget, Target
+from weft.features.targets import ClassTarget, LabelsTarget, NumberTarget, Target
 from weft.results import baselines
 from weft.results.baselines import Baseline
+from weft.results.labels import label_metrics
 from weft.results.metrics import (
     METRICS,
     Estimate,
@@ -25,8 +26,10 @@ from weft.results.metrics import (
 
 SHOWN = {
     "class": ("accuracy", "auc", "f1", "balanced_accuracy", "log_loss", "ece"),
+    "labels": ("micro_f1", "macro_f1", "subset_accuracy", "average_precision"),
     "number": ("mae", "rmse", "r2"),
 }
+VERDICT_KEYS = {"class": ("accuracy", "log_loss"), "labels": ("micro_f1", "macro_f1"), "number": ("mae", "rmse")}
 CURVE_POINTS = 60
 
 
@@ -48,19 +51,28 @@ class Judged:
         }  # fmt: skip
 
 
-def metrics_of(target: Target, output: np.ndarray, truth: np.ndarray, positive: int | None) -> dict[str, Weighted]:
-    """The metrics of a target's type, of outputs (probabilities, or numbers in its unit) against encoded truth."""
+def metrics_of(
+    target: Target, output: np.ndarray, truth: np.ndarray, positive: int | None, thresholds: np.ndarray | None = None
+) -> dict[str, Weighted]:
+    """The metrics of a target's type, of outputs (probabilities, or numbers in its unit) against encoded truth.
+
+    Classes are judged as if every row were answered. ``thresholds``: from which probability on a label is given [L].
+    """
     if isinstance(target, ClassTarget):
-        return class_metrics(output.astype(np.float64), truth, positive)
+        return class_metrics(output[:, : len(target.classes)].astype(np.float64), truth, positive)
+    if isinstance(target, LabelsTarget):
+        assert thresholds is not None
+        return label_metrics(output, truth, thresholds)
     return number_metrics(output, truth.astype(np.float64) * target.deviation + target.mean)
 
 
 def judge(
     key: str, title: str, output: np.ndarray, truth: np.ndarray, target: Target, positive: int | None,
-    note: str = "", seconds: float = 0.0,
+    note: str = "", seconds: float = 0.0, thresholds: np.ndarray | None = None,
 ) -> Judged:  # fmt: skip
-    metrics = metrics_of(target, output, truth, positive)
-    return Judged(key, title, note, seconds, metrics, with_intervals(metrics, len(truth)))
+    metrics = metrics_of(target, output, truth, positive, thresholds)
+    width = truth.shape[1] if truth.ndim == 2 else 1
+    return Judged(key, title, note, seconds, metrics, with_intervals(metrics, len(truth), width=width))
 
 
 def train_baselines(
@@ -68,9 +80,9 @@ def train_baselines(
     target: Target,
 ) -> list[Baseline]:  # fmt: skip
     """Trivial, linear and boosted trees, on raw columns; outputs in the target's own unit."""
-    classes = len(target.classes) if isinstance(target, ClassTarget) else None
+    classes = None if isinstance(target, NumberTarget) else len(target.classes)
     truth = train_truth
-    if not isinstance(target, ClassTarget):
+    if isinstance(target, NumberTarget):
         truth = train_truth.astype(np.float64) * target.deviation + target.mean
     rows = len(next(iter(test.values())))
     found = [
@@ -92,19 +104,17 @@ def positive_class(target: Target, wanted: str | None) -> int | None:
 
 def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -> dict[str, Any]:
     """Who wins, by how much and how surely; what to use."""
-    keys = ("accuracy", "log_loss") if isinstance(target, ClassTarget) else ("mae", "rmse")
+    keys = VERDICT_KEYS[target.type]
     rivals = [o for o in others if o.key != "trivial"]
     lines, recommended = [], ours.title
     key = keys[0]
     metric = METRICS[key]
     sign = 1 if metric.higher_is_better else -1
     trivial = next((o for o in others if o.key == "trivial"), None)
-    gaps: dict[str, dict[str, dict[str, float]]] = {}
-    for other in others:
-        gaps[other.key] = {k: difference(ours.metrics, other.metrics, k, rows).to_dict() for k in keys}
+    gaps = {o.key: {k: difference(ours.metrics, o.metrics, k, rows) for k in keys} for o in others}
     if trivial is not None:
         gap = gaps["trivial"][key]
-        if sign * gap["value"] <= 0 or (gap["low"] <= 0 <= gap["high"]):
+        if sign * gap.value <= 0 or gap.low <= 0 <= gap.high:
             lines.append(
                 f"The model is not surely better than {trivial.title[0].lower()}{trivial.title[1:]}: the columns tell "
                 f"little about '{target.name}', or there are too few rows."
@@ -112,29 +122,32 @@ def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -
     if rivals:
         best = max(rivals, key=lambda o: sign * o.estimates[key].value)
         gap = gaps[best.key][key]
-        size = _amount(metric.percent, abs(gap["value"]))
-        sure = not gap["low"] <= 0 <= gap["high"]
+        size = _amount(metric.percent, abs(gap.value))
+        sure = not gap.low <= 0 <= gap.high
         title = best.title[0].lower() + best.title[1:]
-        if sign * gap["value"] > 0 and sure:
+        if sign * gap.value > 0 and sure:
             lines.append(f"It is better than the best simple model ({title}) by {size} in {metric.title.lower()}.")
-        elif sign * gap["value"] < 0 and sure:
+        elif sign * gap.value < 0 and sure:
             recommended = best.title
             lines.append(
                 f"The best simple model ({title}) is better by {size} in {metric.title.lower()}. "
                 f"It is cheaper as well: use it."
             )
         else:
-            ahead = "ahead" if sign * gap["value"] > 0 else "behind"
-            if gap["value"] == 0:
+            ahead = "ahead" if sign * gap.value > 0 else "behind"
+            if gap.value == 0:
                 ahead = "level"
             lines.append(
                 f"It is {ahead + ' by ' + size if ahead != 'level' else 'level'} in {metric.title.lower()} beside the "
                 f"best simple model ({title}), which on {rows:,} test rows is within chance."
             )
-            if sign * gap["value"] <= 0:
-                recommended = best.title
-                lines.append("The simple model is cheaper and easier to check: use it unless more data come.")
-    return {"lines": lines, "recommended": recommended, "differences": gaps}
+            recommended = best.title
+            lines.append("The simple model is cheaper and easier to check: use it unless more data come.")
+    return {
+        "lines": lines,
+        "recommended": recommended,
+        "differences": {o: {k: e.to_dict() for k, e in g.items()} for o, g in gaps.items()},
+    }
 
 
 def _amount(percent: bool, value: float) -> str:
@@ -143,10 +156,13 @@ def _amount(percent: bool, value: float) -> str:
 
 def curves(target: Target, output: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
     """What the report draws: reliability and confusion of classes, predicted against true numbers."""
-    if not isinstance(target, ClassTarget):
+    if isinstance(target, LabelsTarget):
+        return {}
+    if isinstance(target, NumberTarget):
         real = truth.astype(np.float64) * target.deviation + target.mean
         step = max(1, len(real) // 400)
         return {"scatter": [[float(a), float(b)] for a, b in zip(real[::step], output[::step], strict=True)]}
+    output = output[:, : len(target.classes)]
     guess = output.argmax(axis=1)
     found: dict[str, Any] = {"reliability": reliability(output, truth)}
     if len(target.classes) <= 12:
@@ -169,9 +185,17 @@ def sentence(target: Target, ours: Judged, trivial: Judged | None, rows: int) ->
             f"On {rows:,} rows it never saw, the model named the right '{target.name}' in {a.value:.1%} "
             f"(95 % interval {a.low:.1%} to {a.high:.1%}).{base}"
         )
+    if isinstance(target, LabelsTarget):
+        f, exact = ours.estimates["micro_f1"], ours.estimates["subset_accuracy"]
+        base = f" Always the same labels would have {trivial.estimates['micro_f1'].value:.3f}." if trivial else ""
+        return (
+            f"On {rows:,} rows it never saw, the model gave the labels of '{target.name}' with an F1 of {f.value:.3f} "
+            f"(95 % interval {f.low:.3f} to {f.high:.3f}) and all of a row's labels right in {exact.value:.1%}.{base}"
+        )
     m, r = ours.estimates["mae"], ours.estimates["r2"]
     base = f" Always answering the mean would be off by {trivial.estimates['mae'].value:.4g}." if trivial else ""
+    explained = f" and explains {r.value:.0%} of the variation" if r.value == r.value else ""
     return (
         f"On {rows:,} rows it never saw, the model's '{target.name}' is off by {m.value:.4g} on average "
-        f"(95 % interval {m.low:.4g} to {m.high:.4g}) and explains {r.value:.0%} of the variation.{base}"
+        f"(95 % interval {m.low:.4g} to {m.high:.4g}){explained}.{base}"
     )

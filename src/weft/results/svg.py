@@ -68,6 +68,37 @@ def reliability(points: Sequence[dict[str, float]], label: str) -> str:
     return _svg(top + size + 48, label, parts, left + size + 190)
 
 
+def risk_coverage(points: Sequence[dict[str, float]], at: float, label: str) -> str:
+    """Share of wrong answers (up) among the surest rows, for growing shares of them (across); ``at``: where it stands."""
+    wide, high, left, top = 420, 200, 70, 12
+    most = max(p["risk"] for p in points) or 0.01
+
+    def place(p: dict[str, float]) -> tuple[float, float]:
+        return left + p["coverage"] * wide, top + high - p["risk"] / most * high
+
+    parts = []
+    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+        parts.append(
+            f'<text class="tick" x="{left + tick * wide:.0f}" y="{top + high + 18}" text-anchor="middle">{tick:.0%}</text>'
+        )
+    for tick in (0.0, most / 2, most):
+        y = top + high - tick / most * high
+        parts.append(f'<line class="grid" x1="{left}" x2="{left + wide}" y1="{y:.0f}" y2="{y:.0f}"/>')
+        parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{tick:.1%}</text>')
+    parts.append(
+        '<polyline class="line" points="' + " ".join("{:.1f},{:.1f}".format(*place(p)) for p in points) + '"/>'
+    )
+    here = min(points, key=lambda p: abs(p["coverage"] - at))
+    parts.append('<circle class="ours" cx="{:.1f}" cy="{:.1f}" r="5"/>'.format(*place(here)))
+    parts.append(
+        f'<text class="tick" x="{left + wide / 2}" y="{top + high + 38}" text-anchor="middle">share of the rows answered</text>'
+    )
+    parts.append(
+        f'<text class="tick" x="{left + wide + 12}" y="{top + high / 2}">← share of answers that are wrong</text>'
+    )
+    return _svg(top + high + 48, label, parts, left + wide + 230)
+
+
 def scatter(points: Sequence[Sequence[float]], label: str) -> str:
     """True (across) against predicted (up); the diagonal is right."""
     size, left, top = 300, 70, 12

@@ -25,7 +25,7 @@ def judge_texts(written: Sequence[str], references: Sequence[str]) -> tuple[dict
     return scores.estimates(), scores.signatures()
 
 
-def writing_figures(found: dict[str, Estimate], lost: Surprise | None = None) -> dict[str, dict[str, float]]:
+def writing_figures(found: dict[str, Estimate], lost: Surprise | None = None) -> dict[str, dict[str, float | None]]:
     """What a report holds of a writer; ``lost``: how surprised it is by the references."""
     if lost is not None:
         found = found | {"perplexity": estimates(lost, masked=False)["perplexity"]}

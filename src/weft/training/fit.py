@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from weft.data.split import uniform
 from weft.features.augment import Augmenter
 from weft.features.batching import Batch, collate, in_turn
 from weft.features.store import Store
-from weft.models.heads import ClassHead, Directions
+from weft.features.targets import known, outside
+from weft.models.heads import ClassHead, Directions, NumberHead
 from weft.models.language import LanguageModel
 from weft.models.pretrained import fill, layerwise
-from weft.models.row import RowModel, RowModels
+from weft.models.row import SCORES, RowModel, RowModels, combine, energy
 from weft.progress import Silent, duration
 from weft.training.adapters import LoraConfig, attach
 from weft.training.calibration import fit_temperature
@@ -26,6 +28,7 @@ from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Progress, Recipe
 from weft.training.optimizers import fit_ridge
 from weft.training.regularise import Objective
+from weft.training.thresholds import choose_score, coverage_threshold, label_thresholds
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 32_768
@@ -43,6 +46,8 @@ class Fitted:
     copies: list[Progress]
     steps_an_epoch: int
     temperature: float
+    declines: dict[str, Any] | None = None
+    """By which score, chosen how, some rows are declined."""
 
     @property
     def seconds(self) -> float:
@@ -58,13 +63,19 @@ def fit(
     folder: Path,
     say: Silent,
     augment: Augmenter | None = None,
+    deal: bool = True,
+    coverage: float | None = None,
 ) -> Fitted:
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
 
-    ``augment`` changes the rows that are learnt from, anew each epoch.
+    Where they must stay apart (not ``deal``) all copies learn from train and watch valid, and differ by their seed.
+    ``augment`` changes the rows that are learnt from, anew each epoch. ``coverage``: the share of the rows that will be
+    answered; the others are declined.
     """
     with _threads(recipe.threads):
-        return _fit(models, store, train, valid, recipe, folder, say, augment)
+        done, watched = _fit(models, store, train, valid, recipe, folder, say, augment, deal)
+        _decide(models, done, watched, coverage)
+    return done
 
 
 def start(copy: RowModel, source: LanguageModel, lora: bool, rank: int) -> None:
@@ -91,8 +102,8 @@ def _threads(most: int | None) -> Iterator[None]:
 
 def _fit(
     models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent,
-    augment: Augmenter | None,
-) -> Fitted:  # fmt: skip
+    augment: Augmenter | None, deal: bool,
+) -> tuple[Fitted, list[Watched]]:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
 
@@ -103,12 +114,15 @@ def _fit(
         codes = store.take(rows)
         return collate(augment(codes, rows, epoch) if augment else codes, len(rows)).to(device)
 
-    done, logs, truths, steps = [], [], [], 1
+    done, watched, steps = [], [], 1
     count = len(models.copies)
-    for number, (learn, watch) in enumerate(_folds(store, train, valid, count, recipe.seed, models.classes)):
+    folds = _folds(store, train, valid, count, recipe.seed, models.classes) if deal else [(train, valid)] * count
+    for number, (learn, watch) in enumerate(folds):
         copy = models.each()[number]
+        learn = learn[known(store.target(learn)) | outside(store.target(learn))]
+        inside = watch[known(store.target(watch))]
 
-        def validate(model: nn.Module, watch: np.ndarray = watch) -> float:
+        def validate(model: nn.Module, watch: np.ndarray = inside) -> float:
             assert isinstance(model, RowModel)
             total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, lengths))
             return total / len(watch)
@@ -117,7 +131,7 @@ def _fit(
         if copy.config.linear_first and copy.linear is not None:
             _fit_linear(copy, fetch(learn))
         if copy.config.pretrained is not None:
-            _begin(copy, fetch, learn, lengths, recipe.bfloat16)
+            _begin(copy, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = Loop(
             copy, recipe, fetch_training, learn, lengths, validate, tracker,
@@ -129,25 +143,63 @@ def _fit(
         label = f"copy {number + 1} of {count}: " if count > 1 else ""
         epochs = progress.best_step / loop.steps_an_epoch
         say.line(f"{label}best after {epochs:.1f} epochs; {progress.stopped}; {duration(progress.seconds)}")
-        if models.classes:
-            copy.eval()
-            with torch.no_grad():
-                for rows in _reading(watch, lengths):
-                    logs.append(copy.answer(fetch(rows)).cpu().numpy())
-                    truths.append(store.target(rows))
-    temperature = 1.0
-    if models.classes:
-        temperature = fit_temperature(np.concatenate(logs), np.concatenate(truths))
-        models.temperature.fill_(temperature)
+        if models.kind != "number":
+            watched.append(_watch(copy, store, fetch, watch, lengths))
     models.eval()
-    return Fitted(done, steps, temperature)
+    return Fitted(done, steps, 1.0), watched
+
+
+@dataclass
+class Watched:
+    """What a copy says of the rows it watched: answers [N, C], energies [N], true codes [N] or [N, L]."""
+
+    answers: np.ndarray
+    energies: np.ndarray
+    truth: np.ndarray
+
+
+@torch.no_grad()
+def _watch(
+    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None
+) -> Watched:
+    copy.eval()
+    answers, energies, truths = [], [], []
+    for chosen in _reading(rows, lengths):
+        out = copy(fetch(chosen))
+        answers.append(copy.head.answer(out).cpu().numpy())
+        energies.append(energy(out).cpu().numpy())
+        truths.append(store.target(chosen))
+    return Watched(np.concatenate(answers), np.concatenate(energies), np.concatenate(truths))
+
+
+def _decide(models: RowModels, fitted: Fitted, watched: list[Watched], coverage: float | None) -> None:
+    """On the watched rows: probabilities that mean what they say, which labels to give, which rows to decline."""
+    if models.kind == "number":
+        return
+    answers, energies, truth = (
+        np.concatenate([getattr(w, name) for w in watched]) for name in ("answers", "energies", "truth")
+    )
+    if models.kind == "labels":
+        probabilities = combine([torch.from_numpy(answers)], "labels", torch.ones(())).numpy()
+        models.threshold.copy_(torch.from_numpy(label_thresholds(probabilities, truth)))
+        return
+    inside, apart = known(truth), outside(truth)
+    fitted.temperature = fit_temperature(answers[inside], truth[inside])
+    models.temperature.fill_(fitted.temperature)
+    if coverage is None:
+        return
+    calibrated = combine([torch.from_numpy(answers)], "class", models.temperature.cpu())
+    scores = {name: score(calibrated, torch.from_numpy(energies)).numpy() for name, score in SCORES.items()}
+    chosen, areas = choose_score(*({name: s[rows] for name, s in scores.items()} for rows in (inside, apart)))
+    models.decline(chosen, coverage_threshold(scores[chosen][inside], coverage))
+    fitted.declines = {"score": chosen, "areas": areas, "rows": int(inside.sum()), "outside": int(apart.sum())}
 
 
 def _fit_linear(copy: RowModel, batch: Batch) -> None:
     """The linear path alone, by regression on all rows it learns from (small tables only)."""
     path, head = copy.linear, copy.head
     assert path is not None and batch.target is not None
-    target, factor = batch.target, 1.0 if isinstance(head, ClassHead) else 0.5
+    target, factor = batch.target, 0.5 if isinstance(head, NumberHead) else 1.0
     path.eval()
     fit_ridge(
         lambda: path(batch.columns), lambda out: factor * head.loss(out, target), path.weights(), path.bias,
@@ -160,7 +212,7 @@ def _begin(
     copy: RowModel, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None, bfloat16: bool
 ) -> None:
     """Let the head of a checkpoint begin with what the untouched checkpoint reads in the rows it learns from."""
-    if not isinstance(copy.head, ClassHead) or not isinstance(copy.head.read, Directions):
+    if isinstance(copy.head, NumberHead) or not isinstance(copy.head.read, Directions):
         return
     copy.eval()
     reads, targets = [], []
@@ -172,7 +224,10 @@ def _begin(
         with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=bfloat16):
             reads.append(copy.read(copy.embedding(batch.columns)).float())
         targets.append(batch.target)
-    copy.head.read.begin(torch.cat(reads), torch.cat(targets))
+    target = torch.cat(targets)
+    if isinstance(copy.head, ClassHead):
+        target = torch.nn.functional.one_hot(target, len(copy.head.prior))
+    copy.head.read.begin(torch.cat(reads), target)
 
 
 def _reading(rows: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.batching import Batch
-from weft.models.heads import ClassHead
+from weft.models.heads import ClassHead, LabelsHead
 from weft.models.row import RowModel
 from weft.training.loop import DropoutSchedule, Recipe
 
@@ -63,9 +63,12 @@ def mixed_loss(model: RowModel, batch: Batch, a: float) -> Tensor:
 def distance(model: RowModel, out: Tensor) -> Tensor:
     """How far the outputs of the two halves of ``out`` [2B, C] are apart, mean over the rows.
 
-    Classes: (KL(p, q) + KL(q, p)) / 2 in nats. Numbers: the squared difference in squared deviations.
+    Classes: (KL(p, q) + KL(q, p)) / 2 in nats; labels: that of each, summed. Numbers: the squared difference in squared
+    deviations.
     """
     first, second = out.float().chunk(2)
+    if isinstance(model.head, LabelsHead):
+        return ((first.sigmoid() - second.sigmoid()) * (first - second)).sum(dim=-1).mean() / 2
     if not isinstance(model.head, ClassHead):
         return F.mse_loss(first, second)
     p, q = first.log_softmax(dim=-1), second.log_softmax(dim=-1)
