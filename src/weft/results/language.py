@@ -61,7 +61,7 @@ def estimates(surprise: Surprise, masked: bool) -> dict[str, Estimate]:
 
 def carried_over(
     new: tuple[Surprise, Surprise], old: tuple[Surprise, Surprise] | None, masked: bool
-) -> dict[str, dict[str, dict[str, float]]]:
+) -> dict[str, Any]:
     """What a model that went on learning gained on its new texts and lost on the old ones.
 
     Args:
