@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from weft.config import Settings
-from weft.data.plan import look_sources, look_texts
+from weft.data.plan import look_texts
 from weft.data.table import Table
 from weft.errors import DataError
 from weft.estimate import rows_of, size_in_words
@@ -91,31 +91,6 @@ def estimate_language(settings: Settings) -> dict[str, Any]:
             "memory": f"about {size_in_words(memory)} for the model and a step, beside about 500 MB for the libraries",
             "disk": f"about {size_in_words(disk)} while it runs",
             "time": f"at most about {duration(most)} of training on this machine (early stopping often halves it)",
-        },
-    }  # fmt: skip
-
-
-def plan_writing(settings: Settings) -> dict[str, Any]:
-    """What a text that is written from others, or a dialogue, will read; its time is not measured.
-
-    Raises what the run itself would raise on these settings before it reads the rows.
-    """
-    assert settings.data.source is not None
-    table = Table.open(settings.data.source, settings.data.format)
-    plan = (look_sources if settings.target.task == "text" else look_texts)(settings, table)
-    source = open_source(settings)
-    rows, exact = rows_of(table)
-    what = "learnt from the training texts" if source is None else f"of {settings.model.from_}"
-    return {
-        "plan": {
-            "target": plan.target, "target_type": plan.target_type, "target_reason": plan.target_reason,
-            "columns": {n: {"type": t, "reason": plan.reasons[n]} for n, t in plan.types.items()},
-            "left_out": plan.left_out, "warnings": plan.warnings,
-        },
-        "rows": rows, "rows_exact": exact,
-        "words": {
-            "rows": f"{'' if exact else 'about '}{rows:,}; tokens {what}",
-            "time": "not measured for this task; training.minutes sets a limit",
         },
     }  # fmt: skip
 

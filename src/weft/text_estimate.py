@@ -1,16 +1,17 @@
-"""What a task of two texts a row will read: validated before anything is spent; its time is not measured."""
+"""What a task of texts beside others will read: validated before anything is spent; its time is not measured."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from weft.config import Settings
-from weft.data.plan import Plan, look_embedding, look_span
+from weft.data.plan import Plan, look_embedding, look_sources, look_span, look_texts
 from weft.data.table import Table
 from weft.errors import DataError
 from weft.estimate import rows_of
+from weft.language_steps import open_source
 
-LOOK = {"span": look_span, "embedding": look_embedding}
+LOOK = {"span": look_span, "embedding": look_embedding, "text": look_sources, "dialogue": look_texts}
 SAMPLE_ROWS = 2_000
 
 
@@ -19,6 +20,8 @@ def estimate_texts(settings: Settings) -> dict[str, Any]:
     assert settings.data.source is not None
     table = Table.open(settings.data.source, settings.data.format)
     plan: Plan = LOOK[settings.target.task](settings, table)
+    if settings.target.task in ("text", "dialogue"):
+        open_source(settings)
     rows, exact = rows_of(table)
     head = table.head(SAMPLE_ROWS)
     if not head.num_rows:
@@ -29,6 +32,7 @@ def estimate_texts(settings: Settings) -> dict[str, Any]:
     if plan.target not in texts:
         texts.append(plan.target)
     letters = {n: sum(len(str(t or "")) for t in head.column(n).to_pylist()) / head.num_rows for n in texts}
+    what = f"of {settings.model.from_}" if settings.model.from_ else "learnt from the training texts"
     sizes = ", ".join(f"{letters[n]:,.0f} letters of '{n}'" for n in texts)
     return {
         "plan": {
@@ -38,7 +42,7 @@ def estimate_texts(settings: Settings) -> dict[str, Any]:
         },
         "rows": rows, "rows_exact": exact, "letters_a_row": letters,
         "words": {
-            "rows": f"{'' if exact else 'about '}{rows:,}, each with about {sizes}",
+            "rows": f"{'' if exact else 'about '}{rows:,}, each with about {sizes}; tokens {what}",
             "time": "not measured for this task; training.minutes is a limit that holds",
         },
     }  # fmt: skip

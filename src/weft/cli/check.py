@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from weft import config
 from weft.cli import answer
-from weft.config import Settings
 from weft.estimate import estimate
-from weft.language_estimate import estimate_language, plan_writing
+from weft.language_estimate import estimate_language
 from weft.text_estimate import estimate_texts
 
 
@@ -25,11 +23,9 @@ def check(file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=(
         json: One JSON object on stdout.
     """
     settings = config.load(file, set)
-    ways: dict[str, Callable[[Settings], dict[str, Any]]] = {
-        "next_token": estimate_language, "masked_token": estimate_language, "text": plan_writing,
-        "dialogue": plan_writing, "span": estimate_texts, "embedding": estimate_texts,
-    }  # fmt: skip
-    found = ways.get(settings.target.task, estimate)(settings)
+    task = settings.target.task
+    estimates = {"row": estimate, "next_token": estimate_language, "masked_token": estimate_language}
+    found = estimates.get(task, estimate_texts)(settings)
     plan = found["plan"]
     lines = [
         f"{file} is valid.",

@@ -45,8 +45,8 @@ def run(
     use = {
         "next_token": f'weft generate {done.path} "PROMPT"    or a table\'s model: {{from: {done.path}}}',
         "masked_token": f"weft embed {done.path} DATA -o vectors.parquet    or a table's model: {{from: {done.path}}}",
-        "embedding": f"weft embed {done.path} DATA -o i.parquet    and    weft search {done.path} i.parquet QUERY",
         "dialogue": f"weft generate {done.path} --chat",
+        "embedding": f"weft embed {done.path} DATA -o i.parquet    and    weft search {done.path} i.parquet QUERY",
     }.get(settings.target.task, f"weft predict {done.path} DATA -o predictions.parquet")
     answer(
         json,

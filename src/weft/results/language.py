@@ -59,7 +59,9 @@ def estimates(surprise: Surprise, masked: bool) -> dict[str, Estimate]:
     return with_intervals(surprise.metrics(masked), len(surprise.nats))
 
 
-def carried_over(new: tuple[Surprise, Surprise], old: tuple[Surprise, Surprise] | None, masked: bool) -> dict[str, Any]:
+def carried_over(
+    new: tuple[Surprise, Surprise], old: tuple[Surprise, Surprise] | None, masked: bool
+) -> dict[str, dict[str, dict[str, float | None]]]:
     """What a model that went on learning gained on its new texts and lost on the old ones.
 
     Args:
