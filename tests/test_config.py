@@ -232,6 +232,21 @@ def test_a_python_mapping_has_the_same_checks() -> None:
     assert from_mapping({"target": "y", "data": {"source": Path("a.csv")}}).data.source == "a.csv"
 
 
+@pytest.mark.parametrize(
+    ("target", "rest", "said"),
+    [
+        ("{next_token: a}", "model: {copies: 3}", "'model.copies' is for a target column of a row, not next_token"),
+        ("{column: a, type: dialogue}", "training: {class_weight: balanced}", "'training.class_weight' is for a target"),
+        ("{column: a, type: text}", "results: {language: b}", "'results.language' is for a target column of a row"),
+        ("{column: a, type: embedding}", "results: {language: b}", "'results.language' is for a target column"),
+        ("{next_token: a}", "model: {backbone: rnn}\ntraining: {optimizer: muon}", "muon is for the matrices of a Tran"),
+    ],
+)
+def test_a_setting_that_would_do_nothing(target: str, rest: str, said: str) -> None:
+    (problem,) = problems(f"data: {{source: a.csv}}\ntarget: {target}\n{rest}\n")
+    assert said in problem and problem.endswith("Remove it.")
+
+
 def test_settings_are_frozen() -> None:
     settings = from_mapping({"target": "y"})
     with pytest.raises(ValueError, match="frozen"):

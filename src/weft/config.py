@@ -301,10 +301,14 @@ class Settings(_Settings):
         task = self.target.task
         if self.training.label_smoothing is not None and task not in ("text", "dialogue"):
             raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
-        names = ("augment", "mixup", "consistency", "dropout_schedule")
-        given = [name for name in names if getattr(self.training, name)]
+        names = ("augment", "mixup", "consistency", "dropout_schedule", "class_weight")
+        given = [f"training.{name}" for name in names if getattr(self.training, name)]
+        given += ["model.copies"] if self.model.copies is not None else []
+        given += ["results.language"] if self.results.language is not None else []
         if given and task != "row":
-            raise ValueError(f"training: {listing(given)} is for a target of classes or numbers, not {task}. Remove it")
+            raise ValueError(f"{listing(given)} is for a target column of a row, not {task}. Remove it")
+        if self.training.optimizer == "muon" and self.model.backbone == "rnn":
+            raise ValueError("training.optimizer: muon is for the matrices of a Transformer. Remove it")
         return self
 
 

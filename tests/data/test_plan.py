@@ -63,6 +63,13 @@ def test_a_target_that_cannot_be_one() -> None:
     assert len(warned) == 1 and "60 classes in 60 rows" in warned[0]
 
 
+def test_classes_are_weighed_where_there_are_classes() -> None:
+    assert plan(training={"class_weight": "balanced"}).target_type == "class"
+    for target, kind in (("price", "a number"), ("nested", "a list of labels")):
+        with pytest.raises(SettingsError, match=rf"class_weight: is for a target of classes. '{target}' is {kind}. Rem"):
+            plan(target=target, training={"class_weight": "balanced"})
+
+
 def test_a_target_said_to_be_a_number() -> None:
     found = plan(target={"column": "id", "type": "class"})
     assert (found.target_type, found.target_reason) == ("class", "as set")

@@ -5,7 +5,8 @@ import pyarrow as pa
 import pytest
 from tests.texts import sentences
 
-from weft.data.split import TEST, TRAIN, VALID
+from weft.config import SplitSettings
+from weft.data.split import TEST, TRAIN, VALID, Splitter
 from weft.features import documents as module
 from weft.features.documents import Documents, Marks, encode_documents, learn_tokenizer
 from weft.features.tokenizer import END
@@ -72,6 +73,17 @@ def test_of_very_much_text_the_tokenizer_learns_from_a_sample(tmp_path, monkeypa
     learnt = {*learn_tokenizer(rows, ["t"], "characters", 0).get_vocab()} & {text[0] for text in texts}
     assert 70 < len(learnt) < 130
     assert any(ord(letter) > 0x4E00 + 300 for letter in learnt)  # drawn, not the first
+
+
+def test_a_sample_is_of_the_training_texts_that_chance_dealt(tmp_path, monkeypatch):
+    """The split and the sample are drawn apart: the rows that a split leaves to learn from are not those left out."""
+    texts = [chr(0x4E00 + i) * 10 for i in range(1_000)]
+    splitter = Splitter(SplitSettings(), 0, stratify=False)
+    splitter.observe(np.arange(1_000), None, None)
+    rows = clean(tmp_path / "a", texts, splitter.assign())
+    monkeypatch.setattr(module, "LEARN_LETTERS", 10 * rows.count(TRAIN) // 5)
+    learnt = {*learn_tokenizer(rows, ["t"], "characters", 0).get_vocab()} & {text[0] for text in texts}
+    assert 0.15 * rows.count(TRAIN) < len(learnt) < 0.25 * rows.count(TRAIN)
 
 
 def test_marks_are_those_of_the_tokenizer_itself(tokenizer):

@@ -144,6 +144,10 @@ class TestGraph:
         written(path, normal(70, 8))
         remove_graphs(path)
         assert [p.name[:2] for p in tmp_path.glob("*.usearch")] == ["i2"]
+        stars = written(tmp_path / "i*.parquet", normal(50, 8), graph=True)
+        written(stars, normal(60, 8), graph=True)
+        remove_graphs(stars)
+        assert sorted(p.name[:2] for p in tmp_path.glob("*.usearch")) == ["i*", "i2"]
 
 
 @pytest.fixture(scope="module")

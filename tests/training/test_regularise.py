@@ -204,7 +204,7 @@ class TestBadInput:
     @pytest.mark.parametrize("name", list(SETTINGS))
     def test_a_language_task_has_none_of_them(self, name):
         with pytest.raises(
-            SettingsError, match=rf"'{name}' is for a target of classes or numbers, not next_token. Remove it"
+            SettingsError, match=rf"'training.{name}' is for a target column of a row, not next_token. Remove it"
         ):
             weft.Pipeline({"target": {"next_token": "text"}, "training": {name: SETTINGS[name]}})
 

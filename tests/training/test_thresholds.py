@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score, roc_auc_score
 
+from weft.features.targets import UNSEEN, LabelsTarget
+from weft.models.row import RowConfig, RowModels
+from weft.models.transformer import TransformerConfig
+from weft.training.fit import Fitted, Watched, _decide
 from weft.training.thresholds import area_under_roc, choose_score, coverage_threshold, f1_threshold, label_thresholds
 
 RANDOM = np.random.default_rng(0)
@@ -53,3 +57,19 @@ def test_a_rare_label_has_the_threshold_of_all():
     found = label_thresholds(p, truth)
     own = [f1_threshold(p[:, k], truth[:, k]) for k in range(3)]
     assert found[:2] == pytest.approx(own[:2]) and found[2] == pytest.approx(f1_threshold(p.ravel(), truth.ravel()))
+
+
+def test_a_row_with_a_label_that_was_never_learnt_moves_no_threshold():
+    target = LabelsTarget("tags", ["a", "b"])
+    target.counts, target.rows = [50, 50], 100
+    shape = RowConfig(TransformerConfig(width=8, layers=1, heads=1), 8, 0.0, linear=())
+    truth = (RANDOM.random((60, 2)) < 0.5).astype(np.int8)
+    logits = np.where(truth, 1.0, -1.0) + RANDOM.normal(size=(60, 2))
+    unseen = np.full((30, 2), UNSEEN, np.int8)
+    found = []
+    for codes, answers in ((truth, logits), (np.vstack([truth, unseen]), np.vstack([logits, 9 * logits[:30]]))):
+        models = RowModels([], target, shape, 1)
+        watched = Watched(answers.astype(np.float32), np.zeros(len(answers)), codes)
+        _decide(models, Fitted([], 1, 1.0), [watched], None)
+        found.append(models.threshold.tolist())
+    assert found[0] == found[1] != [0.5, 0.5]

@@ -8,7 +8,7 @@ from typing import Any
 from weft.config import Settings
 from weft.data import columns as kinds
 from weft.data.dialogues import is_dialogue
-from weft.data.labels import guess_labels, guess_separator, is_list
+from weft.data.labels import guess_labels, guess_separator, is_list, kind_in_words
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, did_you_mean, listing
 
@@ -58,6 +58,11 @@ def look(settings: Settings, table: Table) -> Plan:
             f"{table.name}: the target '{target}' is missing in every row looked at. Choose another target."
         )
     plan = _plan_target(settings, head.column(target))
+    if settings.training.class_weight is not None and plan.target_type != "class":
+        raise SettingsError(
+            [f"training.class_weight: is for a target of classes. '{target}' is {kind_in_words(plan.target_type)}. "
+             f"Remove it."]
+        )  # fmt: skip
     for name in table.columns:
         if name == target:
             continue
@@ -105,8 +110,6 @@ def look_texts(settings: Settings, table: Table) -> Plan:
             problems.append(f"features.{name}: only '{target}' is read to learn its tokens. Remove it.")
         elif name == target and given.type != "text":
             problems.append(f"features.{name}: must be text, whose tokens are learnt. Got {given.type}.")
-    if settings.results.language is not None:
-        problems.append("results.language: figures by language are for a target column of rows. Remove it.")
     dialogue = settings.target.task == "dialogue"
     kind = table.columns.get(target)
     if kind is not None and not (_is_text(table, target) or (dialogue and is_dialogue(kind))):

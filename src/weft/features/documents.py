@@ -116,7 +116,7 @@ def _texts(clean: CleanRows, names: Sequence[str], share: float = 1.0, seed: int
         mine = clean.parts[start : start + len(batch.rows)] == TRAIN
         start += len(batch.rows)
         if share < 1:
-            mine &= uniform(seed, batch.rows) < share
+            mine &= uniform(seed + 2, batch.rows) < share  # by the seed's own draws the test rows are the lowest
         for name in names:
             chosen = batch.columns[name].filter(pa.array(mine)).drop_null()
             yield from (text.as_py() for text in chosen)

@@ -173,6 +173,3 @@ class AnswerPredictor(Answerer):
             clean = cleaner(raw)
             columns = (clean.columns[n].to_pylist() for n in (self.question, self.context))
             yield Answered(raw, clean, self(*columns))
-
-    def no_rows(self) -> Answers:
-        return Answers.none()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +185,7 @@ class GraphBuilder:
 def remove_graphs(index: Path) -> None:
     """Remove the graphs of former files of this name."""
     name = (pq.read_schema(index).metadata or {}).get(GRAPH_KEY, b"").decode()
-    for file in index.parent.glob(f"{index.stem}.{'[0-9a-f]' * 12}.usearch"):
+    for file in index.parent.glob(f"{escape(index.stem)}.{'[0-9a-f]' * 12}.usearch"):
         if file.name != name:
             file.unlink()
 

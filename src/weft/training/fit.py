@@ -179,11 +179,11 @@ def _decide(models: RowModels, fitted: Fitted, watched: list[Watched], coverage:
     answers, energies, truth = (
         np.concatenate([getattr(w, name) for w in watched]) for name in ("answers", "energies", "truth")
     )
-    if models.kind == "labels":
-        probabilities = combine([torch.from_numpy(answers)], "labels", torch.ones(())).numpy()
-        models.threshold.copy_(torch.from_numpy(label_thresholds(probabilities, truth)))
-        return
     inside, apart = known(truth), outside(truth)
+    if models.kind == "labels":
+        probabilities = combine([torch.from_numpy(answers[inside])], "labels", torch.ones(())).numpy()
+        models.threshold.copy_(torch.from_numpy(label_thresholds(probabilities, truth[inside])))
+        return
     fitted.temperature = fit_temperature(answers[inside], truth[inside])
     models.temperature.fill_(fitted.temperature)
     if coverage is None:
