@@ -31,11 +31,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         first = weft.train(
             DATA / "shakespeare.txt", {"next_token": "text"}, Path(folder) / "shakespeare", quiet=True,
-            model={"width": 128, "layers": 4}, training={"minutes": minutes},
+            model={"width": 128, "layers": 4}, training={"minutes": minutes, "batch_rows": 8},
         )  # fmt: skip
         second = weft.train(
             DATA / "poems_zh.parquet", {"next_token": "text"}, Path(folder) / "poems", quiet=True,
-            model={"from": str(first.path)}, training={"minutes": minutes},
+            model={"from": str(first.path)}, training={"minutes": minutes, "batch_rows": 8},
         )  # fmt: skip
         kept = second.figures["kept"]
         print(json.dumps({

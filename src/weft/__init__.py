@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from weft.errors import WeftError
 
 if TYPE_CHECKING:
-    from weft.run import Run
+    from weft.runs.run import Run
 
 __all__ = ["Pipeline", "WeftError", "load", "train"]
 
@@ -74,6 +74,6 @@ def train(
 
 def load(path: str | Path) -> Run:
     """A finished run, its files verified."""
-    from weft.runs import open_run
+    from weft.runs.opening import open_run
 
     return open_run(path)

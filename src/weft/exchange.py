@@ -15,7 +15,7 @@ from weft.models.checkpoints import load_hf, save_hf
 from weft.models.language import ImageModel
 from weft.models.pretrained import TextModel, describe, extract, find, load_text_model
 from weft.models.transformer import TransformerConfig
-from weft.run import CONFIG_FILE, SETTINGS_FILE, Run
+from weft.runs.run import CONFIG_FILE, SETTINGS_FILE, Run
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

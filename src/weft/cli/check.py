@@ -9,9 +9,9 @@ from cyclopts import Parameter
 
 from weft import config
 from weft.cli import answer
-from weft.estimate import estimate
-from weft.language_estimate import estimate_language
-from weft.text_estimate import estimate_texts
+from weft.estimates.language import estimate_language
+from weft.estimates.rows import estimate
+from weft.estimates.texts import estimate_texts
 
 
 def check(file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = (), json: bool = False) -> None:

@@ -29,7 +29,7 @@ from weft.inference.sampling import Sampling
 from weft.models.pretrained import load_language_model
 from weft.progress import Spoken
 from weft.results.metrics import METRICS
-from weft.run import Run
+from weft.runs.run import Run
 
 _FILE = """\
 # What weft demo runs: 569 tumours, 30 measurements of each, and the diagnosis (Wolberg 1995).

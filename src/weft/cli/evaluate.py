@@ -7,7 +7,7 @@ from pathlib import Path
 from weft.cli import answer
 from weft.results.abstention import abstention_in_words
 from weft.results.metrics import METRICS
-from weft.runs import open_run
+from weft.runs.opening import open_run
 
 
 def evaluate(

@@ -26,8 +26,8 @@ from weft.inference.write_table import write_table
 from weft.models.checkpoints import load_words
 from weft.models.pretrained import load_language_model
 from weft.progress import Spoken
-from weft.runs import open_run, task_of
-from weft.text_run import TextRun
+from weft.runs.opening import open_run, task_of
+from weft.runs.texts import TextRun
 
 _WARMTH = 0.8
 _TOKENS, _ANSWER = 100, 500

@@ -16,8 +16,8 @@ from weft.inference import output
 from weft.inference.embed import Embedder, check_columns, text_column
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
 from weft.progress import Spoken
-from weft.runs import open_run
-from weft.text_run import TextRun
+from weft.runs.opening import open_run
+from weft.runs.texts import TextRun
 
 
 def predict(

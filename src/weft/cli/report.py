@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import answer
-from weft.runs import open_run
+from weft.runs.opening import open_run
 
 
 def report(run: Path, /, *, json: bool = False) -> None:

@@ -11,7 +11,7 @@ from weft import config, pipeline
 from weft.cli import answer
 from weft.errors import RunError
 from weft.progress import Spoken
-from weft.steps import free_name
+from weft.tasks.steps import free_name
 from weft.training.loop import Interrupted
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from weft.answer_run import AnswerRun
 from weft.data.plan import Plan, look_span
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError
@@ -19,9 +18,10 @@ from weft.features.windows import WINDOW, Frame, cut_windows
 from weft.inference.answers import Answerer, Answers
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import AnswerCleaner, answer_starts
-from weft.reading_steps import ReadingSteps
 from weft.results.answers import SHOWN, SHOWN_BOTH, Guesses, answer_metrics, answer_sentence, f1_each
 from weft.results.metrics import with_intervals
+from weft.runs.answers import AnswerRun
+from weft.tasks.reading import ReadingSteps
 from weft.training.calibration import fit_threshold
 from weft.training.reading import SpanObjective
 

@@ -13,12 +13,12 @@ from weft.errors import DataError
 from weft.features.twins import encode_pairs
 from weft.inference.embed import Embedder
 from weft.models.pretrained import TextModel, describe
-from weft.pair_run import PairRun, nearness, pair_cleaner
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import PairCleaner
-from weft.reading_steps import ReadingSteps
 from weft.results.metrics import with_intervals
 from weft.results.retrieval import SHOWN, Retrieval, bm25, rank_metrics, retrieval_sentence, tfidf
+from weft.runs.pairs import PairRun, nearness, pair_cleaner
+from weft.tasks.reading import ReadingSteps
 from weft.training.reading import PairObjective
 
 LONGEST = 256

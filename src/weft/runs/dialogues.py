@@ -14,8 +14,8 @@ from weft.features.examples import ExampleCorpus, Examples
 from weft.features.pieces import Corpus
 from weft.inference.generate import Written, write
 from weft.inference.sampling import Sampling
-from weft.language_run import LanguageRun
 from weft.models.checkpoints import load_words
+from weft.runs.language import LanguageRun
 
 
 class DialogueRun(LanguageRun):

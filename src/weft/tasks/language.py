@@ -20,9 +20,7 @@ from weft.features.documents import Marks, Said, encode_documents, learn_tokeniz
 from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
-from weft.kept import Kept
 from weft.language_defaults import context, language_config, language_recipe, with_dropout
-from weft.language_run import LanguageRun, surprise
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel, find
 from weft.models.recurrent import Recurrent
@@ -31,8 +29,10 @@ from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
 from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence, learning
 from weft.results.language_baselines import ngram_models
-from weft.runs import task_of
-from weft.steps import Steps, check_adapter
+from weft.runs.language import LanguageRun, surprise
+from weft.runs.opening import task_of
+from weft.tasks.kept import Kept
+from weft.tasks.steps import Steps, check_adapter
 from weft.training.adapters import LoraConfig, attach, detach, merge
 from weft.training.language import Trained, fit_language
 

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import weft
-from weft.answer_run import AnswerRun
 from weft.cli import call
 from weft.config import from_mapping
 from weft.data.plan import look_embedding, look_span
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, TooManyBadRows, UsageError
+from weft.runs.answers import AnswerRun
 
 FEATURES = {"question": "text", "context": {"type": "text", "max_tokens": 40}}
 FAST = {"model": {"width": 48, "layers": 2}, "training": {"epochs": 14, "learning_rate": 3e-3, "batch_rows": 32}}

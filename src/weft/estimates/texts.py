@@ -8,8 +8,8 @@ from weft.config import Settings
 from weft.data.plan import Plan, look_embedding, look_sources, look_span, look_texts
 from weft.data.table import Table
 from weft.errors import DataError
-from weft.estimate import rows_of
-from weft.language_steps import open_source
+from weft.estimates.rows import rows_of
+from weft.tasks.language import open_source
 
 LOOK = {"span": look_span, "embedding": look_embedding, "text": look_sources, "dialogue": look_texts}
 SAMPLE_ROWS = 2_000

@@ -30,7 +30,7 @@ from weft.models.language import LanguageModel
 from weft.models.pretrained import load_language_model
 from weft.preprocess.clean import Cleaner, ColumnPlan
 from weft.results.language import Surprise, estimates
-from weft.run import Run
+from weft.runs.run import Run
 from weft.training.language import TokenObjective, document_nats
 
 

@@ -21,7 +21,7 @@ from weft.models.row import backbone_in_words
 from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
 from weft.results.metrics import METRICS, Weighted, difference, with_intervals
-from weft.steps import Steps
+from weft.tasks.steps import Steps
 from weft.training.adapters import LoraConfig, attach, detach, merge
 from weft.training.fit import LORA_RATE
 from weft.training.language import Trained

@@ -21,7 +21,7 @@ from weft.inference.answers import AnswerPredictor, Answers
 from weft.models.pretrained import load_language_model
 from weft.results.answers import answer_metrics
 from weft.results.metrics import with_intervals
-from weft.run import Run
+from weft.runs.run import Run
 
 
 class AnswerRun(Run):

@@ -24,7 +24,7 @@ from weft.preprocess.paired import PairCleaner
 from weft.progress import Silent
 from weft.results.metrics import with_intervals
 from weft.results.retrieval import Retrieval, Score, rank_metrics
-from weft.run import Run
+from weft.runs.run import Run
 
 
 class PairRun(Run):

@@ -17,15 +17,15 @@ from weft.config import Settings
 from weft.data.plan import look_texts
 from weft.data.table import Table
 from weft.errors import DataError
-from weft.estimate import rows_of, size_in_words
+from weft.estimates.rows import rows_of, size_in_words
 from weft.features.documents import Documents, Marks, fit_tokenizer
 from weft.features.pieces import Corpus
 from weft.language_defaults import context, language_config, language_recipe
-from weft.language_steps import open_source
 from weft.models.language import LanguageModel
 from weft.models.row import backbone_in_words
 from weft.preprocess.ingest import TEXTS_AT_ONCE, make_cleaner
 from weft.progress import duration
+from weft.tasks.language import open_source
 from weft.training.adapters import LoraConfig, attach
 from weft.training.language import TokenObjective
 from weft.training.loop import Recipe, optimizer_of

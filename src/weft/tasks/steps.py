@@ -27,7 +27,7 @@ from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.progress import Silent, duration
 from weft.results.report import write_card, write_report
-from weft.run import REPORT_FILE, SETTINGS_FILE, Run
+from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
 
 
 def free_name() -> Path:

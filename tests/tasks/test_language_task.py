@@ -23,8 +23,8 @@ from weft.data.split import TEST
 from weft.errors import CheckpointError, DataError, SettingsError, TooManyBadRows, UsageError
 from weft.files import write_manifest
 from weft.inference.sampling import Sampling
-from weft.language_run import LanguageRun
 from weft.models.pretrained import load_language_model
+from weft.runs.language import LanguageRun
 
 FAST = {
     "model": {"width": 24, "layers": 1},

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from weft.answer_run import AnswerRun
-from weft.dialogue_run import DialogueRun
-from weft.language_run import LanguageRun
-from weft.pair_run import PairRun
-from weft.run import REPORT_FILE, Run
-from weft.text_run import TextRun
+from weft.runs.answers import AnswerRun
+from weft.runs.dialogues import DialogueRun
+from weft.runs.language import LanguageRun
+from weft.runs.pairs import PairRun
+from weft.runs.run import REPORT_FILE, Run
+from weft.runs.texts import TextRun
 
 KINDS: dict[str, type[Run]] = {
     "text": TextRun, "dialogue": DialogueRun, "next_token": LanguageRun, "masked_token": LanguageRun,

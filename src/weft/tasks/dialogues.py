@@ -12,7 +12,6 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from weft.data.plan import Plan
-from weft.dialogue_run import DialogueRun
 from weft.errors import SettingsError
 from weft.features.chat import TEMPLATE, Chat, default_template
 from weft.features.dialogues import DialogueCounts, contents, dialogue_examples
@@ -22,12 +21,13 @@ from weft.features.pieces import Corpus
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
 from weft.language_defaults import context
-from weft.language_steps import LanguageSteps
 from weft.models.checkpoints import words_of
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel
 from weft.preprocess.ingest import CleanRows
 from weft.results.language import Surprise
+from weft.runs.dialogues import DialogueRun
+from weft.tasks.language import LanguageSteps
 
 SHOWN_DIALOGUES, ANSWER_TOKENS = 3, 120
 

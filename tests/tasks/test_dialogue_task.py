@@ -13,6 +13,7 @@ import weft
 from weft.cli import call
 from weft.errors import DataError, SettingsError
 from weft.models.checkpoints import load_words, save_hf
+from weft.training.loop import Loop
 
 COLOURS = ["red", "blue", "green"]
 
@@ -128,3 +129,33 @@ def test_a_model_that_writes_from_sources_holds_no_dialogue(tmp_path):
     )  # fmt: skip
     with pytest.raises(SettingsError, match="needs a model that writes on"):
         learn(tmp_path / "run", pa.table({"talk": talks(50)}), **{"from": str(base.path)})
+
+
+@pytest.mark.parametrize("kind", ["dialogue", "text"])
+def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, kind):
+    if kind == "dialogue":
+        table, more = pa.table({"talk": [json.dumps(t) for t in talks(200)]}), {}
+        target = {"column": "talk", "type": kind}
+    else:
+        words = [f"a{i % 7} b{i % 5} c" for i in range(200)]
+        table, more = pa.table({"s": words, "t": words}), {"features": {"s": "text"}}
+        target = {"column": "t", "type": kind}
+    pipe = weft.Pipeline({"target": target, "model": {"width": 24, "layers": 1, "dropout": 0.2}, **more,
+                          "training": {"epochs": 2, "batch_rows": 16}})  # fmt: skip
+    whole = pipe.run(table, tmp_path / "whole", quiet=True)
+    step = Loop._step
+
+    def stopped(self, batch):
+        if self.progress.step == 7:
+            self._save()
+            raise KeyboardInterrupt
+        step(self, batch)
+
+    monkeypatch.setattr(Loop, "_step", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        pipe.run(table, tmp_path / "again", quiet=True)
+    monkeypatch.setattr(Loop, "_step", step)
+    again = pipe.run(table, tmp_path / "again", resume=True, quiet=True)
+    assert (whole.path / "model.safetensors").read_bytes() == (again.path / "model.safetensors").read_bytes()
+    for key in ("headline", "samples", "curves", "rows_judged"):
+        assert whole.figures[key] == again.figures[key], key

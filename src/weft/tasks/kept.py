@@ -7,9 +7,9 @@ from typing import Any
 
 from weft.data.table import Table
 from weft.errors import WeftError
-from weft.language_run import LanguageRun
 from weft.models.language import LanguageModel
 from weft.results.language import Surprise, carried_over, carried_sentence
+from weft.runs.language import LanguageRun
 
 
 class Kept:

@@ -10,7 +10,7 @@ import pytest
 import weft
 from weft.cli import call
 from weft.errors import DataError, SettingsError, UsageError
-from weft.pair_run import PairRun
+from weft.runs.pairs import PairRun
 
 COLOURS = {"red": "红", "blue": "蓝", "green": "绿", "black": "黑", "white": "白", "grey": "灰"}
 THINGS = {"house": "房子", "tree": "树", "river": "河", "stone": "石头", "bird": "鸟", "fish": "鱼", "boat": "船"}

@@ -18,13 +18,13 @@ from weft.features.pairs import PairCounts, Pairing, examples_of
 from weft.inference.generate import Written, check_letters, write
 from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
-from weft.language_run import LanguageRun, surprise
 from weft.models.language import LanguageModel
 from weft.models.pretrained import load_language_model
 from weft.preprocess.clean import Cleaner, ColumnPlan
 from weft.results.language import Surprise
 from weft.results.text import TextScores
 from weft.results.writing import FAMILIES, writing_figures
+from weft.runs.language import LanguageRun, surprise
 
 
 class TextRun(LanguageRun):

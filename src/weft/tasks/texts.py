@@ -18,13 +18,13 @@ from weft.features.pairs import PairCounts, fit_pairing, pair_examples
 from weft.features.pieces import Corpus
 from weft.inference.rewrite import write_targets
 from weft.inference.sampling import Sampling
-from weft.language_steps import LanguageSteps
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel
 from weft.preprocess.ingest import CleanRows
 from weft.results.language import Surprise
 from weft.results.writing import SHOWN_TEXTS, judge_texts, simple_writers, writing_figures, writing_sentence
-from weft.text_run import TextRun
+from weft.runs.texts import TextRun
+from weft.tasks.language import LanguageSteps
 
 WRITTEN_ROWS = 2_000
 """Rows that are written to be judged in a training; `weft evaluate` writes all."""

@@ -1,0 +1,1 @@
+"""What a training leaves, and all that can be asked of it."""

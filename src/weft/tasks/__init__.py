@@ -1,0 +1,1 @@
+"""The six steps, filled by each task."""

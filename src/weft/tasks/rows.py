@@ -1,0 +1,290 @@
+"""The six steps for a column of a row that is predicted from the others."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import numpy as np
+import torch
+
+from weft import defaults
+from weft.config import Settings
+from weft.data.labels import kind_in_words
+from weft.data.plan import Plan, look
+from weft.data.split import TEST, TRAIN, VALID
+from weft.errors import DataError, SettingsError, did_you_mean
+from weft.features.augment import Augmenter, augment_problem
+from weft.features.codecs import CODECS
+from weft.features.columns import Columns
+from weft.features.fit import encode_rows, fit_columns
+from weft.features.store import TARGET, Store
+from weft.features.targets import ClassTarget, NumberTarget, Target, known, outside
+from weft.inference.predict import predict_codes
+from weft.models.pretrained import TextModel, load_text_model
+from weft.models.row import RowModels, shape_in_words
+from weft.preprocess.ingest import GROUP, CleanRows, Ingested
+from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
+from weft.results.baselines import MOST_ROWS
+from weft.results.groups import by_group, languages
+from weft.results.labels import each_label
+from weft.results.summary import (
+    SHOWN,
+    Judged,
+    curves,
+    judge,
+    positive_class,
+    sentence,
+    train_baselines,
+    verdict,
+)
+from weft.runs.run import Run, load_model, save_model
+from weft.tasks.steps import Steps, check_adapter
+from weft.training.adapters import detach, merge, save_adapter
+from weft.training.fit import Fitted, fit, start
+
+INFERENCE_ROWS = 65_536
+
+
+def positive_problem(settings: Settings, columns: Columns) -> None:
+    """Raises SettingsError where ``target.positive`` is not one of two classes."""
+    wanted, target = settings.target.positive, columns.target
+    if wanted is not None and not (isinstance(target, ClassTarget) and len(target.classes) == 2):
+        raise SettingsError(
+            [f"target.positive: is for a target of two classes. '{target.name}' is not one. Remove it."]
+        )
+    if wanted is not None and wanted not in target.classes:  # type: ignore[union-attr]
+        raise SettingsError([f"target.positive: must be one of {target.classes}. Got {wanted!r}."])  # type: ignore[union-attr]
+
+
+def out_of_scope_problem(settings: Settings, target: Target, codes: np.ndarray) -> None:
+    """Raises SettingsError where no row has the word that ``target.out_of_scope`` names."""
+    word = settings.target.out_of_scope
+    if word is not None and not outside(codes).any():
+        near = did_you_mean(word, target.classes) if isinstance(target, ClassTarget) else ""
+        raise SettingsError(
+            [
+                f"target.out_of_scope: must be a word of the column '{target.name}'. "
+                f"Got {word!r}, which is in no row.{near}"
+            ]
+        )
+
+
+class RowSteps(Steps):
+    """A column of the row is predicted from the others."""
+
+    def run(self) -> Run:
+        plan = look(self.settings, self.table)
+        self.source = self._open_source(plan)
+        augment_problem(self.settings, plan, self.source.tokenizer if self.source else None)
+        self._claim()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self._timed("data"):
+            self._say_data(plan)
+        with self._timed("preprocess"):
+            clean, found, cleaner = self._preprocess(plan)
+            # else folds would break the split, or learn the rows that are judged
+            self.dealt = found.dealt and clean.count(TEST) > 0
+        with self._timed("features"):
+            tokenizer, longest = None, None
+            if self.source is not None:
+                tokenizer, longest = self.source.tokenizer, self.source.longest
+            columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest)
+            positive_problem(self.settings, columns)
+            columns.save(self.out)
+            shutil.rmtree(self.work / "store", ignore_errors=True)
+            store = encode_rows(columns, clean, self.work / "store", self.say)
+            out_of_scope_problem(self.settings, columns.target, store.target(np.arange(store.rows)))
+            self._say_features(columns)
+        ids = [np.flatnonzero(clean.parts == part) for part in (TRAIN, VALID, TEST)]
+        with self._timed("model"):
+            models, fitted = self._model(columns, clean, store, ids)
+        with self._timed("inference"):
+            # from the files just written, so that a loaded run answers as the training did
+            self.model = load_model(self.out, Columns.load(self.out))
+            judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
+            output = self._inference(store, judged)
+        with self._timed("results"):
+            figures = self._results(plan, clean, columns, store, ids, judged, output)
+        figures |= self._facts(plan, clean, found, columns, models, fitted)
+        self._finish(figures)
+        return Run(self.out)
+
+    def _open_source(self, plan: Plan) -> TextModel | None:
+        """The checkpoint to start from, opened before anything is written."""
+        source = self.settings.model.from_
+        if source is None:
+            return None
+        if "text" not in plan.types.values():
+            raise SettingsError(
+                ["model.from: a checkpoint reads text columns. The table has none. Say which is text in features, "
+                 "or remove it."]
+            )  # fmt: skip
+        found = load_text_model(source)
+        check_adapter(self.settings, found.backbone)
+        return found
+
+    def _say_data(self, plan: Plan) -> None:
+        kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))
+        self.say.step("data", f"{self.table.name}: {len(self.table.columns)} columns; {kinds}; target '{plan.target}'")
+        self.say.line(f"the target is {kind_in_words(plan.target_type)}: {plan.target_reason}")
+        for name, reason in list(plan.left_out.items())[:10]:
+            self.say.line(f"left out: '{name}' {reason}")
+        if len(plan.left_out) > 10:
+            self.say.line(f"left out: {len(plan.left_out) - 10} more (weft check lists them)")
+
+    def _say_features(self, columns: Columns) -> None:
+        words = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(c.type == k for c in columns.codecs)))
+        learnt = f"; {columns.tokenizer.get_vocab_size():,} text tokens learnt" if columns.tokenizer else ""
+        self.say.step("features", f"every column becomes tokens: {words}{learnt}")
+
+    def _model(
+        self, columns: Columns, clean: CleanRows, store: Store, ids: list[np.ndarray]
+    ) -> tuple[RowModels, Fitted]:
+        settings = self.settings
+        facts = defaults.Facts.of(columns, len(ids[TRAIN]) + len(ids[VALID]), self.source)
+        shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
+        if not self.dealt:
+            copies = settings.model.copies or 1
+        learn, watch = ids[TRAIN], ids[VALID]
+        if not known(store.target(watch)).any():  # a class that only watched rows hold cannot be judged
+            raise DataError(
+                f"{self.table.name}: the validation rows must hold classes that the training rows hold. "
+                f"Got only others. Change data.split."
+            )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.recipe = defaults.recipe(settings, facts, device)
+        torch.manual_seed(self.recipe.seed)
+        models = RowModels(columns.codecs, columns.target, shape, copies).to(device)
+        self.say.step(
+            "model",
+            f"{shape_in_words(shape)}, {models.parameter_count():,} parameters"
+            + (f" in {copies} copies" if copies > 1 else "")
+            + (", bfloat16" if self.recipe.bfloat16 else ""),
+        )
+        if self.source is not None:
+            for copy in models.each():
+                start(copy, self.source.model, settings.model.adapter == "lora", settings.model.rank or 16)
+        self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
+        if self.trained < models.parameter_count():
+            self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
+        change = settings.training.augment
+        augment = Augmenter(change, clean, columns, self.recipe.seed) if change else None
+        fitted = fit(
+            models, store, learn, watch, self.recipe, self.out, self.say, augment, self.dealt, settings.target.declines
+        )
+        if settings.model.adapter == "lora":
+            for number, copy in enumerate(models.each()):
+                save_adapter(copy, self.out / ("adapter" if number == 0 else f"adapter-{number}"))
+                merge(copy)
+                detach(copy)
+        save_model(self.out, models, shape, columns)
+        return models, fitted
+
+    def _inference(self, store: Store, rows: np.ndarray) -> np.ndarray:
+        outputs = []
+        with self.say.bar("predicting", len(rows)) as bar:
+            for piece in np.split(rows, range(INFERENCE_ROWS, len(rows), INFERENCE_ROWS)):
+                codes = {name: fields for name, fields in store.take(piece).items() if name != TARGET}
+                outputs.append(predict_codes(self.model, codes, len(piece)))
+                bar.advance(len(piece))
+        self.say.step("inference", f"{len(rows):,} rows predicted")
+        return np.concatenate(outputs)
+
+    def _results(
+        self, plan: Plan, clean: CleanRows, columns: Columns, store: Store, ids: list[np.ndarray], judged: np.ndarray,
+        output: np.ndarray,
+    ) -> dict[str, Any]:  # fmt: skip
+        target, truth = columns.target, store.target(judged)
+        abstention = judge_abstention(output, truth) if self.model.score else None
+        usable = known(truth)
+        apart = judged[outside(truth)]
+        unknown = len(judged) - int(usable.sum()) - len(apart)
+        output, truth, judged = output[usable], truth[usable], judged[usable]
+        thresholds = self.model.threshold.cpu().numpy() if target.type == "labels" else None
+        positive = positive_class(target, self.settings.target.positive)
+        ours = judge(
+            "weft", "Weft", output, truth, target, positive, seconds=self.seconds["model"], thresholds=thresholds
+        )
+        others: list[Judged] = []
+        note = ""
+        if self.settings.results.baselines:
+            pool = np.sort(np.concatenate([ids[TRAIN], ids[VALID]])) if len(ids[TEST]) else ids[TRAIN]
+            if len(pool) > MOST_ROWS:
+                pool = np.sort(np.random.default_rng(0).choice(pool, MOST_ROWS, replace=False))
+                note = f"The simple models learnt from {MOST_ROWS:,} of the rows."
+            names = list(columns.types)
+            answers = store.target(pool)
+            pool, answers = pool[known(answers)], answers[known(answers)]
+            asked = clean.take(np.concatenate([judged, apart]), names)
+            for found in train_baselines(columns.types, clean.take(pool, names), answers, asked, target):
+                given = found.output[: len(judged)]
+                others.append(
+                    judge(
+                        found.key, found.title, given, truth, target, positive, found.note, found.seconds,
+                        found.thresholds,
+                    )
+                )  # fmt: skip
+                if abstention is not None and len(apart):
+                    abstention["beside"][found.title] = recall_at(
+                        given.max(axis=1), found.output[len(judged) :].max(axis=1), self.settings.target.declines or 1.0
+                    )
+        trivial = next((o for o in others if o.key == "trivial"), None)
+        decided = verdict(target, ours, others, len(truth))
+        headline = sentence(target, ours, trivial, len(truth))
+        if not len(ids[TEST]):
+            headline = headline.replace("rows it never saw", "validation rows, which chose the best epoch")
+        self.say.step("results", headline)
+        for line in [*decided["lines"], *(abstention_in_words(abstention) if abstention else [])]:
+            self.say.line(line)
+        return {
+            "headline": headline, "verdict": decided, "rows_judged": len(truth), "unknown_class": unknown,
+            "part_judged": "test" if len(ids[TEST]) else "valid", "note": note,
+            "models": [m.to_dict() for m in (ours, *others)], "shown": SHOWN[target.type],
+            "curves": curves(target, output, truth), "declines": abstention,
+            "labels": None if thresholds is None else each_label(target.classes, output, truth, thresholds),  # type: ignore[union-attr]
+            "languages": self._languages(clean, columns, judged, output, truth, positive, thresholds),
+            "target": {
+                "name": target.name, "type": target.type, "reason": plan.target_reason,
+                **({} if isinstance(target, NumberTarget) else {"classes": target.classes, "counts": target.counts}),
+                "positive": None
+                if positive is None or not isinstance(target, ClassTarget)
+                else target.classes[positive],
+            },
+        }  # fmt: skip
+
+    def _languages(
+        self, clean: CleanRows, columns: Columns, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
+        positive: int | None, thresholds: np.ndarray | None,
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """The figures by language, as a column says it or the texts show it; None where there is one only."""
+        column = self.settings.results.language
+        texts = [name for name, kind in columns.types.items() if kind == "text"]
+        names: list[str | None] | None = None
+        if column is not None:
+            names = clean.take(judged, [GROUP])[GROUP].to_pylist()
+        elif texts:
+            names = languages(list(clean.take(judged, texts).values()))
+        if names is None or len(set(names)) < 2:
+            return None
+        return {"column": column, "groups": by_group(names, columns.target, output, truth, positive, thresholds)}
+
+    def _facts(
+        self,
+        plan: Plan,
+        clean: CleanRows,
+        found: Ingested,
+        columns: Columns,
+        models: RowModels,
+        fitted: Fitted,
+    ) -> dict[str, Any]:
+        return self._data_facts(plan, clean, found) | {
+            "model": {
+                "parameters": models.parameter_count(), "trained": self.trained, "copies": len(models.copies),
+                "shape": shape_in_words(models.each()[0].config), "from": self.settings.model.from_,
+                "temperature": fitted.temperature, "declines": fitted.declines, "bfloat16": self.recipe.bfloat16,
+                "epochs": [round(p.best_step / fitted.steps_an_epoch, 2) for p in fitted.copies],
+                "stopped": [p.stopped for p in fitted.copies],
+            },
+            "seconds": dict(self.seconds),
+        }  # fmt: skip
