@@ -21,7 +21,7 @@ from weft.models.pretrained import fill, layerwise
 from weft.models.row import RowModel, RowModels
 from weft.progress import Silent, duration
 from weft.training.adapters import LoraConfig, attach
-from weft.training.calibration import fit_temperature
+from weft.training.calibration import fit_temperature, tempered_loss
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Progress, Recipe
 from weft.training.optimizers import fit_ridge
@@ -110,6 +110,10 @@ def _fit(
 
         def validate(model: nn.Module, watch: np.ndarray = watch) -> float:
             assert isinstance(model, RowModel)
+            if model.config.smoothing:
+                # smoothed answers are meant to be too modest: what counts is their loss once calibrated
+                found, truth = _answers(model, fetch, store, watch, lengths)
+                return tempered_loss(found, truth, fit_temperature(found, truth))
             total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, lengths))
             return total / len(watch)
 
@@ -130,11 +134,9 @@ def _fit(
         epochs = progress.best_step / loop.steps_an_epoch
         say.line(f"{label}best after {epochs:.1f} epochs; {progress.stopped}; {duration(progress.seconds)}")
         if models.classes:
-            copy.eval()
-            with torch.no_grad():
-                for rows in _reading(watch, lengths):
-                    logs.append(copy.answer(fetch(rows)).cpu().numpy())
-                    truths.append(store.target(rows))
+            found, truth = _answers(copy.eval(), fetch, store, watch, lengths)
+            logs.append(found)
+            truths.append(truth)
     temperature = 1.0
     if models.classes:
         temperature = fit_temperature(np.concatenate(logs), np.concatenate(truths))
@@ -173,6 +175,16 @@ def _begin(
             reads.append(copy.read(copy.embedding(batch.columns)).float())
         targets.append(batch.target)
     copy.head.read.begin(torch.cat(reads), torch.cat(targets))
+
+
+@torch.no_grad()
+def _answers(
+    copy: RowModel, fetch: Callable[[np.ndarray], Batch], store: Store, rows: np.ndarray, lengths: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log probabilities of the rows and their classes, in the order in which they are read."""
+    order = list(_reading(rows, lengths))
+    logs = [copy.answer(fetch(chosen)).cpu().numpy() for chosen in order]
+    return np.concatenate(logs), np.concatenate([store.target(chosen) for chosen in order])
 
 
 def _reading(rows: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
