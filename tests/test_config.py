@@ -236,18 +236,11 @@ def test_a_python_mapping_has_the_same_checks() -> None:
     ("target", "rest", "said"),
     [
         ("{next_token: a}", "model: {copies: 3}", "'model.copies' is for a target column of a row, not next_token"),
-        (
-            "{column: a, type: dialogue}",
-            "training: {class_weight: balanced}",
-            "'training.class_weight' is for a target",
-        ),
+        ("{column: a, type: dialogue}", "training: {class_weight: balanced}", "'training.class_weight' is for a"),
         ("{column: a, type: text}", "results: {language: b}", "'results.language' is for a target column of a row"),
         ("{column: a, type: embedding}", "results: {language: b}", "'results.language' is for a target column"),
-        (
-            "{next_token: a}",
-            "model: {backbone: rnn}\ntraining: {optimizer: muon}",
-            "muon is for the matrices of a Tran",
-        ),
+        ("{next_token: a}", "model: {backbone: rnn}\ntraining: {optimizer: muon}", "muon is for the matrices"),
+        ("{next_token: a}", "model: {from: b, adapter: lora}\ntraining: {optimizer: muon}", "muon is for the matrices"),
     ],
 )
 def test_a_setting_that_would_do_nothing(target: str, rest: str, said: str) -> None:

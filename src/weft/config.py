@@ -307,8 +307,8 @@ class Settings(_Settings):
         given += ["results.language"] if self.results.language is not None else []
         if given and task != "row":
             raise ValueError(f"{listing(given)} is for a target column of a row, not {task}. Remove it")
-        if self.training.optimizer == "muon" and self.model.backbone == "rnn":
-            raise ValueError("training.optimizer: muon is for the matrices of a Transformer. Remove it")
+        if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):
+            raise ValueError("training.optimizer: muon is for the matrices of a Transformer, all trained. Remove it")
         return self
 
 

@@ -7,7 +7,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
+from weft.results.answers import answer_metrics, answer_sentence
 from weft.results.metrics import class_metrics, difference, number_metrics, reliability, share, with_intervals
+from weft.results.retrieval import rank_metrics, retrieval_sentence
 from weft.training.calibration import fit_temperature
 
 RANDOM = np.random.default_rng(0)
@@ -111,6 +113,16 @@ def test_all_right_is_not_certainty():
     assert found["f1"].to_dict() == {"value": 1.0, "low": None, "high": None}
     wrong = with_intervals(class_metrics(p, np.tile([1, 0], 20), 1), 40)["accuracy"]
     assert (wrong.low, wrong.high) == pytest.approx((0.0, 1 - known.low))
+
+
+def test_what_is_all_right_is_said_without_nan():
+    ranks = with_intervals(rank_metrics(np.ones(40, int)), 40)
+    right = with_intervals(answer_metrics(["a"] * 40, ["a"] * 40), 40)
+    known = binomtest(40, 40).proportion_ci(0.95, "wilson")
+    for found in (ranks["recall_at_1"], ranks["recall_at_5"], ranks["recall_at_10"], right["exact_match"]):
+        assert (found.low, found.high) == pytest.approx((known.low, 1.0))
+    assert f"interval {known.low:.1%} to 100.0%" in retrieval_sentence(ranks, 40, 40, "queries")
+    assert "not one row is wrong" in answer_sentence(right, 40, "questions")
 
 
 def test_what_cannot_be_told_is_null_in_json():

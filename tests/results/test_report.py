@@ -1,5 +1,6 @@
 """The report and the card say what report.json says, in one closed file."""
 
+import copy
 import json
 import re
 from html.parser import HTMLParser
@@ -9,6 +10,7 @@ import pytest
 from tests.tables import FAST, mixed, numeric
 
 import weft
+from weft.results.report import write_report
 from weft.results.svg import _ticks
 
 HOSTILE = "<script>alert(1)</script>"
@@ -74,6 +76,19 @@ def test_every_drawing_has_words_for_those_who_cannot_see_it(run):
     text = (run.path / "report.html").read_text()
     drawings = re.findall(r"<svg[^>]*>", text)
     assert drawings and all('role="img"' in d and 'aria-label="' in d for d in drawings)
+
+
+def test_figures_whose_interval_cannot_be_told_are_drawn_as_dots(run, tmp_path):
+    figures = copy.deepcopy(run.figures)
+    for model in figures["models"]:
+        for figure in model["metrics"].values():
+            figure |= {"low": None, "high": None}
+    text = write_report(tmp_path, figures).read_text()
+    assert re.search(r'<line class="range ours" x1="([\d.]+)" x2="\1"', text)
+    for model in figures["models"]:
+        for figure in model["metrics"].values():
+            figure["value"] = None
+    assert "–" in Page(write_report(tmp_path, figures).read_text()).text
 
 
 def test_the_card_says_the_headline(run):

@@ -1,6 +1,7 @@
 """Questions answered from a text, the whole way: learnt, told apart from silence, exact to the letter, resumed."""
 
 import json
+import re
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +10,9 @@ import pytest
 
 import weft
 from weft.cli import call
+from weft.config import from_mapping
+from weft.data.plan import look_embedding, look_span
+from weft.data.table import Table
 from weft.errors import DataError, SettingsError, TooManyBadRows, UsageError
 from weft.runs.answers import AnswerRun
 
@@ -156,11 +160,28 @@ def test_where_all_have_an_answer_all_are_answered(tmp_path):
     [({"features": {"question": "text"}}, SettingsError, "reads 2 text columns.*Got 'question'"),
      ({"features": {"question": "text", "context": "category"}}, SettingsError, "must be a text column.*Got category"),
      ({"preprocess": {"normalize": "nfkc"}}, SettingsError, "places in the text as it came"),
+     ({"features": {"question": {"type": "text", "max_tokens": 9}, "context": "text"}}, SettingsError, "read together"),
      ({"features": {"context": "text", "question": "text"}}, TooManyBadRows, "must be in 'question'")],
 )  # fmt: skip
 def test_what_cannot_be_learnt_is_said_before_anything_is_spent(tmp_path, change, error, said):
     with pytest.raises(error, match=said):
         train(table(60), tmp_path / "run", **change)
+
+
+def test_questions_of_one_context_are_to_stay_together(tmp_path, capsys):
+    data = pa.concat_tables([table(60, silent=0)] * 2)
+    said = "'context' holds the same text in several rows.*by: context"
+    found = weft.train(data, TARGET, tmp_path / "a", features=FEATURES, model={"width": 16, "layers": 1},
+                       training={"epochs": 1}, results={"baselines": False})  # fmt: skip
+    assert re.search(said, found.figures["warnings"][0])
+    assert "holds the same text" in capsys.readouterr().err
+    assert "holds the same text" in (found.path / "report.html").read_text(encoding="utf-8")
+    for split, rows in (({"by": "context"}, data), ({}, table(60, silent=0))):
+        assert not look_span(
+            from_mapping({"target": TARGET, "features": FEATURES, "data": {"split": split}}), Table.of(rows)
+        ).warnings
+    pairs = from_mapping({"target": {"column": "context", "type": "embedding"}, "features": {"question": "text"}})
+    assert re.search(said, look_embedding(pairs, Table.of(data)).warnings[0])
 
 
 def test_settings_of_spans(tmp_path):

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 import weft
 from weft.cli import call
-from weft.errors import SettingsError
+from weft.errors import DataError, SettingsError
 from weft.models.checkpoints import load_words, save_hf
 from weft.training.loop import Loop
 
@@ -69,6 +69,12 @@ def test_lists_of_structs_are_dialogues_too_and_bad_ones_are_set_aside(answering
     assert found["metrics"] == as_text["metrics"]
     bad = answering.evaluate(pa.table({"talk": [json.dumps(rows[0]), "[1]", '[{"role": "user", "content": "a"}]']}))
     assert (bad["rows"], bad["rejected"]) == (1, 2)
+
+
+def test_dialogues_that_are_too_long_have_no_figures(answering):
+    cells = [json.dumps([{"role": "user", "content": "a " * 5_000}, {"role": "assistant", "content": "b"}])]
+    with pytest.raises(DataError, match=r"to be judged\. Got 1 of which nothing can be asked"):
+        answering.evaluate({answering.settings.target.column: cells})
 
 
 def test_a_conversation_on_the_command_line(answering, capsys, monkeypatch):

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from weft.config import Settings
+from weft.config import Settings, scalar
 from weft.data import columns as kinds
 from weft.data.dialogues import is_dialogue
 from weft.data.labels import guess_labels, guess_separator, is_list, kind_in_words
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, did_you_mean, listing
+
+LOOKED_AT = 2_000
+"""First rows in which a text that comes again, or the format of a time, is looked for."""
 
 
 @dataclass
@@ -139,6 +142,13 @@ def look_span(settings: Settings, table: Table) -> Plan:
     question, context = list(found.types)[:2]
     found.reasons |= {question: "what is asked", context: "what holds the answer"}
     found.target_reason = f"the place in '{context}' that answers '{question}'"
+    given = settings.features[question].max_tokens
+    if given is not None:
+        raise SettingsError(
+            [f"features.{question}.max_tokens: question and context are read together. Got {given}. Say it of "
+             f"'{context}' alone, for both."]
+        )  # fmt: skip
+    found.warnings += _repeated(settings, table, context)
     return found
 
 
@@ -148,7 +158,20 @@ def look_embedding(settings: Settings, table: Table) -> Plan:
     (name,) = found.types
     found.reasons[name] = "what is looked for with"
     found.target_reason = f"its vector is to lie nearest to that of '{name}'"
+    found.warnings += _repeated(settings, table, found.target)
     return found
+
+
+def _repeated(settings: Settings, table: Table, name: str) -> list[str]:
+    """A warning where a split at random puts one text among those that are learnt and those that are judged."""
+    split = settings.data.split
+    texts = table.head(LOOKED_AT).column(name).drop_null().to_pylist()
+    if split.column or split.by or split.time or len(set(texts)) == len(texts):
+        return []
+    return [
+        f"'{name}' holds the same text in several rows, and rows are split at random: texts that are judged were "
+        f"learnt from. Keep them together with data: {{split: {{by: {scalar(name)}}}}}"
+    ]
 
 
 def _look_named_texts(settings: Settings, table: Table, count: int, what: str) -> Plan:
@@ -235,7 +258,7 @@ def _add_times(settings: Settings, table: Table, plan: Plan) -> None:
     """How the column of a split by time is read."""
     name = settings.data.split.time
     if name is not None:
-        values = table.head(2_000).column(name).drop_null().to_pylist()
+        values = table.head(LOOKED_AT).column(name).drop_null().to_pylist()
         plan.formats[name] = kinds.time_format([str(v) for v in values])
 
 

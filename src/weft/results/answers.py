@@ -45,8 +45,8 @@ def answer_sentence(found: dict[str, Estimate], rows: int, seen: str) -> str:
             f"{found['no_answer'].value:.1%} were left unanswered."
         )
     return (
-        f"On {rows:,} {seen}, the answers agree with the true ones in {f1.value:.1%} of their words (F1, 95 % interval "
-        f"{f1.low:.1%} to {f1.high:.1%}) and are the same in {exact.value:.1%}.{apart}"
+        f"On {rows:,} {seen}, the answers agree with the true ones in {f1.value:.1%} of their words (F1, "
+        f"{f1.interval('.1%')}) and are the same in {exact.value:.1%}.{apart}"
     )
 
 

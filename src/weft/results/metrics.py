@@ -23,6 +23,12 @@ class Estimate:
     low: float
     high: float
 
+    def interval(self, form: str) -> str:
+        """The interval in words, its ends written in ``form``."""
+        if not np.isfinite(self.low):
+            return "no 95 % interval: not one row is wrong"
+        return f"95 % interval {self.low:{form}} to {self.high:{form}}"
+
     def to_dict(self) -> dict[str, float | None]:
         """As JSON, which has no NaN: what cannot be told is None."""
         found = {"value": self.value, "low": self.low, "high": self.high}
@@ -90,15 +96,19 @@ METRICS = {
         Metric("rouge2", "ROUGE-2", "pairs of neighbours shared with the reference", True, True),
         Metric("rougeL", "ROUGE-L", "longest common sequence with the reference", True, True),
         Metric("rougeLsum", "ROUGE-Lsum", "as ROUGE-L, line by line", True, True),
-        Metric("exact_match", "Exact match", "share of answers that are a reference, but for articles", True, True),
+        Metric(
+            "exact_match", "Exact match", "share of answers that are a reference, but for articles", True, True, True
+        ),
         Metric("answer_f1", "Answer F1", "words (Chinese: characters) shared with the best reference", True, True),
         Metric(
             "answer_f1_given", "F1 where there is one", "answer F1 of the questions that have an answer", True, True
         ),
         Metric("no_answer", "Silence where there is none", "share of the others that are left unanswered", True, True),
-        Metric("recall_at_1", "Recall at 1", "share of queries whose text is the nearest of all", True, True),
-        Metric("recall_at_5", "Recall at 5", "share of queries whose text is among the nearest five", True, True),
-        Metric("recall_at_10", "Recall at 10", "share of queries whose text is among the nearest ten", True, True),
+        Metric("recall_at_1", "Recall at 1", "share of queries whose text is the nearest of all", True, True, True),
+        Metric("recall_at_5", "Recall at 5", "share of queries whose text is among the nearest five", True, True, True),
+        Metric(
+            "recall_at_10", "Recall at 10", "share of queries whose text is among the nearest ten", True, True, True
+        ),
         Metric("mrr", "MRR", "mean of 1 / the place of the right text; 1 is always first", True),
     )
 }

@@ -66,13 +66,13 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
     first = shown[0]
     models = figures["models"]
     drawn = [
-        {"title": m["title"], "ours": m["key"] == "weft", **m["metrics"][first.key]}
+        {"title": m["title"], "ours": m["key"] == "weft", **_ends(m["metrics"][first.key])}
         for m in models
-        if None not in m["metrics"][first.key].values()
+        if m["metrics"][first.key]["value"] is not None
     ]
     curves = figures.get("curves", {})
     label = f"{first.title} of each model with its 95 % interval"
-    drawings = {"models": svg.intervals(drawn, first.percent, label)}
+    drawings = {"models": svg.intervals(drawn, first.percent, label) if drawn else ""}
     if curves.get("reliability"):
         drawings["reliability"] = svg.reliability(
             curves["reliability"], "How sure the model said it was, against how often it was right"
@@ -104,6 +104,13 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
     path = folder / "report.html"
     write_whole(path, page)
     return path
+
+
+def _ends(figure: dict[str, float | None]) -> dict[str, float | None]:
+    """A figure as it is drawn: one whose interval cannot be told is a dot."""
+    return {"value": figure["value"]} | {
+        k: figure["value"] if figure[k] is None else figure[k] for k in ("low", "high")
+    }
 
 
 def write_card(folder: Path, figures: dict[str, Any]) -> None:

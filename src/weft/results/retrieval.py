@@ -96,5 +96,5 @@ def retrieval_sentence(found: dict[str, Estimate], rows: int, documents: int, se
     first, ten = found["recall_at_1"], found["recall_at_10"]
     return (
         f"Of {rows:,} {seen}, {first.value:.1%} find their text as the first of {documents:,} "
-        f"(95 % interval {first.low:.1%} to {first.high:.1%}), {ten.value:.1%} among the first ten."
+        f"({first.interval('.1%')}), {ten.value:.1%} among the first ten."
     )

@@ -183,14 +183,14 @@ def sentence(target: Target, ours: Judged, trivial: Judged | None, rows: int) ->
         )
         return (
             f"On {rows:,} rows it never saw, the model named the right '{target.name}' in {a.value:.1%} "
-            f"(95 % interval {a.low:.1%} to {a.high:.1%}).{base}"
+            f"({a.interval('.1%')}).{base}"
         )
     if isinstance(target, LabelsTarget):
         f, exact = ours.estimates["micro_f1"], ours.estimates["subset_accuracy"]
         base = f" Always the same labels would have {trivial.estimates['micro_f1'].value:.3f}." if trivial else ""
         return (
             f"On {rows:,} rows it never saw, the model gave the labels of '{target.name}' with an F1 of {f.value:.3f} "
-            f"(95 % interval {f.low:.3f} to {f.high:.3f}) and all of a row's labels right in {exact.value:.1%}.{base}"
+            f"({f.interval('.3f')}) and all of a row's labels right in {exact.value:.1%}.{base}"
         )
     m, r = ours.estimates["mae"], ours.estimates["r2"]
     base = f" Always answering the mean would be off by {trivial.estimates['mae'].value:.4g}." if trivial else ""

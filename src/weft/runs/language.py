@@ -95,10 +95,12 @@ class LanguageRun(Run):
                 corpus = self._corpus(texts)
                 cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
                 found.append(surprise(model, corpus, cuts, np.arange(len(cuts))))
-        if not rows:
-            raise DataError(f"{source.name}: must hold texts in '{target.name}'. Got none.")
+        lost = Surprise.join(found) if found else None
+        if lost is None or not lost.tokens.sum():
+            got = "none" if not rows else f"{rows:,} of which nothing can be asked: they are too short, or too long"
+            raise DataError(f"{source.name}: must hold texts in '{target.name}' to be judged. Got {got}.")
         part = f"{NAMES[judged]} rows of the training data" if same else "all rows"
-        return Judged(Surprise.join(found), rows, rejected, part)
+        return Judged(lost, rows, rejected, part)
 
     def _corpus(self, texts: list[str]) -> Corpus:
         """Cells of the column, as the model reads them."""

@@ -132,8 +132,6 @@ class RowSteps(Steps):
             self.say.line(f"left out: '{name}' {reason}")
         if len(plan.left_out) > 10:
             self.say.line(f"left out: {len(plan.left_out) - 10} more (weft check lists them)")
-        for warning in plan.warnings:
-            self.say.warn(warning)
 
     def _say_features(self, columns: Columns) -> None:
         words = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(c.type == k for c in columns.codecs)))

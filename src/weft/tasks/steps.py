@@ -100,6 +100,8 @@ class Steps:
         return make_cleaner(self.settings, plan)
 
     def _preprocess(self, plan: Plan) -> tuple[CleanRows, Ingested, Cleaner]:
+        for warning in plan.warnings:
+            self.say.warn(warning)
         cleaner = self._cleaner(plan)
         aside = self.out / "rejected.parquet"
         clean, parts, found = ingest(
