@@ -195,6 +195,21 @@ def test_answers_of_a_fine_tuning_are_smoothed(checkpoint):
     assert head.eval().loss(out, truth).item() == pytest.approx(-np.log(p[0]), rel=1e-4)  # not what is watched
 
 
+def test_the_best_step_of_a_fine_tuning_is_that_of_the_best_calibrated_answers(checkpoint, tmp_path):
+    """Smoothed answers are too modest; raw, an early step would look better than a later one that knows more."""
+    table = mixed(300).append_column("part", pa.array(["train"] * 180 + ["valid"] * 100 + ["test"] * 20))
+    settings = SETTINGS | {"training": SETTINGS["training"] | {"precision": "float32"}}
+    run = weft.train(table, "bought", tmp_path / "run", quiet=True, model={"from": str(checkpoint)},
+                     data={"split": {"column": "part"}}, **settings)  # fmt: skip
+    watched = table.slice(180, 100)
+    p = np.stack([run.predict(watched)[f"probability of {c}"].to_numpy() for c in ("no", "yes")], axis=1)
+    truth = (watched["bought"].to_numpy() == "yes").astype(int)
+    lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    best = min(line["valid_loss"] for line in lines if "valid_loss" in line)
+    assert abs(run.figures["model"]["temperature"] - 1) > 0.02
+    assert best == pytest.approx(-np.log(p[np.arange(100), truth]).mean(), abs=1e-4)
+
+
 def test_import_tells_what_it_found_and_export_gives_it_back(checkpoint, tmp_path, capsys):
     assert call(["import", str(checkpoint), "-o", str(tmp_path / "run"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

@@ -23,7 +23,7 @@ from weft.models.pretrained import fill, layerwise
 from weft.models.row import SCORES, RowModel, RowModels, combine, energy
 from weft.progress import Silent, duration
 from weft.training.adapters import LoraConfig, attach
-from weft.training.calibration import fit_temperature
+from weft.training.calibration import fit_temperature, tempered_loss
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Progress, Recipe
 from weft.training.optimizers import fit_ridge
@@ -124,6 +124,10 @@ def _fit(
 
         def validate(model: nn.Module, watch: np.ndarray = inside) -> float:
             assert isinstance(model, RowModel)
+            if model.config.smoothing and models.kind == "class":
+                # smoothed answers are meant to be too modest: what counts is their loss once calibrated
+                seen = _watch(model, store, fetch, watch, lengths)
+                return tempered_loss(seen.answers, seen.truth, fit_temperature(seen.answers, seen.truth))
             total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, lengths))
             return total / len(watch)
 
