@@ -69,7 +69,7 @@ def language_recipe(
     steps = int(np.ceil(pieces / batch))
     epochs = t.epochs or (10_000 if t.minutes else int(np.clip(3_000 / steps, 1, 40)))
     wanted = t.precision
-    optimizer = t.optimizer or ("adamw" if fine_tuning else "muon")
+    optimizer = t.optimizer or ("adamw" if fine_tuning or settings.model.backbone == "rnn" else "muon")
     decay = 0.3 if optimizer == "muon" else 0.1
     return Recipe(
         epochs=epochs,
