@@ -261,7 +261,7 @@ class TrainingSettings(_Settings):
     mixup: Annotated[float, Field(ge=0, le=100)] | None = None
     """Rows are mixed with others by a share from Beta(mixup, mixup) (Zhang 2018)."""
     consistency: Annotated[float, Field(ge=0, le=1000)] | None = None
-    """Every row is read twice, and differing answers cost this much (R-Drop, Liang 2021); twice the time."""
+    """Every row is read twice, and differing answers cost this much (R-Drop, Liang 2021)."""
     dropout_schedule: Literal["early", "late", "rising"] | None = None
     """Dropout in the first half of the training only, in the second only, or growing from none (Liu 2023)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
