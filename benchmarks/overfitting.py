@@ -1,7 +1,9 @@
 """What each tool against over-fitting is worth: one setting of ``training`` at a time, on small and larger texts.
 
-    uv run python benchmarks/overfitting.py [DATA ...] [--tools plain mixup ...] [--seeds 0 1 2]
+    uv run python benchmarks/overfitting.py [DATA ...] [--tools plain mixup ...] [--seeds 0 1 2] [--through RUN RUN]
 
+``--through``: a run that translates the texts away and one back, for the tools back-translation (half of the rows an
+epoch) and back-translation-fifth.
 One JSON line a table, tool and seed: accuracy and log loss on the test rows.
 """
 
@@ -76,6 +78,8 @@ def banking() -> pa.Table:
 TABLES: dict[str, tuple[Any, bool]] = {
     "nusax": (nusax, True),
     "nusax-scratch": (nusax, False),
+    "clinc-3": (lambda: clinc(3), True),
+    "clinc-3-scratch": (lambda: clinc(3), False),
     "clinc-10": (lambda: clinc(10), True),
     "clinc-10-scratch": (lambda: clinc(10), False),
     "clinc": (clinc, True),
@@ -98,7 +102,9 @@ def once(name: str, tool: str, seed: int) -> dict[str, object]:
         return {
             "benchmark": "overfitting", "table": name, "tool": tool, "seed": seed,
             "accuracy": round(metrics["accuracy"]["value"], 4), "log_loss": round(metrics["log_loss"]["value"], 4),
-            "epochs": run.figures["model"]["epochs"], "training_seconds": round(run.figures["seconds"]["model"]),
+            "epochs": run.figures["model"]["epochs"],
+            "back_translation": {k: v for k, v in (run.figures["back_translation"] or {}).items() if k != "samples"},
+            "training_seconds": round(run.figures["seconds"]["model"]),
             "seconds": round(time.monotonic() - started), "cpu_seconds": round(time.process_time() - cpu),
             "threads": torch.get_num_threads(),
         }  # fmt: skip
@@ -107,12 +113,16 @@ def once(name: str, tool: str, seed: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("tables", nargs="*", default=["nusax", "nusax-scratch", "clinc-10"])
-    parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=list(TOOLS))
+    parser.add_argument("--tools", nargs="+")
+    parser.add_argument("--through", nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
+    if arguments.through:
+        for name, share in (("back-translation", 0.5), ("back-translation-fifth", 0.2)):
+            TOOLS[name] = {"augment": {"back_translation": {"through": arguments.through, "share": share}}}
     for name in arguments.tables:
         for seed in arguments.seeds:
-            for tool in arguments.tools:
+            for tool in arguments.tools or TOOLS:
                 print(json.dumps(once(name, tool, seed)), flush=True)
 
 

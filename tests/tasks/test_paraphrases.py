@@ -42,7 +42,7 @@ def translator(out, words, others, turned):
         model={"width": 48, "layers": 2, "dropout": 0.0}, results={"baselines": False},
         training={"epochs": 16, "batch_rows": 32, "precision": "float32", "learning_rate": 0.004},
     )  # fmt: skip
-    assert run.figures["models"][0]["metrics"]["exact_match"]["value"] > 0.98
+    assert run.figures["models"][0]["metrics"]["exact_match"]["value"] > 0.95
     return run
 
 
@@ -114,7 +114,7 @@ def test_training_texts_come_back_as_the_runs_have_learnt_and_no_others(work):
         assert 0.2 < np.mean(same) < 0.7
         right = [o == (None if s else translated(t)) for o, t, s, p in zip(other, own, same, parts, strict=True)
                  if p == TRAIN]  # fmt: skip
-        assert np.mean(right) > 0.98, name  # the runs themselves err in a few
+        assert np.mean(right) > 0.95, name  # the runs themselves err in a few
 
 
 def test_the_order_of_the_runs_is_that_of_the_setting(through):
@@ -194,7 +194,7 @@ def test_a_row_comes_back_in_all_its_columns_by_seed_epoch_and_row_alone(work):
     assert all(b is None for b, r in zip(both["b"], train, strict=True) if own["b"][r] is None)
     assert texts(train[::-1].copy(), 2)["a"] == both["a"][::-1] and texts(train[7:8], 2)["a"] == both["a"][7:8]
     assert texts(train, 3)["a"] != both["a"] and augmenter(work, 0.5, seed=2)[0](train, 2)["a"] != both["a"]
-    watched = np.setdiff1d(np.arange(600), train)  # in folds some of these are learnt from, as they are
+    watched = np.flatnonzero(np.load(work / "split.npy") != TRAIN)  # in folds some of these are learnt from, as they are
     assert texts(watched, 2)["a"] == [own["a"][r] for r in watched]
     shorter = augmenter(work, 1.0, delete=0.5)[0](train, 0)["a"]  # the other changes come after it
     assert np.mean([len(t.split()) for t in shorter]) < 0.8 * np.mean([len(own["a"][r].split()) for r in train])
@@ -284,7 +284,7 @@ def test_runs_that_do_not_translate(through, tmp_path):
     ):
         told = settings(through)
         told["training"]["augment"]["back_translation"]["through"] = [str(through[0].path), str(path)]
-        with pytest.raises(SettingsError, match=place + words):
+        with pytest.raises(SettingsError, match=place + ".*" + words):
             weft.Pipeline(told).run(rows(), tmp_path / "run", quiet=True)
         assert not (tmp_path / "run").exists()
 
