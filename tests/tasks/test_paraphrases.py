@@ -20,7 +20,7 @@ from weft.preprocess.ingest import CleanRows
 from weft.tasks import paraphrases
 from weft.tasks.paraphrases import there_and_back, write_paraphrases
 
-HERE, THERE = ["ab", "cd", "ef", "gh", "ij"], ["春", "花", "秋", "月", "夜"]
+HERE, THERE = ["ab", "cd", "ef", "gh", "ij"], ["春", "花", "秋", "月", "Ａ"]
 
 
 def translated(text):
@@ -148,7 +148,10 @@ class Quiet(paraphrases.Silent):
 def test_texts_that_stay_away_are_warned_of(through, tmp_path, work):
     """The way back is forgotten: Latin letters went, Chinese ones came."""
     clean, say = CleanRows(work / "work" / "clean.arrow", np.load(work / "split.npy")), Quiet()
-    facts = write_paraphrases(clean, np.load(work / "split.npy"), ["a"], "nfkc", through[:1], tmp_path / "w", say)[1]
+    parts = np.load(work / "split.npy")
+    made, facts = write_paraphrases(clean, parts, ["a"], "nfkc", through[:1], tmp_path / "w", say)
+    letters = {c for b in made.batches() for t in b.columns["a"].drop_null().to_pylist() for c in t}
+    assert letters == {*"春花秋月A "}  # in the form of the table's texts
     assert facts["warning"] in say.warned and "another script" in facts["warning"] and facts["chrf"] < 1
 
 
@@ -194,7 +197,8 @@ def test_a_row_comes_back_in_all_its_columns_by_seed_epoch_and_row_alone(work):
     assert all(b is None for b, r in zip(both["b"], train, strict=True) if own["b"][r] is None)
     assert texts(train[::-1].copy(), 2)["a"] == both["a"][::-1] and texts(train[7:8], 2)["a"] == both["a"][7:8]
     assert texts(train, 3)["a"] != both["a"] and augmenter(work, 0.5, seed=2)[0](train, 2)["a"] != both["a"]
-    watched = np.flatnonzero(np.load(work / "split.npy") != TRAIN)  # in folds some of these are learnt from, as they are
+    watched = np.flatnonzero(np.load(work / "split.npy") != TRAIN)
+    # in folds some of these are learnt from, as they are
     assert texts(watched, 2)["a"] == [own["a"][r] for r in watched]
     shorter = augmenter(work, 1.0, delete=0.5)[0](train, 0)["a"]  # the other changes come after it
     assert np.mean([len(t.split()) for t in shorter]) < 0.8 * np.mean([len(own["a"][r].split()) for r in train])
