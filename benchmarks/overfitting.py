@@ -1,6 +1,7 @@
 """What each tool against over-fitting is worth: one setting of ``training`` at a time, on small and larger texts.
 
     uv run python benchmarks/overfitting.py [DATA ...] [--tools plain mixup ...] [--seeds 0 1 2] [--through RUN RUN]
+        [--epochs 40]
 
 ``--through``: a run that translates the texts away and one back, for the tools back-translation (half of the rows an
 epoch) and back-translation-fifth.
@@ -92,7 +93,7 @@ TABLES: dict[str, tuple[Any, bool]] = {
 }
 
 
-def once(name: str, tool: str, seed: int) -> dict[str, object]:
+def once(name: str, tool: str, seed: int, epochs: int | None = None) -> dict[str, object]:
     """Train on one table with one tool and seed."""
     make, checkpoint = TABLES[name]
     started, cpu = time.monotonic(), time.process_time()
@@ -100,7 +101,7 @@ def once(name: str, tool: str, seed: int) -> dict[str, object]:
         run = weft.train(
             make(), "answer", Path(folder) / "run", quiet=True, model={"from": minilm()} if checkpoint else {},
             features={"text": "text"}, data={"split": {"column": "part"}},
-            training={"seed": seed, **TOOLS[tool]}, results={"baselines": False},
+            training={"seed": seed, "epochs": epochs, **TOOLS[tool]}, results={"baselines": False},
         )  # fmt: skip
         metrics = run.figures["models"][0]["metrics"]
         return {
@@ -120,6 +121,7 @@ def main() -> None:
     parser.add_argument("--tools", nargs="+", choices=[*TOOLS, *SHARES])
     parser.add_argument("--through", nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int)
     arguments = parser.parse_args()
     if arguments.through:
         for name, share in SHARES.items():
@@ -127,7 +129,7 @@ def main() -> None:
     for name in arguments.tables:
         for seed in arguments.seeds:
             for tool in arguments.tools or TOOLS:
-                print(json.dumps(once(name, tool, seed)), flush=True)
+                print(json.dumps(once(name, tool, seed, arguments.epochs)), flush=True)
 
 
 if __name__ == "__main__":
