@@ -73,7 +73,7 @@ class AnswerSteps(ReadingSteps):
         with self._timed("results"):
             figures = self._results(plan, clean, judged, answers, answerer.threshold)
         figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
-        figures["model"] = self._model_facts(model, trained)
+        figures["model"] = self._model_facts(model, trained, self.longest)
         self._finish(figures)
         return AnswerRun(self.out)
 

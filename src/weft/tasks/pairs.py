@@ -74,7 +74,7 @@ class PairSteps(ReadingSteps):
         with self._timed("results"):
             figures = self._results(plan, clean, retrieval, ranks, nearest, source)
         figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
-        figures["model"] = self._model_facts(model, trained)
+        figures["model"] = self._model_facts(model, trained, self.longest)
         self._finish(figures)
         return PairRun(self.out)
 
