@@ -51,12 +51,7 @@ class AnswerSteps(ReadingSteps):
         self.start = next((n for n, kind in plan.types.items() if kind == "number"), None)
         given = self.settings.features[self.context].max_tokens
         self.longest = self._fits(given or LONGEST, source)
-        self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
-        with self._timed("data"):
-            self.say.step("data", f"{self.table.name}: '{self.question}' is answered from '{self.context}'")
-        with self._timed("preprocess"):
-            clean, found, _ = self._preprocess(plan)
+        clean, found = self._begin(plan, f"'{self.question}' is answered from '{self.context}'")
         with self._timed("features"):
             tokenizer = self._tokenizer(clean, [self.question, self.context], source)
             store, parts = self._windows(clean, tokenizer)

@@ -53,12 +53,7 @@ class LanguageSteps(TextModelSteps):
         plan = self._look()
         source = open_source(settings)
         self.words = source.words if source is not None else {}
-        self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
-        with self._timed("data"):
-            self.say.step("data", f"{self.table.name}: {self._aim(plan)}")
-        with self._timed("preprocess"):
-            clean, found, _ = self._preprocess(plan)
+        clean, found = self._begin(plan, self._aim(plan))
         with self._timed("features"):
             corpus, tokenizer = self._features(clean, source)
         parts = self._parts(clean, corpus)

@@ -156,6 +156,16 @@ class Steps(ABC):
 class TextModelSteps(Steps):
     """... whose run is a text model, with its tokenizer a checkpoint as well."""
 
+    def _begin(self, plan: Plan, aim: str) -> tuple[CleanRows, Ingested]:
+        """Take the run folder and read the table; ``aim``: what is learnt, in words."""
+        self._claim()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self._timed("data"):
+            self.say.step("data", f"{self.table.name}: {aim}")
+        with self._timed("preprocess"):
+            clean, found, _ = self._preprocess(plan)
+        return clean, found
+
     def _say_model(self, model: LanguageModel, recipe: Recipe, length: str) -> None:
         """What will be trained; ``length``: of the texts it reads, in words."""
         self.recipe = recipe
