@@ -6,7 +6,6 @@ data -> preprocess -> features -> model -> inference -> results
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from weft.config import Settings
 from weft.data.table import Table
@@ -41,5 +40,7 @@ def run(
     ways: dict[str, type[Steps]] = {
         "row": RowSteps, "text": TextSteps, "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
     }  # fmt: skip
-    way: Any = ways.get(settings.target.task, LanguageSteps)
-    return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
+    way = ways.get(settings.target.task, LanguageSteps)
+    steps = way(settings, table, Path(out or free_name()), say or Silent(), resume)
+    with steps.holding:
+        return steps.run()

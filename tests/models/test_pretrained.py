@@ -20,7 +20,7 @@ from weft.models.checkpoints import save_hf
 from weft.models.families import FAMILIES, Settings
 from weft.models.heads import ClassHead
 from weft.models.language import LanguageModel
-from weft.models.pretrained import extract, fill, layerwise, load_text_model
+from weft.models.pretrained import extract, fill, find, layerwise, load_text_model
 from weft.models.row import RowConfig, RowModel
 from weft.preprocess.clean import CleanBatch
 from weft.training.fit import start
@@ -238,6 +238,30 @@ class TestBadInput:
                 mixed(100), "bought", tmp_path / "run", quiet=True, model={"from": str(tmp_path / "no" / "no" / "no")}
             )
         assert not (tmp_path / "run").exists()
+
+    def test_a_slip_of_the_finger_is_named_and_never_asked_for_at_the_hub(self, tmp_path, monkeypatch):
+        (tmp_path / "models" / "bert").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(CheckpointError, match=r"no such folder\. Did you mean 'bert'.*hf://OWNER/NAME"):
+            find("models/berrt")
+        (tmp_path / "models" / "file").write_text("")
+        with pytest.raises(CheckpointError, match="It is a file"):
+            find("models/file")
+
+    def test_more_tokens_than_the_checkpoint_has_positions_for(self, tmp_path):
+        made = FAMILIES["bert"].read(Settings({"model_type": "bert", **SHAPES["bert"]}), {})
+        save_hf(LanguageModel(made), tmp_path / "bert", tokenizer("bert"))
+        long = {"type": "text", "max_tokens": 64}
+        table = mixed(60)
+        for target, features in (
+            ("bought", {"review": long}),
+            ({"column": "review", "type": "embedding"}, {"colour": long}),
+        ):
+            with pytest.raises(SettingsError, match=r"max_tokens: the checkpoint reads at most .*Got 64"):
+                weft.train(
+                    table, target, tmp_path / "run", quiet=True, features=features,
+                    model={"from": str(tmp_path / "bert")},
+                )  # fmt: skip
 
     def test_a_damaged_checkpoint_writes_nothing(self, checkpoint, tmp_path):
         import shutil

@@ -16,6 +16,7 @@ from weft.features.pieces import IGNORED
 from weft.features.store import Store, StoreWriter
 from weft.features.windows import WINDOW, Frame, cut_windows
 from weft.inference.answers import Answerer, Answers
+from weft.language_defaults import longest
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import AnswerCleaner, answer_starts
 from weft.results.answers import SHOWN, SHOWN_BOTH, Guesses, answer_metrics, answer_sentence, f1_each
@@ -49,11 +50,11 @@ class AnswerSteps(ReadingSteps):
             Frame.of(source.tokenizer)
         self.question, self.context = list(plan.types)[:2]
         self.start = next((n for n, kind in plan.types.items() if kind == "number"), None)
-        given = self.settings.features[self.context].max_tokens
-        self.longest = self._fits(given or LONGEST, source)
+        model = source.model if source else None
+        self.longest = longest(self.settings, [self.question, self.context], LONGEST, model)
         clean, found = self._begin(plan, f"'{self.question}' is answered from '{self.context}'")
         with self._timed("features"):
-            tokenizer = self._tokenizer(clean, [self.question, self.context], source)
+            tokenizer = self._tokenizer(clean, source, [self.question, self.context])
             store, parts = self._windows(clean, tokenizer)
         with self._timed("model"):
             letters = 0 if source else self._letters(clean)

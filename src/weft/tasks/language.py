@@ -16,7 +16,7 @@ from weft.data.plan import Plan, look_texts
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
-from weft.features.documents import Marks, Said, encode_documents, learn_tokenizer
+from weft.features.documents import Marks, encode_documents
 from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
@@ -30,7 +30,7 @@ from weft.results.language_baselines import ngram_models
 from weft.runs.language import LanguageRun, surprise
 from weft.runs.opening import task_of
 from weft.tasks.kept import Kept
-from weft.tasks.steps import TextModelSteps, check_adapter
+from weft.tasks.steps import TextModelSteps, check_matrices
 from weft.training.adapters import LoraConfig, attach
 from weft.training.language import Trained, fit_language
 
@@ -128,17 +128,6 @@ class LanguageSteps(TextModelSteps):
         self.say.step("features", f"{corpus.documents.lengths().sum():,} tokens of {size:,} kinds ({learnt})")
         return corpus, tokenizer
 
-    def _tokenizer(
-        self, clean: CleanRows, source: TextModel | None, names: Sequence[str], said: Said = iter
-    ) -> Tokenizer:
-        """That of the model it goes on from, or one learnt from some columns."""
-        given = [f.vocabulary for name in names if (f := self.settings.features.get(name)) and f.vocabulary is not None]
-        if source is None:
-            return learn_tokenizer(clean, names, given[0] if given else None, self.settings.training.seed, said)
-        if given:
-            raise SettingsError([f"features.{names[0]}.vocabulary: the checkpoint has its own tokens. Remove it."])
-        return source.tokenizer
-
     def _recurrent(self, source: TextModel | None) -> bool:
         if source is not None:
             return isinstance(source.model.backbone, Recurrent)
@@ -230,7 +219,7 @@ def open_source(settings: Settings) -> TextModel | None:
         raise SettingsError(
             [f"model.from: a dialogue needs a model that writes on. {name} writes a text from a source."]
         )
-    check_adapter(settings, config.backbone)
+    check_matrices(settings, config.backbone)
     context(settings, settings.target.name, source.model)
     given = settings.features.get(settings.target.name)
     if given is not None and given.vocabulary is not None:

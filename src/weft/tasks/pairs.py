@@ -12,6 +12,7 @@ from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError
 from weft.features.twins import encode_pairs
 from weft.inference.embed import Embedder
+from weft.language_defaults import longest
 from weft.models.pretrained import TextModel, describe
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import PairCleaner
@@ -35,7 +36,7 @@ class PairSteps(ReadingSteps):
         plan = look_embedding(self.settings, self.table)
         source = self._open_source()
         (self.query,) = plan.types
-        self.longest = self._fits(self.settings.features[self.query].max_tokens or LONGEST, source)
+        self.longest = longest(self.settings, [self.query], LONGEST, source.model if source else None)
         clean, found = self._begin(plan, f"'{self.query}' is to find '{plan.target}'")
         if clean.count(TRAIN) < 2 or clean.count(VALID) < 2:
             raise DataError(
@@ -43,7 +44,7 @@ class PairSteps(ReadingSteps):
                 f"Got {clean.count(TRAIN)} and {clean.count(VALID)}. Give more rows, or change data.split."
             )
         with self._timed("features"):
-            tokenizer = self._tokenizer(clean, [self.query, plan.target], source)
+            tokenizer = self._tokenizer(clean, source, [self.query, plan.target])
             shutil.rmtree(self.work / "store", ignore_errors=True)
             store, cut = encode_pairs(
                 clean, self.query, plan.target, tokenizer, self.longest, self.work / "store", self.say

@@ -12,14 +12,13 @@ from tokenizers import Tokenizer
 from weft.data.split import TRAIN, VALID
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
-from weft.features.documents import Marks, learn_tokenizer
+from weft.features.documents import Marks
 from weft.features.store import Store
 from weft.language_defaults import language_config, reading_recipe, with_dropout, without_map_dropout
 from weft.models.language import LanguageModel, reader_of
 from weft.models.pretrained import TextModel, find
-from weft.preprocess.ingest import CleanRows
 from weft.results.metrics import METRICS, Weighted, difference, with_intervals
-from weft.tasks.steps import TextModelSteps
+from weft.tasks.steps import TextModelSteps, check_matrices
 from weft.training.adapters import LoraConfig, attach
 from weft.training.fit import LORA_RATE
 from weft.training.language import Trained
@@ -43,21 +42,8 @@ class ReadingSteps(TextModelSteps):
                 [f"model.from: target.type {self.settings.target.type} needs a model that reads (an encoder). "
                  f"Got one that writes: {name}."]
             )  # fmt: skip
+        check_matrices(self.settings, source.model.config.backbone)
         return source
-
-    def _fits(self, wanted: int, source: TextModel | None) -> int:
-        """``wanted`` tokens, or as many as the checkpoint has positions for."""
-        limit = getattr(source.model.config.backbone, "max_positions", None) if source else None
-        return min(wanted, limit) if limit else wanted
-
-    def _tokenizer(self, clean: CleanRows, names: Sequence[str], source: TextModel | None) -> Tokenizer:
-        given = [n for n, f in self.settings.features.items() if f.vocabulary is not None]
-        if source is not None:
-            if given:
-                raise SettingsError([f"features.{given[0]}.vocabulary: the checkpoint has its own tokens. Remove it."])
-            return source.tokenizer
-        vocabulary = self.settings.features[given[0]].vocabulary if given else None
-        return learn_tokenizer(clean, names, vocabulary, self.settings.training.seed)
 
     def _reader(self, tokenizer: Tokenizer, source: TextModel | None, letters: int, span: bool) -> LanguageModel:
         """The model as it begins. ``letters``: of the training texts, which size one that begins from nothing."""
