@@ -225,6 +225,17 @@ def test_import_tells_what_it_found_and_export_gives_it_back(checkpoint, tmp_pat
     assert run.figures["model"]["from"] == str(tmp_path / "run")
 
 
+def test_few_texts_from_scratch_are_learnt_in_steps_enough():
+    plain = config.from_mapping({"target": "y"})
+    steps = {
+        (rows, text): -(-rows // r.batch_rows) * r.epochs
+        for rows in (500, 20_000) for text in (True, False)
+        if (r := defaults.recipe(plain, defaults.Facts(rows, text, 2), "cpu"))
+    }  # fmt: skip
+    assert steps[500, True] >= 600 and steps[20_000, True] == 3 * 625
+    assert steps[500, False] == 30 * 8 and steps[20_000, False] == 6 * 79  # numbers and categories as before
+
+
 class TestBadInput:
     def test_no_text_column(self, checkpoint, tmp_path):
         table = mixed(100).drop_columns("review")

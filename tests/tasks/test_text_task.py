@@ -131,6 +131,7 @@ def test_check_says_what_is_read(tmp_path, capsys):
     )
     assert call(["check", str(tmp_path / "w.yaml")]) == 0
     out = capsys.readouterr().out
+    assert "of training on this machine" in out and "parameters" in out
     assert "700" in out and "features does not name it" in out and "weft run" in out
 
 

@@ -19,7 +19,7 @@ from weft.preprocess.paired import PairCleaner
 from weft.results.metrics import with_intervals
 from weft.results.retrieval import SHOWN, Retrieval, bm25, rank_metrics, retrieval_sentence, tfidf
 from weft.runs.pairs import PairRun, nearness, pair_cleaner
-from weft.tasks.reading import ReadingSteps
+from weft.tasks.reading import ReadingSteps, Ready
 from weft.training.reading import PairObjective
 
 LONGEST = 256
@@ -32,7 +32,7 @@ EXAMPLES = 8
 class PairSteps(ReadingSteps):
     """The vectors of a text and its target are to be nearer than those of any other two."""
 
-    def run(self) -> PairRun:
+    def _ready(self, scale: float = 1.0) -> Ready:
         plan = look_embedding(self.settings, self.table)
         source = self._open_source()
         (self.query,) = plan.types
@@ -53,11 +53,17 @@ class PairSteps(ReadingSteps):
                 "features", f"{len(clean.rows):,} pairs as tokens, at most {self.longest:,} a text"
                 + (f"; {cut:,} texts were longer and were cut" if cut else ""),
             )  # fmt: skip
+        letters = 0 if source else round(self._letters(clean, plan.target) * scale)
+        objective = PairObjective(self._reader(tokenizer, source, letters, span=False))
+        batch = BATCH if source else BATCH_FROM_NOTHING
+        return Ready(plan, clean, found, source, tokenizer, store, clean.parts, batch, objective)
+
+    def run(self) -> PairRun:
+        ready = self._ready()
+        plan, clean, source = ready.plan, ready.clean, ready.source
+        model, tokenizer = ready.objective.model, ready.tokenizer
         with self._timed("model"):
-            letters = 0 if source else self._letters(clean, plan.target)
-            model = self._reader(tokenizer, source, letters, span=False)
-            batch = BATCH if source else BATCH_FROM_NOTHING
-            trained = self._fit(PairObjective(model), store, clean.parts, batch, tokenizer)
+            trained = self._fit(ready)
         with self._timed("inference"):
             embedder = Embedder(TextModel(model, tokenizer, self.family, describe(model, tokenizer)))
             judged = np.flatnonzero(clean.parts == (TEST if clean.count(TEST) else VALID))
@@ -69,7 +75,7 @@ class PairSteps(ReadingSteps):
             )
         with self._timed("results"):
             figures = self._results(plan, clean, retrieval, ranks, nearest, source)
-        figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
+        figures |= self._data_facts(plan, clean, ready.found) | {"seconds": dict(self.seconds)}
         figures["model"] = self._model_facts(model, trained, self.longest)
         self._finish(figures)
         return PairRun(self.out)

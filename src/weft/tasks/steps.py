@@ -7,6 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -183,8 +184,23 @@ class Steps(ABC):
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
 
 
+@dataclass
+class Foretold:
+    """What a training would take: the model as it begins, its steps, and seconds and bytes of activations of each."""
+
+    model: LanguageModel
+    recipe: Recipe
+    steps: int
+    seconds: float
+    activations: int
+
+
 class TextModelSteps(Steps):
     """... whose run is a text model, with its tokenizer a checkpoint as well."""
+
+    @abstractmethod
+    def foretell(self, scale: float) -> Foretold:
+        """What training on ``scale`` times as many rows as the table's would take, measured on these."""
 
     def _begin(self, plan: Plan, aim: str) -> tuple[CleanRows, Ingested]:
         """Take the run folder and read the table; ``aim``: what is learnt, in words."""
