@@ -375,6 +375,12 @@ class TestStoppedAndResumed:
         with pytest.raises(RunError, match="must be new or empty"):
             weft.Pipeline(self.SETTINGS).run(table, out, quiet=True)
         (out / "mine.txt").unlink()
+        own = tmp_path / "own"
+        (own / "work").mkdir(parents=True)
+        (own / "weft.yaml").write_text("target: label\n")
+        with pytest.raises(RunError, match="must be new or empty"):
+            weft.Pipeline(self.SETTINGS).run(table, own, quiet=True)
+        assert (own / "weft.yaml").read_text() == "target: label\n"
         with held(out), pytest.raises(RunError, match="Another run is writing"):
             weft.Pipeline(self.SETTINGS).run(table, out, quiet=True)
         run = weft.Pipeline(self.SETTINGS).run(table, out, quiet=True)

@@ -130,10 +130,11 @@ class Steps(ABC):
 
     def _nothing_to_lose(self) -> bool:
         """Whether the folder holds a run that failed or was killed before its first checkpoint, and nothing else."""
-        if not (self.out / SETTINGS_FILE).exists() or (self.out / MANIFEST).exists():
-            return False
-        names = {path.name for path in self.out.iterdir() if not path.name.startswith(("events.out.", "."))}
-        return names <= BEFORE_CHECKPOINTS and not any((self.out / "checkpoints").glob("**/state.json"))
+        file = self.out / SETTINGS_FILE
+        # a pipeline file that a person wrote has no such head, and no work beside it
+        begun = self.work.is_dir() and file.exists() and "\n# data sha256 " in file.read_text(encoding="utf-8")[:200]
+        names = {path.name for path in self.out.iterdir() if not path.name.startswith("events.out.")}
+        return begun and names <= BEFORE_CHECKPOINTS and not any((self.out / "checkpoints").glob("**/state.json"))
 
     def _cleaner(self, plan: Plan) -> Cleaner:
         return make_cleaner(self.settings, plan)
