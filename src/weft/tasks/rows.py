@@ -42,7 +42,7 @@ from weft.results.summary import (
 from weft.runs.run import Run, load_model, save_model
 from weft.runs.texts import TextRun
 from weft.tasks.paraphrases import open_translators, write_paraphrases
-from weft.tasks.steps import Steps, check_adapter
+from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
@@ -126,7 +126,7 @@ class RowSteps(Steps):
                  "or remove it."]
             )  # fmt: skip
         found = load_text_model(source)
-        check_adapter(self.settings, found.backbone)
+        check_matrices(self.settings, found.backbone)
         return found
 
     def _paraphrase(self, plan: Plan, clean: CleanRows, cleaner: Cleaner, through: list[TextRun]) -> None:
