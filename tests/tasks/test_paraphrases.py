@@ -207,6 +207,7 @@ def test_a_row_comes_back_in_all_its_columns_by_seed_epoch_and_row_alone(work):
 
 def test_killed_while_translating_and_resumed_ends_with_the_same_bits(through, tmp_path, monkeypatch):
     monkeypatch.setattr(paraphrases, "PIECE", 100)
+    monkeypatch.setattr(paraphrases, "JOINED", 4)
     told = settings(through, delete=0.1)
     whole = weft.Pipeline(told).run(rows(), tmp_path / "whole", quiet=True)
     for times in (1, 2):

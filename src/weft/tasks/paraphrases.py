@@ -27,7 +27,7 @@ from weft.results.text import TextScores, language_of
 from weft.runs.opening import open_run
 from weft.runs.texts import TextRun
 
-PIECE = 256
+PIECE, JOINED = 256, 64
 SAMPLES, JUDGED = 5, 1_000
 PARAPHRASES, THROUGH = "paraphrases.arrow", "through.json"
 
@@ -153,14 +153,14 @@ def _piece(
 
 
 def _join(folder: Path, pieces: int) -> None:
-    """All pieces as one file, which is mapped while training."""
+    """All pieces as one file, which is mapped while training; many a batch, for rows are searched batch by batch."""
     beside = folder / f".{PARAPHRASES}.part"
     writer = None
-    for number in range(pieces):
-        with pa.memory_map(str(folder / f"{number:08d}.arrow")) as source:
-            table = pa.ipc.open_file(source).read_all()
-            writer = writer or pa.ipc.new_file(str(beside), table.schema)
-            writer.write_table(table)
+    for first in range(0, pieces, JOINED):
+        files = [folder / f"{number:08d}.arrow" for number in range(first, min(first + JOINED, pieces))]
+        table = pa.concat_tables(pa.ipc.open_file(file.read_bytes()).read_all() for file in files).combine_chunks()
+        writer = writer or pa.ipc.new_file(str(beside), table.schema)
+        writer.write_table(table)
     assert writer is not None
     writer.close()
     beside.replace(folder / PARAPHRASES)

@@ -90,6 +90,7 @@ class RowSteps(Steps):
             # else folds would break the split, or learn the rows that are judged
             self.dealt = found.dealt and clean.count(TEST) > 0
             self._paraphrase(plan, clean, cleaner, through)
+            del through  # their models give their memory back
         with self._timed("features"):
             tokenizer, longest = None, None
             if self.source is not None:
