@@ -145,3 +145,14 @@ def test_the_nats_of_pieces_do_not_depend_on_their_batch(monkeypatch):
     few, same = document_nats(objective, corpus, cuts, np.arange(len(cuts)))
     np.testing.assert_allclose(nats, few, rtol=1e-5)
     assert (asked == same).all()
+
+
+def test_of_a_large_vocabulary_the_logits_of_a_few_tokens_are_held_at_once(monkeypatch):
+    objective = make(TRANSFORMER)
+    batch = padded(pieces())
+    whole, _ = objective.nats(batch)
+    held, logits = [], objective.model.logits
+    monkeypatch.setattr(objective.model, "logits", lambda states: held.append(len(states)) or logits(states))
+    monkeypatch.setattr("weft.training.language.CHECK_LOGITS", 3 * SIZE)
+    np.testing.assert_allclose(objective.nats(batch)[0], whole, rtol=1e-6)
+    assert max(held) == 3 and sum(held) == (batch.targets_BT != IGNORED).sum()

@@ -19,8 +19,8 @@ from weft.training.loop import Loop, Progress, Recipe
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 16_384
-CHECK_LOGITS = 1 << 26
-"""Logits that are held at once while reading; of a large vocabulary fewer tokens share a batch."""
+CHECK_LOGITS = 1 << 21
+"""Logits that are held at once while reading: these stay in a cache, more go to memory and back."""
 MOST_CHECKED = 1 << 18
 """Tokens of the validation texts that are looked at while training; of more, pieces are drawn."""
 
@@ -33,7 +33,8 @@ class TokenObjective(nn.Module):
         self.model, self.smoothing = model, smoothing
 
     def loss(self, batch: TextBatch) -> Tensor:
-        logits, targets = self._asked(batch)
+        states, targets = self._asked(batch)
+        logits = self.model.logits(states).float()
         smoothing = self.smoothing if self.training else 0.0
         # a batch may ask for nothing: the first piece of a document that is cut can be empty
         total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
@@ -42,22 +43,24 @@ class TokenObjective(nn.Module):
     @torch.no_grad()
     def nats(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
         """-log p of all tokens asked for in each row [B], and how many they are [B]."""
-        logits, targets = self._asked(batch)
+        states, targets = self._asked(batch)
         asked = batch.targets_BT != IGNORED
+        few = max(1, CHECK_LOGITS // self.model.config.vocabulary)
+        pieces = [
+            F.cross_entropy(self.model.logits(some).float(), said, reduction="none")
+            for some, said in zip(states.split(few), targets.split(few), strict=True)
+        ]
         lost = torch.zeros(asked.shape, device=asked.device)
-        lost[asked] = F.cross_entropy(logits, targets, reduction="none")
+        lost[asked] = torch.cat(pieces)
         return lost.double().sum(dim=1), asked.sum(dim=1)
 
     def _asked(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
-        """Logits [N, V] and targets [N] of the places where something is asked; the others cost no output."""
+        """States [N, D] and targets [N] of the places where something is asked; the others cost no output."""
         tokens = self.model.tokens(batch.ids_BT, prefix_BT=batch.prefix_BT, segments_BT=batch.segments_BT)
         states, asked = self.model.backbone(tokens), batch.targets_BT != IGNORED
-        chosen, targets = (
-            (states.flatten(0, 1), batch.targets_BT.flatten())
-            if bool(asked.all())
-            else (states[asked], batch.targets_BT[asked])
-        )
-        return self.model.logits(chosen).float(), targets
+        if bool(asked.all()):
+            return states.flatten(0, 1), batch.targets_BT.flatten()
+        return states[asked], batch.targets_BT[asked]
 
 
 @dataclass
@@ -105,13 +108,12 @@ def fit_language(
 def document_nats(
     objective: TokenObjective, corpus: Corpus, cuts: Cuts, numbers: np.ndarray, bfloat16: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """-log p of the tokens of each piece [N], and how many they are [N]; the logits of one batch are held at once."""
+    """-log p of the tokens of each piece [N], and how many they are [N]."""
     objective.eval()
     device = objective.model.table.weight.device
     nats, tokens = np.zeros(len(numbers)), np.zeros(len(numbers), np.int64)
     lengths = cuts.lengths()[numbers]
-    budget = min(CHECK_TOKENS, CHECK_LOGITS // objective.model.config.vocabulary)
-    for places in in_turn(np.arange(len(numbers)), lengths, budget, fixed=1):
+    for places in in_turn(np.arange(len(numbers)), lengths, CHECK_TOKENS, fixed=1):
         batch = corpus.batch(cuts, numbers[places], None).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             lost, asked = objective.nats(batch)
