@@ -86,8 +86,13 @@ def _long_form(key: str) -> Callable[[Any], Any]:
     return lambda value: {key: value} if isinstance(value, str) else value
 
 
+def _pair(value: Any) -> Any:
+    """A list of two numbers, as YAML has it."""
+    return tuple(map(float, value)) if isinstance(value, list) and all(type(v) in (int, float) for v in value) else value
+
+
 class FeatureSettings(_Settings):
-    type: Literal["text", "number", "category", "time", "off"]
+    type: Literal["text", "number", "category", "time", "image", "off"]
     """What the column holds; `off` leaves it out."""
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
     """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256). Of a text that
@@ -96,12 +101,20 @@ class FeatureSettings(_Settings):
     """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
     max_categories: Annotated[int, Field(ge=2)] | None = None
     """Most categories kept, by frequency; the others count as unknown (category only; default 10,000)."""
+    size: Annotated[int, Field(ge=4, le=512)] | None = None
+    """Pixels a side that pictures are brought to (image only; default: as most have, at most 64)."""
+    range: Annotated[tuple[float, float] | None, BeforeValidator(_pair)] = None
+    """What is black and what is white in arrays of numbers (image only; needed where they are floats)."""
 
     @model_validator(mode="after")
     def _fits_type(self) -> FeatureSettings:
-        for name, owner in (("max_tokens", "text"), ("vocabulary", "text"), ("max_categories", "category")):
+        owners = {"max_tokens": "text", "vocabulary": "text", "max_categories": "category", "size": "image",
+                  "range": "image"}  # fmt: skip
+        for name, owner in owners.items():
             if getattr(self, name) is not None and self.type != owner:
                 raise ValueError(f"{name} is for {owner} columns, this one is {self.type}. Remove it")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range must go up, from black to white. Got {list(self.range)}")
         return self
 
 
@@ -369,7 +382,7 @@ def _lines(value: Mapping[str, Any], indent: str) -> Iterator[str]:
         if isinstance(inner, Mapping) and inner:
             yield f"{indent}{scalar(key)}:\n"
             yield from _lines(inner, indent + "  ")
-        elif isinstance(inner, list):
+        elif isinstance(inner, (list, tuple)):
             yield f"{indent}{scalar(key)}: [{', '.join(map(scalar, inner))}]\n"
         else:
             yield f"{indent}{scalar(key)}: {scalar(inner)}\n"
