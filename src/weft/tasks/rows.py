@@ -168,7 +168,7 @@ class RowSteps(Steps):
         self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
         if self.trained < models.parameter_count():
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
-        change = settings.training.augment
+        change = defaults.augment(settings, facts)
         augment = Augmenter(change, clean, columns, self.recipe.seed) if change else None
         fitted = fit(
             models, store, learn, watch, self.recipe, self.out, self.say, augment, self.dealt, settings.target.declines
