@@ -88,7 +88,9 @@ def _long_form(key: str) -> Callable[[Any], Any]:
 
 def _pair(value: Any) -> Any:
     """A list of two numbers, as YAML has it."""
-    return tuple(map(float, value)) if isinstance(value, list) and all(type(v) in (int, float) for v in value) else value
+    return (
+        tuple(map(float, value)) if isinstance(value, list) and all(type(v) in (int, float) for v in value) else value
+    )
 
 
 class FeatureSettings(_Settings):

@@ -9,7 +9,7 @@ import numpy as np
 from weft.config import AugmentSettings, Settings
 from weft.features.columns import Columns
 from weft.features.targets import NumberTarget
-from weft.models.pretrained import TextModel
+from weft.models.pretrained import PictureModel, TextModel
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig
 from weft.models.transformer import TransformerConfig
@@ -27,13 +27,13 @@ class Facts:
     rows: int
     text: bool
     classes: int | None
-    source: TextModel | None = None
+    source: TextModel | PictureModel | None = None
     """The checkpoint to start from."""
     types: frozenset[str] = frozenset()
     """Of the columns that are read."""
 
     @classmethod
-    def of(cls, columns: Columns, rows: int, source: TextModel | None = None) -> Facts:
+    def of(cls, columns: Columns, rows: int, source: TextModel | PictureModel | None = None) -> Facts:
         target = columns.target
         classes = None if isinstance(target, NumberTarget) else len(target.classes)
         types = frozenset(columns.types.values())
@@ -61,7 +61,7 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
                 backbone = replace(backbone, attention_dropout=model.dropout)
         dropout = 0.1 if model.dropout is None else model.dropout
         return RowConfig(
-            backbone, backbone.width, dropout, linear=("text",), balanced=balanced, smoothing=0.05,
+            backbone, backbone.width, dropout, linear=("text",) if facts.text else (), balanced=balanced, smoothing=0.05,
             pretrained=facts.source.config,
         )  # fmt: skip
     rich = facts.text or facts.image
@@ -93,7 +93,9 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
 
 def copies(settings: Settings, facts: Facts) -> int:
     """Models trained on different folds of the rows: five where the table is so small that it costs little."""
-    return settings.model.copies or (5 if facts.small and not (facts.text or facts.image) and settings.model.backbone != "rnn" else 1)
+    return settings.model.copies or (
+        5 if facts.small and not (facts.text or facts.image) and settings.model.backbone != "rnn" else 1
+    )
 
 
 def augment(settings: Settings, facts: Facts) -> AugmentSettings | None:
@@ -103,9 +105,8 @@ def augment(settings: Settings, facts: Facts) -> AugmentSettings | None:
         return given
     if given is None:
         return AugmentSettings(crop=CROP, erase=ERASE)
-    return given.model_copy(
-        update={"crop": CROP if given.crop is None else given.crop, "erase": ERASE if given.erase is None else given.erase}
-    )
+    rest = {"crop": CROP, "erase": ERASE}
+    return given.model_copy(update={n: share for n, share in rest.items() if getattr(given, n) is None})
 
 
 def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:

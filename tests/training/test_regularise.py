@@ -182,7 +182,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(names, tmp_path, monkeypatch
 
 class TestBadInput:
     def test_augment_without_a_text(self, tmp_path):
-        with pytest.raises(SettingsError, match=r"training.augment: changes text columns. The table has none"):
+        with pytest.raises(SettingsError, match=r"training.augment: 'delete' changes text columns. The table has none"):
             weft.train(numeric(60), "label", tmp_path / "run", quiet=True, training={"augment": {"delete": 0.1}})
         assert not (tmp_path / "run").exists()
 

@@ -1,8 +1,8 @@
 """Table: named columns whose rows come as Arrow record batches, never all at once.
 
 ``Table.open`` reads CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow and plain text from files, globs, folders and
-fsspec addresses, and a folder of pictures with a class a sub-folder; ``Table.of`` takes anything with ``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB) without
-a copy.
+fsspec addresses, and a folder of pictures with a class a sub-folder; ``Table.of`` takes anything with
+``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB) without a copy.
 CSV and JSON Lines come as text: nothing is decided here, so that a bad cell costs its row and not the
 file. Every batch carries the number of its first row; rows that are no rows at all (a CSV line with too
 many fields, a line that is not JSON) come out as ``Rejected``.

@@ -1,7 +1,8 @@
-"""Training rows changed: pictures (``weft.features.picture_augment``), and texts in other words: words left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden.
+"""Training rows changed: pictures (``weft.features.picture_augment``), and texts in other words.
 
-A word is what stands between spaces; where a script has none (Chinese, Japanese) each character is one. What
-a row becomes depends on (seed, epoch, row) only: a resumed run reads what the stopped one would have read.
+Words are left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden. A word is what stands between spaces;
+where a script has none (Chinese, Japanese) each character is one. What a row becomes depends on (seed, epoch, row)
+only: a resumed run reads what the stopped one would have read.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def augment_problem(settings: Settings, plan: Plan, tokenizer: Tokenizer | None)
         problems.append("training.cutmix: mixes pictures, so that the row must hold nothing else. Remove it.")
     for kind, given in (("text", augment.for_texts), ("image", augment.for_pictures)) if augment else ():
         if given and kind not in kinds:
-            problems.append(f"training.augment: {listing(given)} changes {kind} columns. The table has none. Remove it.")
+            problems.append(
+                f"training.augment: {listing(given)} changes {kind} columns. The table has none. Remove it."
+            )
     if augment and augment.mask and tokenizer is not None and mask_token(tokenizer) is None:
         problems.append(
             f"training.augment.mask: needs a token that hides others. The tokenizer of {settings.model.from_} has "

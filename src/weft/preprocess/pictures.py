@@ -6,6 +6,7 @@ The header is read first: a file of too many bytes or pixels, or of a format tha
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import warnings
 from collections import Counter
@@ -28,7 +29,7 @@ TYPE = pa.struct(
 )
 """A clean picture: rows of pixels, each of one grey value or of red, green and blue, 0 to 255."""
 Bad = dict[int, tuple[str, str]]
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|[^\\/]*,)")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 
 
 class _Unfit(ValueError):
@@ -62,9 +63,7 @@ def read_pictures(array: pa.Array, plan: PicturePlan, folder: Path | None, notic
 def unpacked(pictures: pa.Array) -> list[np.ndarray | None]:
     """Clean pictures as arrays uint8 [H, W, C]."""
     return [
-        None
-        if c is None
-        else np.frombuffer(c["pixels"], np.uint8).reshape(c["height"], c["width"], c["channels"])
+        None if c is None else np.frombuffer(c["pixels"], np.uint8).reshape(c["height"], c["width"], c["channels"])
         for c in pictures.to_pylist()
     ]
 
@@ -110,7 +109,7 @@ def _array(cell: pa.Scalar, plan: PicturePlan) -> np.ndarray | None:
             raise _Unfit(f"must be a whole array, has rows of {sorted(map(str, lengths)) or 'no'} numbers")
         values = values.flatten()
         shape[depth + 1 :] = []
-    sizes = [shape[0], *(b // max(1, a) for a, b in zip(shape, shape[1:], strict=False))]
+    sizes = [shape[0], *(b // max(1, a) for a, b in itertools.pairwise(shape))]
     if values.null_count or 0 in sizes or (len(sizes) == 3 and sizes[2] not in (1, 3, 4)):
         raise _Unfit(f"must be an array H x W, or H x W x 1, 3 or 4, without gaps; is {' x '.join(map(str, sizes))}")
     if sizes[0] * sizes[1] > MOST_PIXELS:

@@ -21,7 +21,7 @@ from weft.features.fit import encode_rows, fit_columns
 from weft.features.store import TARGET, Store
 from weft.features.targets import ClassTarget, NumberTarget, Target, known, outside
 from weft.inference.predict import predict_codes
-from weft.models.pretrained import TextModel, load_text_model
+from weft.models.pretrained import PictureModel, TextModel
 from weft.models.row import RowModels, shape_in_words
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
@@ -39,6 +39,7 @@ from weft.results.summary import (
     verdict,
 )
 from weft.runs.run import Run, load_model, save_model
+from weft.tasks.sources import open_source, see_as
 from weft.tasks.steps import Steps, check_adapter
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
@@ -90,6 +91,7 @@ class RowSteps(Steps):
             if self.source is not None:
                 tokenizer, longest = self.source.tokenizer, self.source.longest
             columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest)
+            see_as(columns, self.source)
             positive_problem(self.settings, columns)
             columns.save(self.out)
             shutil.rmtree(self.work / "store", ignore_errors=True)
@@ -110,18 +112,11 @@ class RowSteps(Steps):
         self._finish(figures)
         return Run(self.out)
 
-    def _open_source(self, plan: Plan) -> TextModel | None:
+    def _open_source(self, plan: Plan) -> TextModel | PictureModel | None:
         """The checkpoint to start from, opened before anything is written."""
-        source = self.settings.model.from_
-        if source is None:
-            return None
-        if "text" not in plan.types.values():
-            raise SettingsError(
-                ["model.from: a checkpoint reads text columns. The table has none. Say which is text in features, "
-                 "or remove it."]
-            )  # fmt: skip
-        found = load_text_model(source)
-        check_adapter(self.settings, found.backbone)
+        found = open_source(self.settings, plan)
+        if found is not None:
+            check_adapter(self.settings, found.backbone)
         return found
 
     def _say_data(self, plan: Plan) -> None:
