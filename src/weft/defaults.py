@@ -17,6 +17,7 @@ from weft.training.loop import Recipe, machine_has_bfloat16
 
 FINE_TUNING_RATE = 1e-3
 CROP, ERASE = 0.07, 0.25
+PICTURES = 720_000
 SMALL = 5_000  # rows below which folds, a linear start and a smaller model pay
 
 
@@ -61,8 +62,8 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
                 backbone = replace(backbone, attention_dropout=model.dropout)
         dropout = 0.1 if model.dropout is None else model.dropout
         return RowConfig(
-            backbone, backbone.width, dropout, linear=("text",) if facts.text else (), balanced=balanced, smoothing=0.05,
-            pretrained=facts.source.config,
+            backbone, backbone.width, dropout, linear=("text",) if facts.text else (), balanced=balanced,
+            smoothing=0.05, pretrained=facts.source.config,
         )  # fmt: skip
     rich = facts.text or facts.image
     width = model.width or (128 if rich else 32 if facts.small else 64)
@@ -88,6 +89,7 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
         linear=linear,
         linear_first=facts.small and not rich,
         balanced=balanced,
+        smoothing=0.05 if facts.image else 0.0,
     )
 
 
@@ -151,7 +153,8 @@ def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
     # texts of many classes need more passes: each class has fewer of them
     passes = int(np.clip(round(3 * np.sqrt((facts.classes or 2) / 2)), 3, 15))
     text = (passes, 32, 1e-3, 0.05, 3, 0.99)
-    image = (40 if facts.small else 15, 64 if facts.small else 128, 1e-3, 0.05, 5, 0.99)
+    # as many passes as show about 720,000 pictures
+    image = (int(np.clip(round(PICTURES / facts.rows), 5, 40)), 64, 2e-3, 0.05, 5, 0.99)
     epochs, batch, rate, decay, patience, average = image if facts.image else text if facts.text else table
     return Recipe(
         epochs=t.epochs or epochs,

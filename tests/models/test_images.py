@@ -148,7 +148,7 @@ def test_a_vit_that_cannot_read_the_table_is_refused(folder, tmp_path):
         return open_source(told, look(told, Table.of(table)))
 
     table = pictured(60)
-    with pytest.raises(SettingsError, match="one column of pictures beside numbers.*'review' too"):
+    with pytest.raises(SettingsError, match=r"one column of pictures beside numbers.*'review' too"):
         opened(table)
     two = table.select(["photo", "side"]).append_column("other", table["photo"])
     with pytest.raises(SettingsError, match="Got 'other' too"):

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tests.tables import mixed, pictured
+from tests.tables import pictured
 
 from weft.config import Settings
 from weft.data.plan import look

@@ -25,7 +25,7 @@ def saved(image, kind="PNG", **more):
     return stream.getvalue()
 
 
-def read(cells, kind=None, plan=PicturePlan(), folder=None):  # noqa: B008
+def read(cells, kind=None, plan=PicturePlan(), folder=None):
     """Pictures, reasons, and what was noticed."""
     noticed = Counter()
     array = cells if isinstance(cells, pa.Array) else pa.array(cells, kind)

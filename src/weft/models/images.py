@@ -60,7 +60,7 @@ class Stem(nn.Module):
         return (-(-side // 2**self.halvings)) ** 2
 
     def forward(self, x_BCSS: Tensor) -> Tensor:
-        return self.layers(x_BCSS)
+        return self.layers(x_BCSS.contiguous(memory_format=torch.channels_last))
 
 
 def standardised(columns: Columns, codec: ImageCodec, channels: int) -> Tensor:
