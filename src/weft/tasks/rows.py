@@ -28,6 +28,7 @@ from weft.results.abstention import abstention_in_words, judge_abstention, recal
 from weft.results.baselines import MOST_ROWS
 from weft.results.groups import by_group, languages
 from weft.results.labels import each_label
+from weft.results.pictures import chosen_rows, shown
 from weft.results.summary import (
     SHOWN,
     Judged,
@@ -69,6 +70,20 @@ def out_of_scope_problem(settings: Settings, target: Target, codes: np.ndarray) 
                 f"Got {word!r}, which is in no row.{near}"
             ]
         )
+
+
+def _pictures(
+    columns: Columns, store: Store, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
+    thresholds: np.ndarray | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Some of the judged rows with their pictures; none where no column holds pictures."""
+    images = [codec for codec in columns.codecs if codec.type == "image"]
+    if not images:
+        return []
+    places = chosen_rows(columns.target, output, truth, thresholds)
+    codes = store.take(judged[places])
+    decoded = {codec.name: codec.decode(codes[codec.name]) for codec in images}
+    return shown(columns.target, output[places], truth[places], thresholds, decoded)
 
 
 class RowSteps(Steps):
@@ -239,6 +254,7 @@ class RowSteps(Steps):
             "curves": curves(target, output, truth), "declines": abstention,
             "labels": None if thresholds is None else each_label(target.classes, output, truth, thresholds),  # type: ignore[union-attr]
             "languages": self._languages(clean, columns, judged, output, truth, positive, thresholds),
+            "pictures": _pictures(columns, store, judged, output, truth, thresholds),
             "target": {
                 "name": target.name, "type": target.type, "reason": plan.target_reason,
                 **({} if isinstance(target, NumberTarget) else {"classes": target.classes, "counts": target.counts}),
