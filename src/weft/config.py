@@ -67,7 +67,8 @@ def _addresses(value: Any) -> Any:
 
 class DataSettings(_Settings):
     source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
-    """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text."""
+    """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text; or a folder of
+    pictures with a class a sub-folder."""
     format: Literal["csv", "jsonl", "parquet", "arrow", "text", "squad"] | None = None
     """Said only where the file's ending does not tell."""
     split: SplitSettings = SplitSettings()
@@ -198,7 +199,7 @@ class TargetSettings(_Settings):
 
 class ModelSettings(_Settings):
     from_: Annotated[str | None, Field(alias="from")] = None
-    """A checkpoint whose text model reads the row: a run, a Hugging Face folder or a hub id."""
+    """A checkpoint whose model of texts, or of pictures, reads the row: a run, a Hugging Face folder or a hub id."""
     backbone: Literal["transformer", "rnn"] = "transformer"
     """What reads the tokens."""
     cell: Literal["rnn", "gru", "lstm"] | None = None

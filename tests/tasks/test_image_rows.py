@@ -20,7 +20,7 @@ from weft.data.plan import look
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, TooManyBadRows
 from weft.estimates.rows import estimate
-from weft.tasks.steps import Steps
+from weft.training.loop import Loop
 
 SMALL = {"model": {"width": 16, "layers": 1}, "training": {"epochs": 6, "batch_rows": 32, "learning_rate": 0.01}}
 NO_BASELINES = {"results": {"baselines": False}}
@@ -88,9 +88,10 @@ def test_the_same_pictures_as_paths_bytes_pairs_and_arrays_give_the_same_codes(t
 
 
 def test_pictures_beside_other_columns_and_two_of_them(tmp_path):
-    table = pictured(160)
+    table = pictured(160).drop_columns(["review", "bought", "when"])
     table = table.append_column("small", pa.array([saved(np.full((4, 4, 3), i, np.uint8)) for i in range(160)]))
-    run = weft.train(table, "side", tmp_path / "run", quiet=True, **SMALL)
+    training = {**SMALL["training"], "epochs": 15}
+    run = weft.train(table, "side", tmp_path / "run", quiet=True, model=SMALL["model"], training=training)
     assert {c["name"]: c["type"] for c in run.figures["columns"]}["small"] == "image"
     assert accuracy(run) > 0.75
     titles = [m["title"] for m in run.figures["models"]]
@@ -114,7 +115,7 @@ def test_numbers_and_labels_are_learnt_from_pictures_too(tmp_path, target):
 
 def test_what_is_no_picture_is_set_aside_with_row_column_and_reason(tmp_path):
     cells = [saved(a) for a in np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)]
-    cells[3], cells[7], cells[9] = cells[3][:30], b"<svg/>", png_of(60_000, 60_000)
+    cells[3], cells[7], cells[9] = cells[3][: len(cells[3]) // 2], b"<svg/>", png_of(60_000, 60_000)
     cells[11] = None
     table = pa.table({"photo": pa.array(cells, pa.binary()), "y": ["a", "b"] * 30})
     with pytest.raises(TooManyBadRows, match="row 3, column 'photo': must be a whole picture"):
@@ -202,8 +203,6 @@ def test_killed_and_resumed_with_changed_pictures_is_never_killed(tmp_path, monk
     })  # fmt: skip
     table = pictured(90).select(["photo", "side"])
     whole = weft.pipeline.run(settings, Table.of(table), tmp_path / "whole")
-    from weft.training.loop import Loop
-
     plain, killed = Loop._step, []
 
     def dying(loop, batch):
@@ -216,5 +215,5 @@ def test_killed_and_resumed_with_changed_pictures_is_never_killed(tmp_path, monk
     with pytest.raises(KeyboardInterrupt):
         weft.pipeline.run(settings, Table.of(table), tmp_path / "cut")
     again = weft.pipeline.run(settings, Table.of(table), tmp_path / "cut", resume=True)
-    assert killed and issubclass(Steps, object)
+    assert killed
     assert again.predict(table).equals(whole.predict(table))
