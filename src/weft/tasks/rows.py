@@ -41,7 +41,7 @@ from weft.results.summary import (
 )
 from weft.runs.run import Run, load_model, save_model
 from weft.tasks.sources import open_source, see_as
-from weft.tasks.steps import Steps, check_adapter
+from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
@@ -131,7 +131,7 @@ class RowSteps(Steps):
         """The checkpoint to start from, opened before anything is written."""
         found = open_source(self.settings, plan)
         if found is not None:
-            check_adapter(self.settings, found.backbone)
+            check_matrices(self.settings, found.backbone)
         return found
 
     def _say_data(self, plan: Plan) -> None:
