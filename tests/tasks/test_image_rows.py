@@ -113,6 +113,24 @@ def test_numbers_and_labels_are_learnt_from_pictures_too(tmp_path, target):
     assert len(run.figures["pictures"]) > 3 and "truly" in (run.path / "report.html").read_text()
 
 
+def test_mixup_and_cutmix_train_on_pictures(tmp_path):
+    table = pictured(90).select(["photo", "side"])
+    answers = []
+    for name in ("plain", "mixup", "cutmix"):
+        training = SMALL["training"] | ({} if name == "plain" else {name: 1.0})
+        run = weft.train(table, "side", tmp_path / name, quiet=True, model=SMALL["model"], training=training,
+                         **NO_BASELINES)  # fmt: skip
+        assert accuracy(run) > 0.6
+        answers.append(run.predict(table)["probability"])
+    assert not answers[0].equals(answers[1]) and not answers[0].equals(answers[2])
+
+
+def test_simple_models_learn_from_as_many_pictures_as_fit_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("weft.tasks.rows.MOST_PICTURE_BYTES", 50 * 64)
+    run = weft.train(pictured(120).select(["photo", "side"]), "side", tmp_path / "run", quiet=True, **SMALL)
+    assert run.figures["note"] == "The simple models learnt from 50 of the rows."
+
+
 def test_what_is_no_picture_is_set_aside_with_row_column_and_reason(tmp_path):
     cells = [saved(a) for a in np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)]
     cells[3], cells[7], cells[9] = cells[3][: len(cells[3]) // 2], b"<svg/>", png_of(60_000, 60_000)

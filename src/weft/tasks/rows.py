@@ -18,6 +18,7 @@ from weft.features.augment import Augmenter, augment_problem
 from weft.features.codecs import CODECS
 from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
+from weft.features.images import ImageCodec
 from weft.features.store import TARGET, Store
 from weft.features.targets import ClassTarget, NumberTarget, Target, known, outside
 from weft.inference.predict import predict_codes
@@ -46,6 +47,8 @@ from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
 INFERENCE_ROWS = 65_536
+MOST_PICTURE_BYTES = 1 << 28
+"""Of the pictures that the simple models learn from."""
 
 
 def positive_problem(settings: Settings, columns: Columns) -> None:
@@ -72,12 +75,16 @@ def out_of_scope_problem(settings: Settings, target: Target, codes: np.ndarray) 
         )
 
 
+def _images(columns: Columns) -> list[ImageCodec]:
+    return [codec for codec in columns.codecs if isinstance(codec, ImageCodec)]
+
+
 def _pictures(
     columns: Columns, store: Store, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
     thresholds: np.ndarray | None,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Some of the judged rows with their pictures; none where no column holds pictures."""
-    images = [codec for codec in columns.codecs if codec.type == "image"]
+    images = _images(columns)
     if not images:
         return []
     places = chosen_rows(columns.target, output, truth, thresholds)
@@ -220,9 +227,10 @@ class RowSteps(Steps):
         note = ""
         if self.settings.results.baselines:
             pool = np.sort(np.concatenate([ids[TRAIN], ids[VALID]])) if len(ids[TEST]) else ids[TRAIN]
-            if len(pool) > MOST_ROWS:
-                pool = np.sort(np.random.default_rng(0).choice(pool, MOST_ROWS, replace=False))
-                note = f"The simple models learnt from {MOST_ROWS:,} of the rows."
+            most = min(MOST_ROWS, MOST_PICTURE_BYTES // max(1, sum(c.bytes for c in _images(columns))))
+            if len(pool) > most:
+                pool = np.sort(np.random.default_rng(0).choice(pool, most, replace=False))
+                note = f"The simple models learnt from {most:,} of the rows."
             names = list(columns.types)
             answers = store.target(pool)
             pool, answers = pool[known(answers)], answers[known(answers)]

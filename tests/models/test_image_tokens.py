@@ -164,10 +164,12 @@ def test_a_vit_that_cannot_read_the_table_is_refused(folder, tmp_path):
         opened(table.select(["photo", "side"]))
 
 
-def test_arrow_bytes_and_missing_columns(tmp_path):
+@pytest.mark.parametrize("backbone", ["transformer", "rnn"])
+def test_an_absent_column_of_pictures_is_all_missing(tmp_path, backbone):
     table = pictured(60).select(["photo", "price", "side"])
-    run = weft.train(table, "side", tmp_path / "run", quiet=True, model={"width": 16, "layers": 1},
-                     training={"epochs": 1}, results={"baselines": False})  # fmt: skip
+    model = {"width": 16, "layers": 1, "backbone": backbone}
+    run = weft.train(table, "side", tmp_path / "run", quiet=True, model=model, training={"epochs": 1},
+                     results={"baselines": False})  # fmt: skip
     absent = run.predict(table.select(["price"]), allow_missing=True)
     none = run.predict(table.set_column(0, "photo", pa.nulls(60, table["photo"].type)))
     assert absent.equals(none)
