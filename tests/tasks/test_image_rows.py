@@ -3,6 +3,7 @@
 import json
 import re
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -195,6 +196,10 @@ def test_a_folder_without_pictures_and_pictures_as_the_target(tmp_path, folder):
     (tmp_path / "none" / "a.md").write_text("x")
     with pytest.raises(DataError, match="must hold files that end in"):
         Table.open(tmp_path / "none")
+    with fsspec.open("memory://photos/a/1.png", "wb") as stream:
+        stream.write(saved(np.zeros((4, 4), np.uint8)))
+    with pytest.raises(DataError, match="pictures are read from this machine"):
+        Table.open("memory://photos")
     made = pictured(30)
     with pytest.raises(SettingsError, match="the target 'photo' must hold single values"):
         weft.train(made, "photo", tmp_path / "run", quiet=True)

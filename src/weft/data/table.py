@@ -29,6 +29,7 @@ from weft.data.formats import (
     check_names,
     columns_of,
     count,
+    is_local,
     is_squad,
     plain,
     readable,
@@ -265,6 +266,10 @@ def _find(address: str, format: str | None) -> list[Part]:
     parts = []
     pictures = tuple(p for p in paths if is_picture_file(p)) if format is None else ()
     if pictures and not any(_ending(p) in _ENDINGS for p in paths):
+        if not is_local(filesystem):
+            raise DataError(
+                f"{address}: pictures are read from this machine. Got {filesystem.protocol}. Copy them here."
+            )
         root = path if folder else os.path.commonpath([Path(p).parent for p in pictures])
         return [Part(root, sum(int(filesystem.size(p) or 0) for p in pictures), "pictures", filesystem, pictures)]
     for p in paths:

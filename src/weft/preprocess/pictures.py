@@ -48,8 +48,7 @@ def read_pictures(array: pa.Array, plan: PicturePlan, folder: Path | None, notic
     if way is None:
         raise DataError(f"a picture must be a path, bytes or an array. Got {array.type}. Set the column off.")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("ignore")  # what the library warns of is checked here
         for place, cell in enumerate(array if way == "arrays" else array.to_pylist()):
             try:
                 pixels = _array(cell, plan) if way == "arrays" else _file(cell, plan, folder, noticed)
@@ -122,8 +121,6 @@ def _array(cell: pa.Scalar, plan: PicturePlan) -> np.ndarray | None:
             raise _Unfit(f"must hold numbers from {low:g} to {high:g}, has {numbers.min():g} to {numbers.max():g}")
         numbers = np.rint((numbers - low) * (255 / (high - low))).astype(np.uint8)
     pixels = numbers.reshape(*sizes[:2], -1)
-    if pixels.shape[2] == 4:
-        return _kept(Image.fromarray(pixels), plan)
     return _kept(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), plan)
 
 
@@ -141,16 +138,16 @@ def _file(cell: Any, plan: PicturePlan, folder: Path | None, noticed: Counter[st
         raise _Unfit(f"has {len(content):,} bytes, more than {MOST_BYTES:,}")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
         raise _Unfit(f"has more than {MOST_PIXELS:,} pixels") from None
     except Exception:  # a damaged header makes the library raise nearly anything
         what = "is an SVG" if b"<svg" in content[:1000] else "is empty" if not content else "is another file or damaged"
         raise _Unfit(f"must be a picture in PNG, JPEG, GIF, BMP, WebP or TIFF, {what}") from None
     if image.width * image.height > MOST_PIXELS:
         raise _Unfit(f"has {image.width:,} x {image.height:,} pixels, more than {MOST_PIXELS:,}")
-    if getattr(image, "n_frames", 1) > 1:
-        noticed["animated or of several pages: its first picture is read"] += 1
     try:
+        if getattr(image, "is_animated", False):
+            noticed["animated or of several pages: its first picture is read"] += 1
         if plan.side is None:
             image.draft(None, (4 * KEPT, 4 * KEPT))  # a large JPEG is decoded at a part of its size
         image.load()
