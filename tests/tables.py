@@ -34,3 +34,19 @@ def numeric(rows=400, seed=0, noise=0.3):
     a, b, c = random.normal(size=(3, rows))
     y = 2 * a - b + random.normal(0, noise, rows) + 5
     return pa.table({"a": a, "b": b, "c": c, "y": y, "label": np.where(y > np.median(y), "high", "low")})
+
+
+def pictured(rows=200, seed=0, size=8):
+    """:func:`mixed` with a column ``photo`` of arrays [H][W]; it is bright to the left where ``side`` is left; some
+    missing."""
+    random = np.random.default_rng(seed)
+    left = random.random(rows) < 0.5
+    pixels = random.integers(0, 120, (rows, size, size)).astype(np.uint8)
+    half = size // 2
+    pixels[left, :, :half] += 120
+    pixels[~left, :, half:] += 120
+    kind = pa.list_(pa.list_(pa.uint8(), size), size)
+    gone = np.arange(rows) % 11 == 3
+    cells = [None if g else p.tolist() for g, p in zip(gone, pixels, strict=True)]
+    table = mixed(rows, seed).append_column("photo", pa.array(cells, kind))
+    return table.append_column("side", pa.array(np.where(left, "left", "right")))

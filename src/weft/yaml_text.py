@@ -28,7 +28,7 @@ def lines(value: Mapping[str, Any], indent: str) -> Iterator[str]:
         if isinstance(inner, Mapping) and inner:
             yield f"{indent}{scalar(key)}:\n"
             yield from lines(inner, indent + "  ")
-        elif isinstance(inner, list):
+        elif isinstance(inner, (list, tuple)):
             yield f"{indent}{scalar(key)}: [{', '.join(map(scalar, inner))}]\n"
         else:
             yield f"{indent}{scalar(key)}: {scalar(inner)}\n"

@@ -16,6 +16,7 @@ from weft.features.codecs import Codec
 from weft.features.targets import ClassTarget, LabelsTarget, Target
 from weft.models.embeddings import PretrainedText, RowEmbedding
 from weft.models.heads import ClassHead, LabelsHead, NumberHead
+from weft.models.images import PretrainedImage
 from weft.models.linear import LinearPath
 from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import Tokens
@@ -38,8 +39,8 @@ class RowConfig:
     balanced: bool = False
     smoothing: float = 0.0
     """Of the labels: this share of each row's answer is spread over all classes (Szegedy 2016)."""
-    pretrained: PretrainedText | None = None
-    """Texts are read with the tokens of a checkpoint, whose backbone this is."""
+    pretrained: PretrainedText | PretrainedImage | None = None
+    """Texts, or pictures, are read with the tokens of a checkpoint, whose backbone this is."""
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "recurrent": isinstance(self.backbone, RecurrentConfig)}
@@ -48,12 +49,15 @@ class RowConfig:
     def from_dict(cls, stored: dict[str, Any]) -> RowConfig:
         stored = dict(stored)
         kind = RecurrentConfig if stored.pop("recurrent", False) else TransformerConfig
+        pretrained = stored.get("pretrained")
+        if pretrained is not None:
+            pretrained = (PretrainedImage if "patch" in pretrained else PretrainedText)(**pretrained)
         return cls(
             **{
                 **stored,
                 "backbone": kind(**stored["backbone"]),
                 "linear": tuple(stored["linear"]),
-                "pretrained": PretrainedText(**stored["pretrained"]) if stored.get("pretrained") else None,
+                "pretrained": pretrained,
             }
         )
 
@@ -74,10 +78,11 @@ def backbone_in_words(b: Backbone) -> str:
 
 
 class RowModel(nn.Module):
-    """Reads rows. The head sees the state of the reading token after the backbone and, of each text column,
-    mean and maximum of its tokens before it. Where the backbone is a checkpoint, which knows phrases, it sees
-    the mean of the states of the reading token and all tokens of texts, as sentence embeddings are made (the
-    other columns' tokens have been read by those). The linear path is added to its outputs [B, C]."""
+    """Reads rows. The head sees the state of the reading token after the backbone and, of each text column, mean and
+    maximum of its tokens before it, of each image column the mean of its tokens after it. Where the backbone is
+    a checkpoint, which knows phrases, it sees the mean of the states of the reading token and all tokens of its
+    texts or pictures, as sentence embeddings are made (the other columns' tokens have been read by those). The
+    linear path is added to its outputs [B, C]."""
 
     def __init__(self, codecs: Sequence[Codec], target: Target, config: RowConfig):
         super().__init__()
@@ -92,8 +97,9 @@ class RowModel(nn.Module):
             self.backbone = Transformer(config.backbone)
         texts = sorted(c.name for c in codecs if c.type == "text")
         self.texts = [self.embedding.number[name] for name in texts]
+        self.images = [self.embedding.number[c.name] for c in sorted(codecs, key=lambda c: c.name) if c.type == "image"]
         self.pool_norm = nn.RMSNorm(width) if config.pretrained is None else nn.Identity()
-        inputs = width * (1 + 2 * len(self.texts) if config.pretrained is None else 1)
+        inputs = width * (1 + 2 * len(self.texts) + len(self.images) if config.pretrained is None else 1)
         self.head: ClassHead | LabelsHead | NumberHead
         if isinstance(target, ClassTarget):
             outputs = len(target.classes)
@@ -125,7 +131,7 @@ class RowModel(nn.Module):
         if self.config.pretrained is not None:
             return self._mean(self.backbone(tokens, states=states), tokens)
         last = self.embedding.reader_last
-        x = self.backbone(tokens, states=states, first=None if last else 1)
+        x = self.backbone(tokens, states=states, first=None if last or self.images else 1)
         found = [x[:, -1 if last else 0]]
         before = self.pool_norm(tokens.states_BTD) if self.texts else x
         for column in self.texts:
@@ -133,11 +139,14 @@ class RowModel(nn.Module):
             found.append((before * here).sum(dim=1) / here.sum(dim=1).clamp(min=1))
             most = before.masked_fill(~here, -1e4).amax(dim=1)
             found.append(torch.where(here.any(dim=1), most, 0.0))
+        for column in self.images:
+            here = _here(tokens, tokens.columns_BT == column)
+            found.append((x * here).sum(dim=1) / here.sum(dim=1))
         return torch.cat(found, dim=-1)
 
     def _mean(self, states_BTD: Tensor, tokens: Tokens) -> Tensor:
-        texts = torch.tensor([0, *self.texts], device=states_BTD.device)
-        here = _here(tokens, torch.isin(tokens.columns_BT, texts))
+        read = self.images if isinstance(self.config.pretrained, PretrainedImage) else self.texts
+        here = _here(tokens, torch.isin(tokens.columns_BT, torch.tensor([0, *read], device=states_BTD.device)))
         return (states_BTD * here).sum(dim=1) / here.sum(dim=1)
 
     def loss(self, batch: Batch) -> Tensor:

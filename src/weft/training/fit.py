@@ -18,7 +18,7 @@ from weft.features.batching import Batch, collate, in_turn
 from weft.features.store import Store
 from weft.features.targets import known, outside
 from weft.models.heads import ClassHead, Directions, NumberHead
-from weft.models.language import LanguageModel
+from weft.models.language import ImageModel, LanguageModel
 from weft.models.pretrained import fill, layerwise
 from weft.models.row import SCORES, RowModel, RowModels, combine, energy
 from weft.progress import Silent, duration
@@ -78,7 +78,7 @@ def fit(
     return done
 
 
-def start(copy: RowModel, source: LanguageModel, lora: bool, rank: int) -> None:
+def start(copy: RowModel, source: LanguageModel | ImageModel, lora: bool, rank: int) -> None:
     """Begin from a checkpoint: its weights, slower rates towards its tokens, or adapters beside frozen matrices."""
     fill(copy, source)
     if lora:
@@ -86,8 +86,9 @@ def start(copy: RowModel, source: LanguageModel, lora: bool, rank: int) -> None:
         copy.backbone.rate_factor = LORA_RATE  # type: ignore[assignment]
     else:
         layerwise(copy, top=TOP_RATE, decay=RATE_DECAY)
-    # of many tokens most never occur in the table, and a step over all of them costs more than the rest
-    copy.embedding.by_type["text"].requires_grad_(False)
+    if isinstance(source, LanguageModel):
+        # of many tokens most never occur in the table, and a step over all of them costs more than the rest
+        copy.embedding.by_type["text"].requires_grad_(False)
 
 
 @contextmanager
@@ -128,14 +129,14 @@ def _fit(
                 # smoothed answers are meant to be too modest: what counts is their loss once calibrated
                 seen = _watch(model, store, fetch, watch, lengths)
                 return tempered_loss(seen.answers, seen.truth, fit_temperature(seen.answers, seen.truth))
-            total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, lengths))
+            total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, store, lengths))
             return total / len(watch)
 
         torch.manual_seed(recipe.seed * 1_000 + number)
         if copy.config.linear_first and copy.linear is not None:
             _fit_linear(copy, fetch(learn))
         if copy.config.pretrained is not None:
-            _begin(copy, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
+            _begin(copy, store, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = Loop(
             copy, recipe, fetch_training, learn, lengths, validate, tracker,
@@ -168,7 +169,7 @@ def _watch(
 ) -> Watched:
     copy.eval()
     answers, energies, truths = [], [], []
-    for chosen in _reading(rows, lengths):
+    for chosen in _reading(rows, store, lengths):
         out = copy(fetch(chosen))
         answers.append(copy.head.answer(out).cpu().numpy())
         energies.append(energy(out).cpu().numpy())
@@ -213,8 +214,9 @@ def _fit_linear(copy: RowModel, batch: Batch) -> None:
 
 @torch.no_grad()
 def _begin(
-    copy: RowModel, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None, bfloat16: bool
-) -> None:
+    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None,
+    bfloat16: bool,
+) -> None:  # fmt: skip
     """Let the head of a checkpoint begin with what the untouched checkpoint reads in the rows it learns from."""
     if isinstance(copy.head, NumberHead) or not isinstance(copy.head.read, Directions):
         return
@@ -222,7 +224,7 @@ def _begin(
     reads, targets = [], []
     if len(rows) > BEGIN_ROWS:  # drawn, not the first: a table may be sorted by class
         rows = np.sort(np.random.default_rng(0).choice(rows, BEGIN_ROWS, replace=False))
-    for chosen in _reading(rows, lengths):
+    for chosen in _reading(rows, store, lengths):
         batch = fetch(chosen)
         assert batch.target is not None
         with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=bfloat16):
@@ -234,8 +236,8 @@ def _begin(
     copy.head.read.begin(torch.cat(reads), target)
 
 
-def _reading(rows: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
-    return in_turn(rows, lengths, CHECK_TOKENS, fixed=16)
+def _reading(rows: np.ndarray, store: Store, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
+    return in_turn(rows, lengths, CHECK_TOKENS, fixed=max(16, store.fixed_tokens()))
 
 
 def _folds(
