@@ -262,6 +262,8 @@ class TrainingSettings(_Settings):
     """Rows are mixed with others by a share from Beta(mixup, mixup) (Zhang 2018)."""
     consistency: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Every row is read twice, and differing answers cost this much (R-Drop, Liang 2021)."""
+    column_dropout: Share | None = None
+    """Share of a row's columns that are hidden while it is learnt, as if they were missing; never all of them."""
     dropout_schedule: Literal["early", "late", "rising"] | None = None
     """Dropout in the first half of the training only, in the second only, or growing from none (Liu 2023)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -301,7 +303,7 @@ class Settings(_Settings):
         task = self.target.task
         if self.training.label_smoothing is not None and task not in ("text", "dialogue"):
             raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
-        names = ("augment", "mixup", "consistency", "dropout_schedule", "class_weight")
+        names = ("augment", "mixup", "consistency", "dropout_schedule", "column_dropout", "class_weight")
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []
         given += ["results.language"] if self.results.language is not None else []

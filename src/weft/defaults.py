@@ -104,6 +104,7 @@ def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:
         mixup=t.mixup or 0.0,
         consistency=t.consistency or 0.0,
         dropout_schedule=t.dropout_schedule,
+        column_dropout=t.column_dropout or 0.0,
     )
 
 
@@ -140,5 +141,6 @@ def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
         mixup=t.mixup or 0.0,
         consistency=t.consistency or 0.0,
         dropout_schedule=t.dropout_schedule,
+        column_dropout=t.column_dropout or 0.0,
         threads=None if (settings.model.width or 0) > 128 or facts.text else 2,
     )

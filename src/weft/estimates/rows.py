@@ -20,6 +20,7 @@ from weft.data.table import Table
 from weft.features.augment import augment_problem
 from weft.features.batching import collate
 from weft.features.codecs import CODECS, Ragged, TextCodec
+from weft.features.column_dropout import column_dropout_problem
 from weft.features.columns import Columns
 from weft.features.store import take
 from weft.features.targets import new_target
@@ -48,6 +49,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=SAMPLE_ROWS))
     source = load_text_model(settings.model.from_) if settings.model.from_ else None
     augment_problem(settings, plan, source.tokenizer if source else None)
+    column_dropout_problem(settings, plan)
     columns = _columns(settings, plan, clean, cleaner, source)
     split = settings.data.split
     pool = round(rows * (1 - (0 if split.column else split.test)))
