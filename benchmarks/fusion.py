@@ -12,9 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +26,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from weft.data.split import uniform
-from weft.results.metrics import class_metrics, number_metrics
 
 import weft
+from weft.data.split import uniform
+from weft.features.batching import Batch
+from weft.features.codecs import NumberCodec, TextCodec
+from weft.features.targets import ClassTarget
+from weft.features.tokenizer import train_tokenizer
+from weft.models.row import RowConfig, RowModel
+from weft.models.transformer import TransformerConfig
+from weft.results.metrics import class_metrics, number_metrics
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RESAMPLES = 1_000
@@ -132,15 +142,118 @@ def run_clothing(judge: str, targets: list[str], inputs: list[str], seeds: list[
         )  # fmt: skip
 
 
+def documents(judge: str, rows: int, reviews: int) -> pa.Table:
+    """Long texts of about ``reviews`` clothing reviews, one after the other; asked is whether the last one recommends.
+
+    Half of them do. What stands before are reviews of the same kind, so only a model that knows which words come
+    late can tell. Learnt, watched and judged documents are made of different reviews.
+    """
+    table = clothing(judge)
+    part = np.array(table["part"].to_pylist(), dtype=object)
+    part[(part == "train") & (uniform(12, np.arange(len(part))) < 0.15)] = "valid"
+    texts = np.array(table["review_text"].to_pylist(), dtype=object)
+    answer = table["recommended_ind"].to_numpy()
+    made: dict[str, list[Any]] = {"document": [], "answer": [], "part": []}
+    random = np.random.default_rng(3)
+    for name, count in (("train", rows), ("valid", rows // 5), ("test", rows // 2)):
+        mine = np.flatnonzero((part == name) & np.array([t is not None for t in texts]))
+        for i in range(count):
+            last = random.choice(mine[answer[mine] == i % 2])
+            before = random.choice(mine, random.integers(reviews // 2, reviews + reviews // 2))
+            made["document"].append("\n".join(texts[[*before, last]]))
+            made["answer"].append("yes" if i % 2 else "no")
+            made["part"].append(name)
+    return pa.table(made)
+
+
+def run_documents(judge: str, seeds: list[int], rows: int, reviews: int, ways: list[str]) -> None:
+    """A long text cut at the usual length, read whole by the backbone, and read ahead into summaries."""
+    table = documents(judge, rows, reviews)
+    asked = table.filter(pa.array(np.array(table["part"].to_pylist()) == "test"))
+    truth = (np.array(asked["answer"].to_pylist()) == "yes").astype(int)
+    longest = int(reviews * 1.5) * 90
+    columns = {"cut": {}, "whole": {"max_tokens": longest, "summary": 0}}
+    columns |= {f"summary {k}": {"max_tokens": longest, "summary": k} for k in (4, 16, 64)}
+    for way in ways:
+        for seed in seeds:
+            settings = {"features": {"document": {"type": "text", **columns[way]}}, "training": {"epochs": 6}}
+            run, spent = trained(table, {"column": "answer"}, ["document"], seed, settings)
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+            figures = estimates({way: [answers(run, asked)]}, truth, [])["estimates"]
+            print(
+                json.dumps({"benchmark": "fusion documents", "judge": judge, "rows": rows, "reviews": reviews,
+                            "seed": seed, **figures, "spent": spent, "peak_gb": round(peak, 2), **facts()}), flush=True,
+            )  # fmt: skip
+
+
+def cost_of(columns: int, length: int, summary: int, kind: str, rows: int = 8) -> dict[str, float]:
+    """CPU seconds of a training step (median of 5, forward and backward) and the memory that it took, in its own
+    process; ``rows`` rows of ``columns`` columns of random tokens or numbers, width 128, 2 layers, float32."""
+    tokenizer = train_tokenizer(["a few words for a tokenizer"], lowercase=True)
+    codecs: list[Any] = []
+    batch: dict[str, dict[str, torch.Tensor]] = {}
+    for i in range(columns):
+        name = f"c{i}"
+        if kind == "text":
+            codec = TextCodec(name)
+            codec.tokenizer = tokenizer
+            tokens = torch.randint(0, tokenizer.get_vocab_size(), (rows, length), dtype=torch.int32)
+            fields = {"tokens": tokens, "gram": torch.zeros(rows, 1, dtype=torch.int32), "weight": torch.zeros(rows, 1)}
+        else:
+            codec = NumberCodec(name)
+            codec.edges = np.linspace(-2, 2, 33)
+            fields = {"value": torch.randn(rows), "spike": torch.zeros(rows, dtype=torch.int32)}
+        codecs.append(codec)
+        batch[name] = fields
+    target = ClassTarget("y", ["a", "b"])
+    target.counts = [1, 1]
+    summaries = {c.name: summary for c in codecs} if summary else {}
+    shape = TransformerConfig(width=128, layers=2, heads=4, ffn_width=256)
+    model = RowModel(codecs, target, RowConfig(shape, 128, 0.0, linear=(), summaries=summaries)).train()
+    data = Batch(batch, torch.zeros(rows, dtype=torch.int64), rows)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times = []
+    for _ in range(6):
+        started = time.process_time()
+        model.loss(data).backward()
+        times.append(time.process_time() - started)
+        model.zero_grad()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    return {"seconds": round(statistics.median(times[1:]), 3), "memory_mb": round(peak / 1e3)}
+
+
+def run_cost() -> None:
+    """How a step grows with the length of a column and with the number of columns, with and without summaries."""
+    asked = [("text", 1, n, k) for n in (128, 256, 512, 1024, 2048, 4096) for k in (0, 16)]
+    asked += [("text", n, 256, k) for n in (1, 2, 4, 8, 16) for k in (0, 16)]
+    asked += [("number", n, 1, 0) for n in (8, 32, 128, 512)]
+    for kind, columns, length, summary in asked:
+        with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+            found = alone.submit(cost_of, columns, length, summary, kind).result()
+        print(
+            json.dumps({"benchmark": "fusion cost", "kind": kind, "columns": columns, "length": length,
+                        "summary": summary, "rows": 8, **found, **facts()}), flush=True,
+        )  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["clothing"])
+    parser.add_argument("what", choices=["clothing", "documents", "cost"])
+    parser.add_argument("--rows", type=int, default=4_000)
+    parser.add_argument("--reviews", type=int, default=10)
+    parser.add_argument("--ways", nargs="+", default=["cut", "whole", "summary 16"])
     parser.add_argument("--judge", choices=["valid", "test"], default="test")
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
     parser.add_argument("--inputs", nargs="+", default=list(INPUTS), choices=list(INPUTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--settings", type=json.loads, default={}, help="more settings, as JSON")
     arguments = parser.parse_args()
+    if arguments.what == "cost":
+        run_cost()
+        return
+    if arguments.what == "documents":
+        run_documents(arguments.judge, arguments.seeds, arguments.rows, arguments.reviews, arguments.ways)
+        return
     run_clothing(arguments.judge, arguments.targets, arguments.inputs, arguments.seeds, arguments.settings)
 
 

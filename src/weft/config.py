@@ -92,6 +92,9 @@ class FeatureSettings(_Settings):
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
     """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256). Of a text that
     is learnt to be written: the context, in which longer ones are cut into pieces."""
+    summary: Annotated[int, Field(ge=0, le=1024)] | None = None
+    """Tokens in which the column stands in the row once it has been read ahead, in linear time; 0: all of its own
+    (text only; default: by its length)."""
     vocabulary: Annotated[int, Field(ge=300, le=1_000_000)] | Literal["characters"] | None = None
     """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
     max_categories: Annotated[int, Field(ge=2)] | None = None
@@ -99,7 +102,12 @@ class FeatureSettings(_Settings):
 
     @model_validator(mode="after")
     def _fits_type(self) -> FeatureSettings:
-        for name, owner in (("max_tokens", "text"), ("vocabulary", "text"), ("max_categories", "category")):
+        for name, owner in (
+            ("max_tokens", "text"),
+            ("summary", "text"),
+            ("vocabulary", "text"),
+            ("max_categories", "category"),
+        ):
             if getattr(self, name) is not None and self.type != owner:
                 raise ValueError(f"{name} is for {owner} columns, this one is {self.type}. Remove it")
         return self

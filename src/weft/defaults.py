@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from weft.config import Settings
+from weft.features.codecs import TextCodec
 from weft.features.columns import Columns
 from weft.features.targets import NumberTarget
 from weft.models.pretrained import TextModel
@@ -16,6 +17,8 @@ from weft.models.transformer import TransformerConfig
 from weft.training.loop import Recipe, machine_has_bfloat16
 
 FINE_TUNING_RATE = 1e-3
+LONG, SUMMARY = 512, 16
+"""Tokens from which on a column is read ahead of the row, and in how many it then stands."""
 SMALL = 5_000  # rows below which folds, a linear start and a smaller model pay
 
 
@@ -28,12 +31,15 @@ class Facts:
     classes: int | None
     source: TextModel | None = None
     """The checkpoint to start from."""
+    lengths: dict[str, int] = field(default_factory=dict)
+    """The most tokens that a column of texts has in a row."""
 
     @classmethod
     def of(cls, columns: Columns, rows: int, source: TextModel | None = None) -> Facts:
         target = columns.target
         classes = None if isinstance(target, NumberTarget) else len(target.classes)
-        return cls(rows, "text" in columns.types.values(), classes, source)
+        lengths = {c.name: c.max_tokens for c in columns.codecs if isinstance(c, TextCodec)}
+        return cls(rows, bool(lengths), classes, source, lengths)
 
     @property
     def small(self) -> bool:
@@ -77,7 +83,18 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
         linear=linear,
         linear_first=facts.small and not facts.text,
         balanced=balanced,
+        summaries=summaries(settings, facts),
     )
+
+
+def summaries(settings: Settings, facts: Facts) -> dict[str, int]:
+    """Columns that are read ahead, with the tokens they then have: as set, or where they are long."""
+    found = {}
+    for name, length in facts.lengths.items():
+        own = settings.features.get(name)
+        given = own.summary if own is not None else None
+        found[name] = given if given is not None else SUMMARY if length > LONG else 0
+    return {name: tokens for name, tokens in found.items() if tokens}
 
 
 def copies(settings: Settings, facts: Facts) -> int:

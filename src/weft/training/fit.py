@@ -70,8 +70,8 @@ def fit(
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
 
     Where they must stay apart (not ``deal``) all copies learn from train and watch valid, and differ by their seed.
-    ``changes`` are made one after the other to the rows that are learnt from, anew each epoch. ``coverage``: the share of the rows that will be
-    answered; the others are declined.
+    ``changes`` are made one after the other to the rows that are learnt from, anew each epoch. ``coverage``: the share
+    of the rows that will be answered; the others are declined.
     """
     with _threads(recipe.threads):
         done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal)
