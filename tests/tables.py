@@ -34,3 +34,20 @@ def numeric(rows=400, seed=0, noise=0.3):
     a, b, c = random.normal(size=(3, rows))
     y = 2 * a - b + random.normal(0, noise, rows) + 5
     return pa.table({"a": a, "b": b, "c": c, "y": y, "label": np.where(y > np.median(y), "high", "low")})
+
+
+def fused(rows=120, seed=0):
+    """As ``mixed``, with several columns of each type; in some rows any of them is missing."""
+    random = np.random.default_rng(seed + 1)
+    table = mixed(rows, seed).drop_columns(["bought"])
+    more = {
+        "weight": random.normal(2, 1, rows),
+        "brand": random.choice(["ora", "vel", "quim"], rows),
+        "shop": random.choice(["north", "south"], rows),
+        "sent": pa.array(random.integers(1_600_000_000, 1_700_000_000, rows), pa.timestamp("s")),
+        "answer": random.choice(["we are sorry", "thank you for your kind words, come again", "done"], rows),
+    }
+    for name, values in more.items():
+        array = values if isinstance(values, pa.Array) else pa.array(values)
+        table = table.append_column(name, pa.array(array.to_pylist(), array.type, mask=random.random(rows) < 0.1))
+    return table.append_column("bought", mixed(rows, seed)["bought"])
