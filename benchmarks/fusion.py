@@ -10,12 +10,14 @@ valid``, which judges a fifth of the training rows and never reads the test rows
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import resource
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -26,6 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 
 import weft
 from weft.data.split import uniform
@@ -39,10 +42,26 @@ from weft.results.metrics import class_metrics, number_metrics
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RESAMPLES = 1_000
+GARMENTS = (
+    ("a t-shirt", "a tee"), ("trousers", "a pair of pants"), ("a pullover", "a jumper"), ("a dress", "a gown"),
+    ("a coat", "an overcoat"), ("sandals", "flip-flops"), ("a shirt", "a blouse"), ("sneakers", "trainers"),
+    ("a bag", "a handbag"), ("ankle boots", "booties"),
+)  # fmt: skip
+PHRASES = ("I am looking for {}", "do you have {} in my size?", "please send me {}", "my order was {}, was it not?",
+           "{}, please", "the label on the box says: {}")  # fmt: skip
+PARTS = ["picture", "order", "asked", "picture+order", "picture+asked", "order+asked", "picture+order+asked"]
 TEXTS = ["title", "review_text"]
 TABLE = ["clothing_id", "age", "positive_feedback_count", "division_name", "department_name", "class_name"]
-INPUTS = {"text": TEXTS, "table": TABLE, "both": TEXTS + TABLE}
-TARGETS = {"recommended": {"column": "recommended_ind"}, "rating": {"column": "rating", "type": "number"}}
+TARGETS = {
+    "recommended": {"column": "recommended_ind"}, "rating": {"column": "rating", "type": "number"},
+    "department": {"column": "department_name"},
+}  # fmt: skip
+# the item and its class would give the department away; here the opinions are columns of the table
+OPINIONS = ["age", "positive_feedback_count", "division_name", "rating", "recommended_ind"]
+INPUTS_OF = {
+    target: {"text": TEXTS, "table": table, "both": TEXTS + table}
+    for target, table in (("recommended", TABLE), ("rating", TABLE), ("department", OPINIONS))
+}
 
 
 def facts() -> dict[str, Any]:
@@ -122,17 +141,20 @@ def estimates(outputs: dict[str, list[np.ndarray]], truth: np.ndarray, pairs: li
 
 
 def run_clothing(judge: str, targets: list[str], inputs: list[str], seeds: list[int], settings: dict[str, Any]) -> None:
-    table = clothing(judge)
-    rows = table.filter(pa.array(np.array(table["part"].to_pylist()) == "test"))
+    whole = clothing(judge)
     for target in targets:
+        table = whole.filter(whole[TARGETS[target]["column"]].is_valid())
+        rows = table.filter(pa.array(np.array(table["part"].to_pylist()) == "test"))
         outputs: dict[str, list[np.ndarray]] = {}
         spent: dict[str, list[Any]] = {}
         for name in inputs:
             for seed in seeds:
-                run, facts_of_it = trained(table, TARGETS[target], INPUTS[name], seed, settings)
+                run, facts_of_it = trained(table, TARGETS[target], INPUTS_OF[target][name], seed, settings)
                 outputs.setdefault(name, []).append(answers(run, rows))
                 spent.setdefault(name, []).append(facts_of_it)
-        truth = rows[TARGETS[target]["column"]].to_numpy()
+        truth = rows[TARGETS[target]["column"]].to_numpy(zero_copy_only=False)
+        if outputs[inputs[0]][0].ndim == 2:
+            truth = np.searchsorted(np.unique(truth.astype(str)), truth.astype(str))
         pairs = [("both", other) for other in inputs if other != "both" and "both" in inputs]
         print(
             json.dumps(
@@ -140,6 +162,45 @@ def run_clothing(judge: str, targets: list[str], inputs: list[str], seeds: list[
                  "settings": settings, **estimates(outputs, truth, pairs), "spent": spent, **facts()}
             ), flush=True,
         )  # fmt: skip
+
+
+def run_absent(tables: list[str], shares: list[float], seeds: list[int], rows: int) -> None:
+    """What column dropout costs with all columns and gains without one, on validation rows: log loss with all columns,
+    without each in turn, and without half of them."""
+    for name in tables:
+        if name == "adult":
+            table = pq.read_table(DATA / "adult.parquet")
+            table = table.filter(pa.array(np.array(table["split"].to_pylist()) == "train")).drop_columns(["split"])
+            target, inputs = {"column": "income"}, [c for c in table.schema.names if c != "income"]
+        else:
+            table = clothing("valid").drop_columns(["part"])
+            target, inputs = TARGETS["department"], INPUTS_OF["department"]["both"]
+        draw = uniform(13, np.arange(len(table)))
+        part = np.where(draw < 0.2, "test", np.where(draw < 0.2 + 0.8 * rows / len(table), "train", "left"))
+        table = table.append_column("part", pa.array(part)).filter(pa.array(part != "left"))
+        asked = table.filter(pa.array(np.array(table["part"].to_pylist()) == "test"))
+        asked = asked.filter(asked[target["column"]].is_valid())
+        for seed in seeds:
+            for share in shares:
+                run, spent = trained(table, target, inputs, seed, {"training": {"column_dropout": share}})
+                classes = run.columns.target.classes
+                truth = np.array([classes.index(v) for v in asked[target["column"]].to_pylist()])
+
+                def loss(without: list[str], run: Any = run, asked: pa.Table = asked, truth: Any = truth) -> float:
+                    with warnings.catch_warnings(action="ignore"):
+                        found = answers(run, asked.drop_columns(without))
+                    return round(float(class_metrics(found, truth, None)["log_loss"](np.ones(len(truth)))), 4)
+
+                each = {column: loss([column]) for column in inputs}
+                halves = [np.random.default_rng(i).permutation(inputs)[::2].tolist() for i in range(8)]
+                print(
+                    json.dumps(
+                        {"benchmark": "fusion absent", "table": name, "column_dropout": share, "seed": seed,
+                         "rows": len(truth), "all": loss([]), "one_absent": round(float(np.mean([*each.values()])), 4),
+                         "half_absent": round(float(np.mean([loss(h) for h in halves])), 4), "each": each,
+                         "spent": spent, **facts()}
+                    ), flush=True,
+                )  # fmt: skip
 
 
 def documents(judge: str, rows: int, reviews: int) -> pa.Table:
@@ -183,6 +244,52 @@ def run_documents(judge: str, seeds: list[int], rows: int, reviews: int, ways: l
             print(
                 json.dumps({"benchmark": "fusion documents", "judge": judge, "rows": rows, "reviews": reviews,
                             "seed": seed, **figures, "spent": spent, "peak_gb": round(peak, 2), **facts()}), flush=True,
+            )  # fmt: skip
+
+
+def parts_of_an_order(rows: int, judged: int, judge: str) -> pa.Table:
+    """A picture of Fashion-MNIST, a text that names a garment and what is asked of the two: ``same`` or ``different``.
+
+    The text names what is in the picture in half of the rows, each is asked in half of them, whatever the others: no
+    part and no pair of parts says anything of the answer. Pictures of the judged rows are never learnt from.
+    """
+    data = np.load(DATA / "fashion_mnist.npz")
+    random = np.random.default_rng(5)
+    order = random.permutation(len(data["x_train"]))
+    x, y = data["x_train"][order], data["y_train"][order]
+    watched = rows // 6
+    other = (data["x_test"], data["y_test"]) if judge == "test" else (x[-judged:], y[-judged:])
+    taken = [("train", x[:rows], y[:rows]), ("valid", x[rows:][:watched], y[rows:][:watched])]
+    taken.append(("test", *(a[:judged] for a in other)))
+    made: dict[str, list[Any]] = {"picture": [], "order": [], "asked": [], "answer": [], "part": []}
+    for part, pictures, classes in taken:
+        for picture, shown in zip(pictures, classes, strict=True):
+            named = shown if random.random() < 0.5 else random.choice([c for c in range(10) if c != shown])
+            asked = random.choice(["same", "different"])
+            stream = io.BytesIO()
+            Image.fromarray(picture).save(stream, "PNG")
+            made["picture"].append(stream.getvalue())
+            made["order"].append(random.choice(PHRASES).format(random.choice(GARMENTS[named])))
+            made["asked"].append(asked)
+            made["answer"].append("yes" if (named == shown) == (asked == "same") else "no")
+            made["part"].append(part)
+    return pa.table(made)
+
+
+def run_parts(judge: str, seeds: list[int], rows: int, inputs: list[str], settings: dict[str, Any]) -> None:
+    """Each part alone, each pair and all three."""
+    table = parts_of_an_order(rows, 5_000, judge)
+    asked = table.filter(pa.array(np.array(table["part"].to_pylist()) == "test"))
+    truth = (np.array(asked["answer"].to_pylist()) == "yes").astype(int)
+    columns = {"picture": {"type": "image"}, "order": {"type": "text"}, "asked": {"type": "category"}}
+    for names in inputs:
+        for seed in seeds:
+            chosen = {"features": columns, **settings}
+            run, spent = trained(table, {"column": "answer"}, names.split("+"), seed, chosen)
+            found = estimates({names: [answers(run, asked)]}, truth, [])["estimates"]
+            print(
+                json.dumps({"benchmark": "fusion parts", "judge": judge, "rows": rows, "seed": seed,
+                            "settings": settings, **found, "spent": spent, **facts()}), flush=True,
             )  # fmt: skip
 
 
@@ -238,21 +345,29 @@ def run_cost() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["clothing", "documents", "cost"])
+    parser.add_argument("what", choices=["clothing", "parts", "absent", "documents", "cost"])
     parser.add_argument("--rows", type=int, default=4_000)
     parser.add_argument("--reviews", type=int, default=10)
-    parser.add_argument("--ways", nargs="+", default=["cut", "whole", "summary 16"])
+    parser.add_argument("--ways", nargs="+", help="which of the ways; default: all")
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.0, 0.1, 0.2])
     parser.add_argument("--judge", choices=["valid", "test"], default="test")
     parser.add_argument("--targets", nargs="+", default=list(TARGETS), choices=list(TARGETS))
-    parser.add_argument("--inputs", nargs="+", default=list(INPUTS), choices=list(INPUTS))
+    parser.add_argument("--inputs", nargs="+", default=["text", "table", "both"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--settings", type=json.loads, default={}, help="more settings, as JSON")
     arguments = parser.parse_args()
     if arguments.what == "cost":
         run_cost()
         return
+    if arguments.what == "absent":
+        run_absent(arguments.ways or ["adult", "clothing"], arguments.shares, arguments.seeds, arguments.rows)
+        return
+    if arguments.what == "parts":
+        run_parts(arguments.judge, arguments.seeds, arguments.rows, arguments.ways or PARTS, arguments.settings)
+        return
     if arguments.what == "documents":
-        run_documents(arguments.judge, arguments.seeds, arguments.rows, arguments.reviews, arguments.ways)
+        run_documents(arguments.judge, arguments.seeds, arguments.rows, arguments.reviews,
+                      arguments.ways or ["cut", "whole", "summary 16"])  # fmt: skip
         return
     run_clothing(arguments.judge, arguments.targets, arguments.inputs, arguments.seeds, arguments.settings)
 

@@ -315,8 +315,11 @@ class Settings(_Settings):
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []
         given += ["results.language"] if self.results.language is not None else []
-        if given and task != "row":
-            raise ValueError(f"{listing(given)} is for a target column of a row, not {task}. Remove it")
+        long = [f"features.{name}.summary" for name, feature in self.features.items() if feature.summary]
+        if (given or long) and task != "row":
+            raise ValueError(f"{listing(given + long)} is for a target column of a row, not {task}. Remove it")
+        if long and self.model.from_ is not None:
+            raise ValueError(f"{listing(long)} is for a model from scratch: a checkpoint reads every token. Remove it")
         if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):
             raise ValueError("training.optimizer: muon is for the matrices of a Transformer, all trained. Remove it")
         return self

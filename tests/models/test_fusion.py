@@ -12,6 +12,7 @@ import weft
 from weft.config import Settings
 from weft.data.plan import look
 from weft.data.table import Table
+from weft.errors import SettingsError
 from weft.features.batching import collate
 from weft.features.columns import Columns
 from weft.features.fit import fit_columns
@@ -133,3 +134,19 @@ def test_a_run_with_summaries_and_hidden_columns_is_loaded_as_it_was(backbone, t
     assert weft.load(run.path).predict(fused(40)).equals(found)
     turned = fused(40).select(fused(40).schema.names[::-1])
     assert weft.load(run.path).predict(turned).equals(found)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"features": {"colour": {"type": "category", "summary": 4}}}, "summary is for text columns"),
+            ({"features": {"review": {"type": "text", "summary": 2000}}}, "less than or equal to 1024"),
+            ({"features": {"review": {"type": "text", "summary": 4}}, "model": {"from": "x"}}, "reads every token"),
+            ({"features": {"review": {"type": "text", "summary": 4}}, "target": {"next_token": "review"}},
+             r"'features.review.summary' is for a target column of a row, not next_token"),
+        ],
+    )  # fmt: skip
+    def test_summaries_that_cannot_be(self, changes, words):
+        with pytest.raises(SettingsError, match=words):
+            weft.Pipeline({"target": "bought", **changes})
