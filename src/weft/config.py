@@ -86,8 +86,15 @@ def _long_form(key: str) -> Callable[[Any], Any]:
     return lambda value: {key: value} if isinstance(value, str) else value
 
 
+def _pair(value: Any) -> Any:
+    """A list of two numbers, as YAML has it."""
+    return (
+        tuple(map(float, value)) if isinstance(value, list) and all(type(v) in (int, float) for v in value) else value
+    )
+
+
 class FeatureSettings(_Settings):
-    type: Literal["text", "number", "category", "time", "off"]
+    type: Literal["text", "number", "category", "time", "image", "off"]
     """What the column holds; `off` leaves it out."""
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
     """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256). Of a text that
@@ -99,17 +106,20 @@ class FeatureSettings(_Settings):
     """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
     max_categories: Annotated[int, Field(ge=2)] | None = None
     """Most categories kept, by frequency; the others count as unknown (category only; default 10,000)."""
+    size: Annotated[int, Field(ge=4, le=512)] | None = None
+    """Pixels a side that pictures are brought to (image only; default: as most have, at most 64)."""
+    range: Annotated[tuple[float, float] | None, BeforeValidator(_pair)] = None
+    """What is black and what is white in arrays of numbers (image only; needed where they are floats)."""
 
     @model_validator(mode="after")
     def _fits_type(self) -> FeatureSettings:
-        for name, owner in (
-            ("max_tokens", "text"),
-            ("summary", "text"),
-            ("vocabulary", "text"),
-            ("max_categories", "category"),
-        ):
+        owners = {"max_tokens": "text", "summary": "text", "vocabulary": "text", "max_categories": "category",
+                  "size": "image", "range": "image"}  # fmt: skip
+        for name, owner in owners.items():
             if getattr(self, name) is not None and self.type != owner:
                 raise ValueError(f"{name} is for {owner} columns, this one is {self.type}. Remove it")
+        if self.range is not None and not self.range[0] < self.range[1]:
+            raise ValueError(f"range must go up, from black to white. Got {list(self.range)}")
         return self
 
 
@@ -228,7 +238,10 @@ class ModelSettings(_Settings):
 
 
 class AugmentSettings(_Settings):
-    """Training texts in other words, drawn anew each epoch. A word of Chinese or Japanese is a character."""
+    """Training texts in other words and pictures seen otherwise, drawn anew each epoch.
+
+    A word of Chinese or Japanese is a character.
+    """
 
     delete: Share = 0.0
     """Share of the words that are left out."""
@@ -238,11 +251,33 @@ class AugmentSettings(_Settings):
     """Share of the words with a slip at one letter: doubled, left out, swapped or the key beside it."""
     mask: Share = 0.0
     """Share of the tokens that are hidden, in spans of three."""
+    crop: Share | None = None
+    """Most of its side by which a picture is moved along each axis (default: 0.07 where there are pictures)."""
+    flip: bool = False
+    """Half of the pictures are mirrored; not for what has a right and a left, such as digits."""
+    color: Share = 0.0
+    """Most by which brightness, contrast and saturation are multiplied up or down."""
+    erase: Share | None = None
+    """Share of the pictures of which a rectangle is hidden (default: 0.25 where there are pictures)."""
+    rand_augment: Annotated[int, Field(ge=0, le=4)] = 0
+    """Changes of a picture drawn from fourteen: turned, sheared, equalised, ... (Cubuk 2020)."""
+    strength: Annotated[int, Field(ge=1, le=10)] | None = None
+    """Of those changes (default: 5)."""
+
+    @property
+    def for_texts(self) -> list[str]:
+        return [n for n in ("delete", "swap", "typo", "mask") if getattr(self, n)]
+
+    @property
+    def for_pictures(self) -> list[str]:
+        return [n for n in ("crop", "flip", "color", "erase", "rand_augment") if getattr(self, n)]
 
     @model_validator(mode="after")
     def _does_something(self) -> AugmentSettings:
-        if not (self.delete or self.swap or self.typo or self.mask):
-            raise ValueError("must change something. Give delete, swap, typo or mask a share, or remove augment")
+        if not (self.for_texts or self.for_pictures) and self.crop is None and self.erase is None:
+            raise ValueError("must change something. Give delete, swap, typo, mask, crop, flip, ..., or remove augment")
+        if not self.rand_augment and self.strength is not None:
+            raise ValueError("strength is for rand_augment. Give it, or remove strength")
         return self
 
 
@@ -265,9 +300,11 @@ class TrainingSettings(_Settings):
     class_weight: Literal["balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share; probabilities are corrected back."""
     augment: AugmentSettings | None = None
-    """Changes made to the training texts."""
+    """Changes made to the training texts and pictures."""
     mixup: Annotated[float, Field(ge=0, le=100)] | None = None
     """Rows are mixed with others by a share from Beta(mixup, mixup) (Zhang 2018)."""
+    cutmix: Annotated[float, Field(ge=0, le=100)] | None = None
+    """A part of each picture is cut from another row's, by a share from Beta(cutmix, cutmix) (Yun 2019)."""
     consistency: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Every row is read twice, and differing answers cost this much (R-Drop, Liang 2021)."""
     column_dropout: Share | None = None
@@ -280,8 +317,9 @@ class TrainingSettings(_Settings):
 
     @model_validator(mode="after")
     def _one_of(self) -> TrainingSettings:
-        if self.mixup and self.consistency:
-            raise ValueError("mixup and consistency exclude each other. Remove one of them")
+        given = [n for n in ("mixup", "cutmix", "consistency") if getattr(self, n)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other. Remove one of them")
         return self
 
 
@@ -311,7 +349,7 @@ class Settings(_Settings):
         task = self.target.task
         if self.training.label_smoothing is not None and task not in ("text", "dialogue"):
             raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
-        names = ("augment", "mixup", "consistency", "dropout_schedule", "column_dropout", "class_weight")
+        names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight")
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []
         given += ["results.language"] if self.results.language is not None else []
@@ -382,7 +420,7 @@ def _lines(value: Mapping[str, Any], indent: str) -> Iterator[str]:
         if isinstance(inner, Mapping) and inner:
             yield f"{indent}{scalar(key)}:\n"
             yield from _lines(inner, indent + "  ")
-        elif isinstance(inner, list):
+        elif isinstance(inner, (list, tuple)):
             yield f"{indent}{scalar(key)}: [{', '.join(map(scalar, inner))}]\n"
         else:
             yield f"{indent}{scalar(key)}: {scalar(inner)}\n"

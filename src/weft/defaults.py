@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from weft.config import Settings
+from weft.config import AugmentSettings, Settings
 from weft.features.codecs import TextCodec
 from weft.features.columns import Columns
 from weft.features.targets import NumberTarget
@@ -19,6 +19,7 @@ from weft.training.loop import Recipe, machine_has_bfloat16
 FINE_TUNING_RATE = 1e-3
 LONG, SUMMARY = 512, 16
 """Tokens from which on a column is read ahead of the row, and in how many it then stands."""
+CROP, ERASE = 0.07, 0.25
 SMALL = 5_000  # rows below which folds, a linear start and a smaller model pay
 
 
@@ -31,6 +32,8 @@ class Facts:
     classes: int | None
     source: TextModel | None = None
     """The checkpoint to start from."""
+    types: frozenset[str] = frozenset()
+    """Of the columns that are read."""
     lengths: dict[str, int] = field(default_factory=dict)
     """The most tokens that a column of texts has in a row."""
 
@@ -38,8 +41,13 @@ class Facts:
     def of(cls, columns: Columns, rows: int, source: TextModel | None = None) -> Facts:
         target = columns.target
         classes = None if isinstance(target, NumberTarget) else len(target.classes)
+        types = frozenset(columns.types.values())
         lengths = {c.name: c.max_tokens for c in columns.codecs if isinstance(c, TextCodec)}
-        return cls(rows, bool(lengths), classes, source, lengths)
+        return cls(rows, "text" in types, classes, source, types, lengths)
+
+    @property
+    def image(self) -> bool:
+        return "image" in self.types
 
     @property
     def small(self) -> bool:
@@ -62,9 +70,12 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
             backbone, backbone.width, dropout, linear=("text",), balanced=balanced, smoothing=0.05,
             pretrained=facts.source.config,
         )  # fmt: skip
-    width = model.width or (128 if facts.text else 32 if facts.small else 64)
+    rich = facts.text or facts.image
+    width = model.width or (128 if rich else 32 if facts.small else 64)
     dropout = 0.1 if model.dropout is None else model.dropout
     linear = (("number", "category", "time") if facts.small else ()) + (("text",) if facts.text else ())
+    if facts.types == {"image"}:
+        linear = ()
     if model.backbone == "rnn":
         backbone = RecurrentConfig(width, model.layers or 1, model.cell or "gru", dropout=dropout)
     else:
@@ -73,15 +84,15 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
             layers=model.layers or 2,
             heads=model.heads or max(1, width // 16 if width < 128 else width // 32),
             ffn_width=2 * width,
-            dropout=dropout if facts.text or model.dropout is not None else 0.0,
-            attention_dropout=0.0 if facts.text else dropout,
+            dropout=dropout if rich or model.dropout is not None else 0.0,
+            attention_dropout=0.0 if rich else dropout,
         )
     return RowConfig(
         backbone,
-        hidden=width if facts.text else 2 * width,
+        hidden=width if rich else 2 * width,
         dropout=2 * dropout if facts.text else dropout,
         linear=linear,
-        linear_first=facts.small and not facts.text,
+        linear_first=facts.small and not rich,
         balanced=balanced,
         summaries=summaries(settings, facts),
     )
@@ -99,7 +110,24 @@ def summaries(settings: Settings, facts: Facts) -> dict[str, int]:
 
 def copies(settings: Settings, facts: Facts) -> int:
     """Models trained on different folds of the rows: five where the table is so small that it costs little."""
-    return settings.model.copies or (5 if facts.small and not facts.text and settings.model.backbone != "rnn" else 1)
+    return settings.model.copies or (
+        5 if facts.small and not (facts.text or facts.image) and settings.model.backbone != "rnn" else 1
+    )
+
+
+def augment(settings: Settings, facts: Facts) -> AugmentSettings | None:
+    """What is changed of the training rows: as said; pictures are moved and partly hidden unless that is said."""
+    given = settings.training.augment
+    if not facts.image:
+        return given
+    if given is None:
+        return AugmentSettings(crop=CROP, erase=ERASE)
+    return given.model_copy(
+        update={
+            "crop": CROP if given.crop is None else given.crop,
+            "erase": ERASE if given.erase is None else given.erase,
+        }
+    )
 
 
 def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:
@@ -119,6 +147,7 @@ def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:
         minutes=t.minutes,
         optimizer=t.optimizer or "adamw",
         mixup=t.mixup or 0.0,
+        cutmix=t.cutmix or 0.0,
         consistency=t.consistency or 0.0,
         dropout_schedule=t.dropout_schedule,
         column_dropout=t.column_dropout or 0.0,
@@ -129,7 +158,8 @@ def bfloat16(settings: Settings, facts: Facts, device: str) -> bool:
     """Whether to multiply in bfloat16: as said, or where it is faster: in hardware, and not on narrow models."""
     wanted = settings.training.precision
     if wanted == "auto":
-        width = facts.source.backbone.width if facts.source else settings.model.width or (128 if facts.text else 0)
+        own = settings.model.width or (128 if facts.text or facts.image else 0)
+        width = facts.source.backbone.width if facts.source else own
         return machine_has_bfloat16(device) and width >= 128
     return wanted == "bfloat16"
 
@@ -143,7 +173,8 @@ def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
     # texts of many classes need more passes: each class has fewer of them
     passes = int(np.clip(round(3 * np.sqrt((facts.classes or 2) / 2)), 3, 15))
     text = (passes, 32, 1e-3, 0.05, 3, 0.99)
-    epochs, batch, rate, decay, patience, average = text if facts.text else table
+    image = (40 if facts.small else 15, 64 if facts.small else 128, 1e-3, 0.05, 5, 0.99)
+    epochs, batch, rate, decay, patience, average = image if facts.image else text if facts.text else table
     return Recipe(
         epochs=t.epochs or epochs,
         batch_rows=t.batch_rows or batch,
@@ -156,8 +187,9 @@ def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
         minutes=t.minutes,
         optimizer=t.optimizer or "adamw",
         mixup=t.mixup or 0.0,
+        cutmix=t.cutmix or 0.0,
         consistency=t.consistency or 0.0,
         dropout_schedule=t.dropout_schedule,
         column_dropout=t.column_dropout or 0.0,
-        threads=None if (settings.model.width or 0) > 128 or facts.text else 2,
+        threads=None if (settings.model.width or 0) > 128 or facts.text or facts.image else 2,
     )

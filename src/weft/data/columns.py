@@ -1,4 +1,4 @@
-"""What a column holds: text, number, category or time, guessed from a sample of its rows with the reason said.
+"""What a column holds: text, number, category, time or image, guessed from a sample of its rows with the reason said.
 
 Also noticed: columns that teach nothing (constant, empty, one value a row like an id) and columns that
 give the answer away (equal to the target, or telling it almost alone).
@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from weft.data.pictures import kind_of, needs_range, pictures_reason, pixel_type
 
 SAMPLE_ROWS = 20_000
 MISSING_WORDS = frozenset(("", "na", "n/a", "#n/a", "nan", "null", "none", "?", "-", "--", "missing"))
@@ -56,6 +58,10 @@ def guess(name: str, column: pa.Array | pa.ChunkedArray) -> Guess:
         return Guess("off", "every value is missing")
     if not readable(kind):
         return Guess("off", f"holds {kind}, which no column type reads")
+    if needs_range(kind):
+        return Guess("off", f"holds arrays of {pixel_type(kind)}: for pictures say {{type: image, range: [0, 1]}}")
+    if kind_of(kind) is not None and (reason := pictures_reason(present)) is not None:
+        return Guess("image", reason)
     if pa.types.is_binary(kind) and not _is_text(present):
         return Guess("off", "holds bytes, which no column type reads")
     if pa.types.is_duration(kind):
@@ -76,7 +82,7 @@ def guess(name: str, column: pa.Array | pa.ChunkedArray) -> Guess:
 
 def readable(kind: pa.DataType) -> bool:
     """Whether any column type reads values of this Arrow type."""
-    return not (pa.types.is_nested(kind) or pa.types.is_interval(kind))
+    return kind_of(kind) is not None or not (pa.types.is_nested(kind) or pa.types.is_interval(kind))
 
 
 def _guess_integer(name: str, present: Any, distinct: int) -> Guess:

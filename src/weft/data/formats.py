@@ -1,4 +1,5 @@
-"""The formats: CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow and plain text to raw record batches with row numbers.
+"""The formats: CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow, plain text and folders of pictures to raw record batches
+with row numbers.
 
 CSV and JSON Lines come as text. What is no row at all comes as ``Rejected``; what is no file, as ``DataError``.
 """
@@ -22,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from weft.data.pictures import FOLDER_COLUMNS, folder_rows
 from weft.data.squad import COLUMNS as SQUAD_COLUMNS
 from weft.data.squad import looks_like_squad, squad_rows
 from weft.errors import DataError, listing
@@ -46,21 +48,30 @@ class Rejected:
 
 @dataclass
 class RawBatch:
-    """Rows ``rows`` (numbers in the table, ascending) of a table, as they came."""
+    """Rows ``rows`` (numbers in the table, ascending) of a table, as they came. ``folder``: where the paths in their
+    cells begin; None where the table is not on this machine."""
 
     rows: np.ndarray
     batch: pa.RecordBatch
     rejected: list[Rejected] = field(default_factory=list)
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a table."""
+    """One file of a table, or the ``files`` of a folder of pictures."""
 
     path: str
     size: int
     format: str
     filesystem: Any
+    files: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where paths in its cells begin; None where it is not on this machine."""
+        path = Path(self.path)
+        return None if not is_local(self.filesystem) else path if self.files else path.parent
 
 
 def batches_of(
@@ -69,7 +80,7 @@ def batches_of(
     """The rows of a file; ``keep`` names the columns, ``columns`` the types of the table, ``start`` its first row."""
     reader = {
         "csv": _read_csv, "jsonl": _read_jsonl, "parquet": _read_parquet, "arrow": _read_arrow, "text": _read_text,
-        "squad": _read_squad,
+        "squad": _read_squad, "pictures": _read_pictures,
     }[part.format]  # fmt: skip
     batches = reader(part, keep, columns, start, rows)
     while True:
@@ -77,13 +88,14 @@ def batches_of(
             raw = next(batches, None)
         if raw is None:
             return
+        raw.folder = part.folder
         yield raw
 
 
 def row_count(part: Part) -> int | None:
     """Rows of a file that says so without being read."""
     if part.format != "parquet":
-        return None
+        return len(part.files) or None
     with readable(part), _binary(part) as stream:
         return pq.ParquetFile(stream).metadata.num_rows
 
@@ -91,6 +103,8 @@ def row_count(part: Part) -> int | None:
 def columns_of(part: Part) -> dict[str, pa.DataType]:
     """Names and types of the columns of a file."""
     with readable(part):
+        if part.format == "pictures":
+            return dict(FOLDER_COLUMNS)
         if part.format == "text":
             with _text(part) as stream:
                 if _not_utf8(stream.read(2)):
@@ -142,8 +156,13 @@ def check_names(names: Sequence[str], where: str) -> None:
         raise DataError(f"{where}: every column must have a name. Column {place[0]} has none. Name it.")
 
 
+def is_local(filesystem: Any) -> bool:
+    """Whether its files are on this machine."""
+    return getattr(filesystem, "protocol", None) in ("file", ("file", "local"))
+
+
 def _binary(part: Part) -> Any:
-    if getattr(part.filesystem, "protocol", None) in ("file", ("file", "local")):
+    if is_local(part.filesystem):
         return pa.memory_map(part.path, "r")
     return part.filesystem.open(part.path, "rb")
 
@@ -343,6 +362,14 @@ def _read_text(part: Part, keep: list[str], columns: Iterable[str], start: int, 
             start += len(chunk)
 
 
+def _read_pictures(part: Part, keep: list[str], columns: Iterable[str], start: int, rows: int) -> Iterator[RawBatch]:
+    numbered = folder_rows(part.path, part.files, start)
+    while chunk := list(itertools.islice(numbered, rows)):
+        ids, images, labels = zip(*chunk, strict=True)
+        row = {"image": _strings(images), "label": _strings(labels)}
+        yield RawBatch(_ids(list(ids)), pa.RecordBatch.from_arrays([row[n] for n in keep], names=keep))
+
+
 def _pieces(stream: IO[str], least: int) -> Iterator[str]:
     rest = ""
     while rest := rest + stream.read(2 * least - len(rest)):
@@ -405,6 +432,8 @@ def _ordered(batch: pa.RecordBatch, keep: list[str], columns: Mapping[str, pa.Da
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:
     """The few Arrow types the rest of Weft sees: dictionaries, views, large, decimal and named types unfolded."""
+    if isinstance(kind, pa.FixedShapeTensorType):
+        return _nested(kind)
     if isinstance(kind, pa.BaseExtensionType):
         return _plain_type(kind.storage_type)
     if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
@@ -418,8 +447,24 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
+def _nested(kind: pa.FixedShapeTensorType) -> pa.DataType:
+    """Lists in lists, as many as the tensor has dimensions."""
+    found = kind.value_type
+    for size in reversed(kind.shape):
+        found = pa.list_(found, size)
+    return found
+
+
 def plain(column: Any) -> Any:
     kind = column.type
+    if isinstance(kind, pa.FixedShapeTensorType):
+        if isinstance(column, pa.ChunkedArray):
+            return pa.chunked_array([plain(c) for c in column.chunks], _nested(kind))
+        storage = column.storage
+        found = storage.values.slice(storage.offset * storage.type.list_size, len(storage) * storage.type.list_size)
+        for size in reversed(kind.shape[1:]):
+            found = pa.FixedSizeListArray.from_arrays(found, size)
+        return pa.FixedSizeListArray.from_arrays(found, kind.shape[0], mask=storage.is_null())
     if isinstance(kind, pa.BaseExtensionType):
         chunks = column.chunks if isinstance(column, pa.ChunkedArray) else None
         storage = column.storage if chunks is None else pa.chunked_array([c.storage for c in chunks], kind.storage_type)

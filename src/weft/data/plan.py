@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from weft.config import Settings, scalar
+import pyarrow as pa
+
+from weft.config import FeatureSettings, Settings, scalar
 from weft.data import columns as kinds
 from weft.data.dialogues import is_dialogue
 from weft.data.labels import guess_labels, guess_separator, is_list, kind_in_words
+from weft.data.pictures import PicturePlan, kind_of, needs_range
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, did_you_mean, listing
 
@@ -32,6 +35,8 @@ class Plan:
     """Columns read beside the model's (for the split or the report), and as what."""
     separator: str | None = None
     """Between the labels of a target's text cells."""
+    pictures: dict[str, PicturePlan] = field(default_factory=dict)
+    """How the columns of pictures are read."""
 
 
 def look(settings: Settings, table: Table) -> Plan:
@@ -43,10 +48,15 @@ def look(settings: Settings, table: Table) -> Plan:
         problems.append(f"features.{target}: the target cannot be read as well. Remove it from features.")
     for name, what in ((target, "the target"), *((f, f"features.{f}") for f in settings.features)):
         given = settings.features.get(name)
-        if name not in table.columns or kinds.readable(table.columns[name]) or (given and given.type == "off"):
+        if name not in table.columns or (given and given.type == "off"):
             continue
-        if name != target or settings.target.type not in (None, "labels") or not is_list(table.columns[name]):
-            problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {table.columns[name]}.")
+        kind = table.columns[name]
+        if given and given.type == "image":
+            problems += _picture_problems(table.name, name, given, kind)
+        elif kinds.readable(kind) and not pa.types.is_nested(kind):
+            continue
+        elif name != target or settings.target.type not in (None, "labels") or not is_list(kind):
+            problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {kind}.")
     for name, given in settings.features.items():
         if given.vocabulary is not None:
             problems.append(
@@ -80,6 +90,9 @@ def look(settings: Settings, table: Table) -> Plan:
         else:
             plan.types[name] = given.type if given is not None else guess.type
             plan.reasons[name] = "as set" if given is not None else guess.reason
+            if plan.types[name] == "image":
+                plan.pictures[name] = PicturePlan(given.size, given.range) if given else PicturePlan()
+                continue
             warning = kinds.leaks(name, head.column(name), head.column(target))
             if warning:
                 plan.warnings.append(warning)
@@ -102,6 +115,14 @@ def look(settings: Settings, table: Table) -> Plan:
         raise DataError(f"{table.name}: no column is left to read beside the target. {reasons or 'There is no other'}.")
     _add_split(settings, plan)
     return plan
+
+
+def _picture_problems(table: str, name: str, given: FeatureSettings, kind: pa.DataType) -> list[str]:
+    if kind_of(kind) is None and not pa.types.is_null(kind):
+        return [f"{table}: features.{name} must hold paths, bytes or arrays of pictures. Got {kind}."]
+    if needs_range(kind) and given.range is None:
+        return [f"features.{name}.range: arrays of {kind} must say what is black and white, as in range: [0, 1]."]
+    return []
 
 
 def look_texts(settings: Settings, table: Table) -> Plan:

@@ -1,7 +1,7 @@
 """Table: named columns whose rows come as Arrow record batches, never all at once.
 
 ``Table.open`` reads CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow and plain text from files, globs, folders and
-fsspec addresses; ``Table.of`` takes anything with ``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB) without
+fsspec addresses, and a folder of pictures with a class a sub-folder; ``Table.of`` takes anything with ``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB) without
 a copy.
 CSV and JSON Lines come as text: nothing is decided here, so that a bad cell costs its row and not the
 file. Every batch carries the number of its first row; rows that are no rows at all (a CSV line with too
@@ -11,6 +11,7 @@ many fields, a line that is not JSON) come out as ``Rejected``.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,10 +36,13 @@ from weft.data.formats import (
 )
 from weft.data.formats import RawBatch as RawBatch
 from weft.data.formats import Rejected as Rejected
+from weft.data.pictures import is_picture_file, pixel_type
 from weft.data.split import uniform
 from weft.errors import DataError, UsageError, listing
 
 BATCH_ROWS = 16_384
+_BATCH_BYTES = 1 << 26  # of a batch, where cells hold pictures or books
+_SAMPLE_BYTES = 1 << 28
 _SAMPLE_SEED = 7  # not the seed of a split, whose draws these would follow
 _MOST_TO_SAMPLE = 1 << 30  # bytes of Parquet, or a sixteenth of it in text
 _ENDINGS = {
@@ -76,6 +80,8 @@ class Table:
             return data
         if isinstance(data, (str, Path)):
             return cls.open(data)
+        if isinstance(data, dict):
+            data = {name: _tensors(values) for name, values in data.items()}
         if isinstance(data, pa.RecordBatch):
             memory = pa.Table.from_batches([data])
         elif isinstance(data, dict) or hasattr(data, "__arrow_c_stream__"):
@@ -102,9 +108,10 @@ class Table:
         """Stream the table; ``columns`` keeps only those (in that order), ``rows`` bounds a batch."""
         keep = list(self.columns) if columns is None else list(columns)
         start = 0
+        rows = max(1, min(rows, int(_BATCH_BYTES / self._row_bytes())))
         if self._memory is not None:
             for batch in self._memory.select(keep).to_batches(max_chunksize=rows):
-                yield RawBatch(count(start, batch.num_rows), batch)
+                yield RawBatch(count(start, batch.num_rows), batch, folder=Path.cwd())
                 start += batch.num_rows
             return
         for part in self.parts:
@@ -112,6 +119,11 @@ class Table:
                 yield raw
                 last = [raw.rows[-1]] if len(raw.rows) else []
                 start = max([start - 1, *last, *(r.row for r in raw.rejected)]) + 1
+
+    def _row_bytes(self) -> float:
+        """Bytes of a row, where it is known without reading."""
+        total = self._memory.nbytes if self._memory is not None else sum(p.size for p in self.parts if not p.files)
+        return max(1.0, total / max(1, self.row_count() or total))
 
     def row_count(self) -> int | None:
         """Rows where the files say so without being read (Parquet, rows in memory); else None."""
@@ -145,6 +157,7 @@ class Table:
             chosen = self.parts[:: -(-len(self.parts) // 64)]
             pieces = [Table(self.name, self.columns, [part], None).head(-(-rows // len(chosen))) for part in chosen]
             return pa.concat_tables(pieces).slice(0, rows)
+        rows = max(1, min(rows, int(_SAMPLE_BYTES / self._row_bytes())))
         kept, draws = self.head(0), np.zeros(0)
         for raw in self.batches():
             kept = pa.concat_tables([kept, pa.Table.from_batches([shown(raw.batch, self.columns)])])
@@ -159,11 +172,14 @@ class Table:
         """sha256 over the bytes of the files, or over the rows in memory: the same data, the same word."""
         digest = hashlib.sha256()
         for part in self.parts:
-            if len(self.parts) > 1:
-                digest.update(b"file of %d bytes " % part.size)
-            with readable(part), part.filesystem.open(part.path, "rb") as stream:
-                for block in iter(lambda: stream.read(1 << 20), b""):
-                    digest.update(block)
+            for file in part.files or [part.path]:
+                if part.files:
+                    digest.update(f"{file.removeprefix(part.path)} {part.filesystem.size(file)} ".encode())
+                elif len(self.parts) > 1:
+                    digest.update(b"file of %d bytes " % part.size)
+                with readable(part), part.filesystem.open(file, "rb") as stream:
+                    for block in iter(lambda: stream.read(1 << 20), b""):
+                        digest.update(block)
         if self._memory is not None:
             digest.update(
                 repr([(f.name, str(f.type)) for f in self._memory.schema]).encode("utf-8", "backslashreplace")
@@ -177,6 +193,13 @@ class Table:
         return digest.hexdigest()
 
 
+def _tensors(values: Any) -> Any:
+    """A NumPy array of pictures [N, H, W] or [N, H, W, C] as Arrow has it; anything else as it came."""
+    if isinstance(values, np.ndarray) and values.ndim in (3, 4):
+        return pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(values))
+    return values
+
+
 def _canonical(column: pa.ChunkedArray) -> Iterator[bytes]:
     """The values as bytes that do not depend on chunks, offsets or what lies under a missing value."""
     kind = column.type
@@ -188,6 +211,9 @@ def _canonical(column: pa.ChunkedArray) -> Iterator[bytes]:
         _, offsets, data = filled.buffers()
         ends = np.frombuffer(offsets, np.int32)[filled.offset : filled.offset + len(filled) + 1]
         yield bytes(memoryview(data)[ends[0] : ends[-1]]) if data is not None else b""
+    elif pixel_type(kind) is not None or (pa.types.is_list(kind) and pa.types.is_primitive(kind.value_type)):
+        yield pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False).astype(np.int64).tobytes()
+        yield from _canonical(pa.chunked_array([array.flatten()]))
     elif pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
         yield array.fill_null(False if pa.types.is_boolean(kind) else 0).to_numpy(zero_copy_only=False).tobytes()
     else:
@@ -237,8 +263,12 @@ def _find(address: str, format: str | None) -> list[Part]:
     if not paths:
         raise DataError(f"{address}: there is no such file. Check the path, or quote the glob.")
     parts = []
+    pictures = tuple(p for p in paths if is_picture_file(p)) if format is None else ()
+    if pictures and not any(_ending(p) in _ENDINGS for p in paths):
+        root = path if folder else os.path.commonpath([Path(p).parent for p in pictures])
+        return [Part(root, sum(int(filesystem.size(p) or 0) for p in pictures), "pictures", filesystem, pictures)]
     for p in paths:
-        kind = format or _ENDINGS.get(Path(p.removesuffix(".gz")).suffix.lower())
+        kind = format or _ENDINGS.get(_ending(p))
         if kind is None:
             if folder or len(paths) > 1:
                 continue
@@ -260,6 +290,10 @@ def _find(address: str, format: str | None) -> list[Part]:
             f"({listing([Path(p).name for p in paths], 3)}). Say data.format if the content is one of those."
         )
     return parts
+
+
+def _ending(path: str) -> str:
+    return Path(path.removesuffix(".gz")).suffix.lower()
 
 
 def _hidden(path: str, root: str) -> bool:

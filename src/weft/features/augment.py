@@ -1,4 +1,4 @@
-"""Training texts in other words: words left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden.
+"""Training rows changed: pictures (``weft.features.picture_augment``), and texts in other words: words left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden.
 
 A word is what stands between spaces; where a script has none (Chinese, Japanese) each character is one. What
 a row becomes depends on (seed, epoch, row) only: a resumed run reads what the stopped one would have read.
@@ -14,9 +14,11 @@ from tokenizers import Tokenizer
 
 from weft.config import AugmentSettings, Settings
 from weft.data.plan import Plan
-from weft.errors import SettingsError
+from weft.errors import SettingsError, listing
 from weft.features.codecs import Ragged, TextCodec
 from weft.features.columns import Columns
+from weft.features.images import ImageCodec
+from weft.features.picture_augment import augmented, drawing
 from weft.features.store import RowCodes
 from weft.features.tokenizer import mask_token
 from weft.preprocess.ingest import CleanRows
@@ -30,36 +32,51 @@ NEIGHBOURS = {row[i]: row[max(0, i - 1) : i] + row[i + 1 : i + 2] for row in KEY
 
 def augment_problem(settings: Settings, plan: Plan, tokenizer: Tokenizer | None) -> None:
     """Raises SettingsError where ``training.augment`` has nothing to change; ``tokenizer``: that of a checkpoint."""
-    augment = settings.training.augment
-    if augment is None:
-        return
-    if "text" not in plan.types.values():
-        raise SettingsError(["training.augment: changes text columns. The table has none. Remove it."])
-    if augment.mask and tokenizer is not None and mask_token(tokenizer) is None:
-        raise SettingsError(
-            [f"training.augment.mask: needs a token that hides others. The tokenizer of {settings.model.from_} has "
-             f"none. Remove it, or say delete."]
-        )  # fmt: skip
+    augment, kinds = settings.training.augment, set(plan.types.values())
+    problems = []
+    if settings.training.cutmix and kinds != {"image"}:
+        problems.append("training.cutmix: mixes pictures, so that the row must hold nothing else. Remove it.")
+    for kind, given in (("text", augment.for_texts), ("image", augment.for_pictures)) if augment else ():
+        if given and kind not in kinds:
+            problems.append(
+                f"training.augment: {listing(given)} changes {kind} columns. The table has none. Remove it."
+            )
+    if augment and augment.mask and tokenizer is not None and mask_token(tokenizer) is None:
+        problems.append(
+            f"training.augment.mask: needs a token that hides others. The tokenizer of {settings.model.from_} has "
+            f"none. Remove it, or say delete."
+        )
+    if problems:
+        raise SettingsError(problems)
 
 
 class Augmenter:
-    """Codes of training rows whose texts are changed.
+    """Codes of training rows whose texts and pictures are changed.
 
     ``clean`` holds the rows that ``columns`` encoded, in the same order; ``seed`` is that of the training.
     """
 
     def __init__(self, settings: AugmentSettings, clean: CleanRows, columns: Columns, seed: int):
         self.settings, self.clean, self.seed = settings, clean, seed
-        self.codecs = [c for c in columns.codecs if isinstance(c, TextCodec)]
+        texts, pictures = bool(settings.for_texts), bool(settings.for_pictures)
+        self.codecs = [c for c in columns.codecs if isinstance(c, TextCodec) and texts]
+        self.images = [c for c in columns.codecs if isinstance(c, ImageCodec) and pictures]
         self.mask = mask_token(columns.tokenizer) if columns.tokenizer else None
 
     def __call__(self, codes: RowCodes, rows: np.ndarray, epoch: int) -> RowCodes:
-        """``codes`` of ``rows`` with the text columns encoded anew."""
+        """``codes`` of ``rows`` with the text columns encoded anew and other pixels."""
+        codes = dict(codes)
+        for column, image in enumerate(self.images):
+            pixels = codes[image.name]["pixels"]
+            assert isinstance(pixels, np.ndarray)
+            draw = drawing(self.seed, epoch, rows, column)
+            codes[image.name] = {**codes[image.name], "pixels": augmented(pixels, image.mean, self.settings, draw)}
+        if not self.codecs:
+            return codes
         random = [
             np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, int(r), 0, 0])) for r in rows
         ]
         texts = self.clean.take(rows, [c.name for c in self.codecs])
-        codes = dict(codes)
         for codec in self.codecs:
             pairs = zip(texts[codec.name].to_pylist(), random, strict=True)
             changed = [t and reworded(t, self.settings, r) for t, r in pairs]

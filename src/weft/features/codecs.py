@@ -8,6 +8,7 @@
 | time     | ``seconds`` int64 since 1970, lowest = missing | mean, deviation, edges of bins            |
 | text     | ``tokens``, as many as the text has            | length in tokens; the tokenizer is shared |
 |          | ``gram``, ``weight``: its tokens and pairs     | tokens and pairs that several texts hold  |
+| image    | ``pixels`` uint8 [C, S, S], ``present``         | size, colours, mean and deviation         |
 
 A codec is saved as JSON beside the weights, never pickled.
 """
@@ -17,7 +18,6 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -27,6 +27,10 @@ from tokenizers import Tokenizer
 
 from weft.config import FeatureSettings
 from weft.data.split import uniform
+from weft.features.codec import Codec as Codec
+from weft.features.codec import Codes as Codes
+from weft.features.codec import Ragged as Ragged
+from weft.features.images import ImageCodec
 
 BINS = 32
 MOST_SPIKES = 256
@@ -38,53 +42,6 @@ MOST_CATEGORIES = 10_000
 MOST_TOKENS = 160
 MOST_GRAMS = 200_000
 GRAM_ROWS = 200_000
-
-
-@dataclass
-class Ragged:
-    """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``."""
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
-
-
-Codes = dict[str, "np.ndarray | Ragged"]
-
-
-class Codec:
-    """What every column type offers; one subclass a type."""
-
-    type: ClassVar[str]
-    fields: ClassVar[dict[str, Any]]
-
-    def __init__(self, name: str, settings: FeatureSettings | None = None):
-        self.name = name
-        self.settings = settings
-
-    def observe(self, rows: np.ndarray, array: pa.Array) -> None:
-        """Learn from training rows; ``rows`` are their numbers in the table."""
-        raise NotImplementedError
-
-    def finish(self) -> None:
-        """Turn what was observed into what is saved."""
-        raise NotImplementedError
-
-    def encode(self, array: pa.Array) -> Codes:
-        raise NotImplementedError
-
-    def decode(self, codes: Codes) -> list:
-        """The values again: exact for categories, times and normalised texts, to float32 for numbers."""
-        raise NotImplementedError
-
-    def state(self) -> dict[str, Any]:
-        """What ``finish`` made, as JSON."""
-        raise NotImplementedError
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        raise NotImplementedError
 
 
 class _Sampler:
@@ -399,4 +356,4 @@ def cut(tokens: Ragged, lengths: np.ndarray) -> Ragged:
     return Ragged(tokens.values[places], offsets)
 
 
-CODECS: dict[str, type[Codec]] = {c.type: c for c in (NumberCodec, CategoryCodec, TimeCodec, TextCodec)}
+CODECS: dict[str, type[Codec]] = {c.type: c for c in (NumberCodec, CategoryCodec, TimeCodec, TextCodec, ImageCodec)}

@@ -100,6 +100,10 @@ class Store:
         """The codes of all rows, mapped and not read."""
         return self._fields[column][name]
 
+    def fixed_tokens(self) -> int:
+        """What every row costs in tokens beside its texts."""
+        return fixed_tokens(self._fields)
+
     def lengths(self) -> np.ndarray | None:
         """Tokens of each row beyond one a column; None where every row is of one length."""
         return lengths(self._fields)
@@ -111,6 +115,13 @@ def lengths(codes: RowCodes) -> np.ndarray | None:
         a.lengths() for fields in codes.values() for n, a in fields.items() if n == "tokens" and isinstance(a, Ragged)
     ]
     return np.sum(ragged, axis=0) if ragged else None
+
+
+def fixed_tokens(codes: RowCodes) -> int:
+    """What every row costs beside its texts, in tokens: one a column and one more; the stem of a picture costs as much
+    as a token an eighth of its pixels."""
+    pictures = [f["pixels"] for f in codes.values() if "pixels" in f]
+    return 1 + len(codes) + sum(int(np.prod(a.shape[2:])) // 8 for a in pictures if isinstance(a, np.ndarray))
 
 
 def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:

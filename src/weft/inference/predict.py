@@ -12,7 +12,7 @@ from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
 from weft.features.batching import collate, in_turn
 from weft.features.columns import Columns
-from weft.features.store import RowCodes, lengths, take
+from weft.features.store import RowCodes, fixed_tokens, lengths, take
 from weft.features.targets import LabelsTarget, NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner
@@ -34,7 +34,7 @@ class Predicted:
 def predict_codes(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
     """Outputs of encoded rows in their order. Rows of like length share a batch, ``TOKEN_BUDGET`` tokens each."""
     outputs: np.ndarray | None = None
-    for chosen in in_turn(np.arange(rows), lengths(codes), TOKEN_BUDGET, len(codes) + 1):
+    for chosen in in_turn(np.arange(rows), lengths(codes), TOKEN_BUDGET, fixed_tokens(codes)):
         picked = {c: {n: take(a, chosen) for n, a in fields.items()} for c, fields in codes.items()}
         out = model.predict(collate(picked, len(chosen)).to(model.temperature.device)).cpu().numpy()
         if outputs is None:
@@ -73,7 +73,7 @@ class Predictor:
         plans = {name: self.columns.cleaner.plans[name] for name in wanted}
         cleaner = Cleaner(plans, self.columns.cleaner.normalize, target if with_target else None)
         read = [name for name in wanted if name not in absent]
-        for raw in table.batches([*read, *(name for name in keep if name not in read)]):
+        for raw in table.batches([*read, *(name for name in keep if name not in read)], cleaner.batch_rows):
             clean = cleaner(filled(raw, absent))
             rows = len(clean.rows)
             output = predict_codes(self.model, self.columns.encode(clean), rows)
@@ -144,4 +144,4 @@ def filled(raw: RawBatch, absent: list[str]) -> RawBatch:
     batch = raw.batch
     for name in absent:
         batch = batch.append_column(name, pa.nulls(batch.num_rows))
-    return RawBatch(raw.rows, batch, raw.rejected)
+    return RawBatch(raw.rows, batch, raw.rejected, raw.folder)

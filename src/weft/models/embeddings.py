@@ -1,4 +1,4 @@
-"""Codes to Tokens: one embedding a column type, all columns of the type at once.
+"""Codes to Tokens: one embedding a column type, all columns of the type at once (pictures in ``weft.models.images``).
 
 Shape suffixes: B rows, N columns of the type, Q bins, T tokens, D width.
 """
@@ -27,6 +27,7 @@ from weft.features.codecs import (
     TimeCodec,
 )
 from weft.features.tokenizer import mask_token
+from weft.models.images import ImageEmbedding
 from weft.models.summary import Summary
 from weft.models.tokens import Tokens
 
@@ -199,6 +200,7 @@ EMBEDDINGS: dict[str, type[nn.Module]] = {
     "number": NumberEmbedding,
     "category": CategoryEmbedding,
     "time": TimeEmbedding,
+    "image": ImageEmbedding,
     "text": TextEmbedding,
 }
 
@@ -288,7 +290,8 @@ class RowEmbedding(nn.Module):
         reader = self._reader(parts[0].shape[0])
         if self.reader_last:
             # after the last token of the texts; the tokens of other columns stand at place 0
-            places = [p.mask_BT.sum(dim=1, keepdim=True) for p in parts if p.mask_BT is not None]
+            texts = (p.mask_BT for t, p in zip(self.types, parts, strict=True) if t == "text")
+            places = [mask.sum(dim=1, keepdim=True) for mask in texts if mask is not None]
             reader.positions_BT = reader.positions_BT + sum(places)
         tokens = Tokens.join([*parts, reader] if self.reader_last else [reader, *parts])
         tokens.states_BTD = tokens.states_BTD + self.column(tokens.columns_BT)
@@ -316,14 +319,15 @@ class RowEmbedding(nn.Module):
         names: list[str] = embedding.names  # type: ignore[assignment]
         b, t, _ = states.shape
         device = states.device
-        if kind != "text":
-            owner = torch.tensor([self.number[n] for n in names], device=device).expand(b, t)
-            return Tokens(states, mask, torch.zeros(b, t, dtype=torch.int64, device=device), owner)
-        widths = [columns[n]["tokens"].shape[1] for n in names]
-        if self.pretrained is not None:
+        widths: list[int] = getattr(embedding, "widths", [1] * len(names))  # type: ignore[assignment]
+        if kind == "text":
+            widths = [columns[n]["tokens"].shape[1] for n in names]
+        if kind == "text" and self.pretrained is not None:
             widths = [w + (self.pretrained.after is not None) for w in widths]
             places = mask.long().cumsum(dim=1) - (1 if self.reader_last else 0)
             places = places.clamp(min=0)
+        elif self.pretrained is not None:  # a checkpoint's places are those of its texts
+            places = torch.zeros(b, t, dtype=torch.int64, device=device)
         else:
             places = torch.cat([torch.arange(w, device=device) for w in widths]).expand(b, t)
         owner = torch.cat(

@@ -77,7 +77,7 @@ def backbone_in_words(b: Backbone) -> str:
 
 class RowModel(nn.Module):
     """Reads rows. The head sees the state of the reading token after the backbone and, of each text column,
-    mean and maximum of its tokens before it. Where the backbone is a checkpoint, which knows phrases, it sees
+    mean and maximum of its tokens before it, of each image column the mean of its tokens after it. Where the backbone is a checkpoint, which knows phrases, it sees
     the mean of the states of the reading token and all tokens of texts, as sentence embeddings are made (the
     other columns' tokens have been read by those). The linear path is added to its outputs [B, C]."""
 
@@ -94,8 +94,9 @@ class RowModel(nn.Module):
             self.backbone = Transformer(config.backbone)
         texts = sorted(c.name for c in codecs if c.type == "text")
         self.texts = [self.embedding.number[name] for name in texts]
+        self.images = [self.embedding.number[c.name] for c in sorted(codecs, key=lambda c: c.name) if c.type == "image"]
         self.pool_norm = nn.RMSNorm(width) if config.pretrained is None else nn.Identity()
-        inputs = width * (1 + 2 * len(self.texts) if config.pretrained is None else 1)
+        inputs = width * (1 + 2 * len(self.texts) + len(self.images) if config.pretrained is None else 1)
         self.head: ClassHead | LabelsHead | NumberHead
         if isinstance(target, ClassTarget):
             outputs = len(target.classes)
@@ -127,7 +128,7 @@ class RowModel(nn.Module):
         if self.config.pretrained is not None:
             return self._mean(self.backbone(tokens, states=states), tokens)
         last = self.embedding.reader_last
-        x = self.backbone(tokens, states=states, first=None if last else 1)
+        x = self.backbone(tokens, states=states, first=None if last or self.images else 1)
         found = [x[:, -1 if last else 0]]
         before = self.pool_norm(tokens.states_BTD) if self.texts else x
         for column in self.texts:
@@ -135,6 +136,9 @@ class RowModel(nn.Module):
             found.append((before * here).sum(dim=1) / here.sum(dim=1).clamp(min=1))
             most = before.masked_fill(~here, -1e4).amax(dim=1)
             found.append(torch.where(here.any(dim=1), most, 0.0))
+        for column in self.images:
+            here = _here(tokens, tokens.columns_BT == column)
+            found.append((x * here).sum(dim=1) / here.sum(dim=1))
         return torch.cat(found, dim=-1)
 
     def _mean(self, states_BTD: Tensor, tokens: Tokens) -> Tensor:

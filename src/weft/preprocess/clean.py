@@ -8,6 +8,7 @@
     verbatim  string as it came, letter for letter, null where there is none
     time      float64 seconds since 1970 UTC, null where missing
     labels    list of strings, null where missing (an empty list is a value: no label)
+    image     pixels (weft.preprocess.pictures), null where there is no picture
 
 A cell that cannot be read sets its whole row aside with the reason; a missing value never does.
 """
@@ -15,8 +16,10 @@ A cell that cannot be read sets its whole row aside with the reason; a missing v
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -25,23 +28,28 @@ import pyarrow.compute as pc
 from weft.data.columns import parse_number, parse_time, says_missing
 from weft.data.dialogues import Message, dump_dialogue, parse_dialogue
 from weft.data.labels import parse_labels
-from weft.data.table import RawBatch, Rejected
+from weft.data.pictures import PicturePlan
+from weft.data.table import BATCH_ROWS, RawBatch, Rejected
 from weft.errors import DataError
+from weft.preprocess import pictures
+from weft.preprocess.pictures import read_pictures
 
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{80}-\x{9f}]"
 _BOOLEANS = pa.array(["True", "TRUE", "False", "FALSE"])
-_TYPES = {"number": pa.float64(), "time": pa.float64(), "labels": pa.list_(pa.string())}
+_TYPES = {"number": pa.float64(), "time": pa.float64(), "labels": pa.list_(pa.string()), "image": pictures.TYPE}
+PICTURES_AT_ONCE = 512
 MISSING_TARGET = "the target is missing"
 
 
 @dataclass(frozen=True)
 class ColumnPlan:
     """How one column is read: its type; for times in text their format (``iso`` or strptime), for labels in text
-    what stands between them (None: they are lists or JSON arrays)."""
+    what stands between them (None: they are lists or JSON arrays), for pictures their size and range."""
 
     type: str
     time_format: str | None = None
     separator: str | None = None
+    picture: PicturePlan | None = None
 
 
 @dataclass
@@ -66,13 +74,20 @@ class Cleaner:
         self.plans = dict(plans)
         self.normalize = normalize
         self.target = target
+        self.noticed: Counter[str] = Counter()
+        """What was read otherwise than it came, and how often."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows to clean at once, so that what they become fits in memory."""
+        return PICTURES_AT_ONCE if any(p.type == "image" for p in self.plans.values()) else BATCH_ROWS
 
     def __call__(self, raw: RawBatch) -> CleanBatch:
         columns: dict[str, pa.Array] = {}
         reasons: dict[int, Rejected] = {}
         for name, plan in self.plans.items():
             array = raw.batch.column(raw.batch.schema.get_field_index(name))
-            columns[name], bad = self._read(name, array, plan)
+            columns[name], bad = self._read(name, array, plan, raw.folder)
             for place, (reason, text) in bad.items():
                 reasons.setdefault(place, Rejected(int(raw.rows[place]), name, reason, text[:1000]))
         if self.target is not None:
@@ -86,9 +101,16 @@ class Cleaner:
             rows = rows[keep]
         return CleanBatch(rows, columns, [*raw.rejected, *reasons.values()])
 
-    def _read(self, name: str, array: pa.Array, plan: ColumnPlan) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+    def _read(
+        self, name: str, array: pa.Array, plan: ColumnPlan, folder: Path | None
+    ) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
         if pa.types.is_null(array.type):
             return pa.nulls(len(array), _TYPES.get(plan.type, pa.string())), {}
+        if plan.type == "image":
+            seen: Counter[str] = Counter()
+            found = read_pictures(array, plan.picture or PicturePlan(), folder, seen)
+            self.noticed.update({f"{name}: {what}": count for what, count in seen.items()})
+            return found
         array, bad = _decoded(array)
         if plan.type == "labels":
             values, wrong = self._labels(array, plan.separator)
@@ -167,6 +189,9 @@ class Cleaner:
     @classmethod
     def from_dict(cls, stored: Mapping) -> Cleaner:
         plans = {name: ColumnPlan(**plan) for name, plan in stored["plans"].items()}
+        for name, plan in plans.items():
+            if isinstance(plan.picture, dict):  # as it comes back from JSON
+                plans[name] = replace(plan, picture=PicturePlan(**plan.picture))
         return cls(plans, stored["normalize"], stored["target"])
 
 

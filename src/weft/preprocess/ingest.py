@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES, Splitter
-from weft.data.table import BATCH_ROWS, RawBatch, Rejected, Table
+from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import DataError, TooManyBadRows
 from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
 from weft.progress import Silent
@@ -81,7 +81,8 @@ def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
     writes = plan.target_type in ("text", "dialogue")
     kind = {"class": "category", "text": "document"}.get(plan.target_type, plan.target_type)
     plans = {
-        name: ColumnPlan("document" if writes else t, plan.formats.get(name)) for name, t in sorted(plan.types.items())
+        name: ColumnPlan("document" if writes else t, plan.formats.get(name), picture=plan.pictures.get(name))
+        for name, t in sorted(plan.types.items())
     }
     plans[plan.target] = ColumnPlan(kind, separator=plan.separator)
     normalize = settings.preprocess.normalize or ("nfc" if writes else "nfkc")
@@ -112,7 +113,7 @@ def ingest(
     splitter = Splitter(split, settings.training.seed, stratify=is_class)
     found, writer = Ingested(), None
     with say.bar("reading", table.row_count() or 0) as bar:
-        for raw in table.batches(wanted, TEXTS_AT_ONCE if plan.target_type == "text" else BATCH_ROWS):
+        for raw in table.batches(wanted, TEXTS_AT_ONCE if plan.target_type == "text" else cleaner.batch_rows):
             done, beside = _both(cleaner, apart, raw)
             found.read += len(done.rows) + len(done.rejected)
             found.rejected += done.rejected

@@ -20,10 +20,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
+from weft.preprocess.pictures import resized, unpacked
 from weft.training.thresholds import f1_threshold, label_thresholds
 
 MOST_ROWS = 100_000
 MOST_LABELS = 50
+PIXELS = 14
+"""Pixels a side of a picture, of which each is a number to these models."""
 
 
 @dataclass
@@ -142,6 +145,8 @@ class _Linear:
                 self.parts[name] = OneHotEncoder(handle_unknown="ignore", max_categories=1_000).fit(
                     _words(columns[name])
                 )
+            elif kind == "image":
+                self.parts[name] = True
             else:
                 values = _numbers(columns[name])
                 middle = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
@@ -158,6 +163,8 @@ class _Linear:
                 blocks.append(part.transform(_texts(columns[name])))
             elif kind == "category":
                 blocks.append(part.transform(_words(columns[name])))
+            elif kind == "image":
+                blocks.append(sparse.csr_matrix(np.nan_to_num(_pixels(columns[name]))))
             else:
                 middle, scaler = part
                 values = _numbers(columns[name])
@@ -171,7 +178,7 @@ class _Linear:
 
 def _tree_matrix(types: Mapping[str, str], train: Columns, test: Columns) -> tuple[np.ndarray, np.ndarray, list[int]]:
     x, z, categorical = [], [], []
-    for place, (name, kind) in enumerate(types.items()):
+    for name, kind in types.items():
         if kind == "category":
             coder = OrdinalEncoder(
                 handle_unknown="use_encoded_value",
@@ -182,7 +189,10 @@ def _tree_matrix(types: Mapping[str, str], train: Columns, test: Columns) -> tup
             x.append(coder.fit_transform(_words(train[name])))
             z.append(coder.transform(_words(test[name])))
             if np.nanmax(x[-1], initial=0) < 254:
-                categorical.append(place)
+                categorical.append(sum(part.shape[1] for part in x) - 1)
+        elif kind == "image":
+            x.append(_pixels(train[name]))
+            z.append(_pixels(test[name]))
         else:
             x.append(_numbers(train[name]))
             z.append(_numbers(test[name]))
@@ -202,6 +212,15 @@ def _texts(array: pa.Array) -> list[str]:
 
 def _words(array: pa.Array) -> np.ndarray:
     return np.array([w if w is not None else "(missing)" for w in array.to_pylist()], dtype=object)[:, None]
+
+
+def _pixels(pictures: pa.Array) -> np.ndarray:
+    """Grey pixels [N, PIXELS * PIXELS] from 0 to 1; NaN where there is no picture."""
+    found = np.full((len(pictures), PIXELS * PIXELS), np.nan, np.float32)
+    for place, picture in enumerate(unpacked(pictures)):
+        if picture is not None:
+            found[place] = resized(picture, PIXELS, 1).ravel() / np.float32(255)
+    return found
 
 
 def _numbers(array: pa.Array) -> np.ndarray:

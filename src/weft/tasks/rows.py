@@ -171,8 +171,8 @@ class RowSteps(Steps):
         if self.trained < models.parameter_count():
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
         changes: list[Change] = []
-        if settings.training.augment:
-            changes.append(Augmenter(settings.training.augment, clean, columns, self.recipe.seed))
+        if change := defaults.augment(settings, facts):
+            changes.append(Augmenter(change, clean, columns, self.recipe.seed))
         if self.recipe.column_dropout:
             changes.append(ColumnDropout(columns, self.recipe.column_dropout, self.recipe.seed))
         fitted = fit(

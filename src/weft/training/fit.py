@@ -131,14 +131,14 @@ def _fit(
                 # smoothed answers are meant to be too modest: what counts is their loss once calibrated
                 seen = _watch(model, store, fetch, watch, lengths)
                 return tempered_loss(seen.answers, seen.truth, fit_temperature(seen.answers, seen.truth))
-            total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, lengths))
+            total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, store, lengths))
             return total / len(watch)
 
         torch.manual_seed(recipe.seed * 1_000 + number)
         if copy.config.linear_first and copy.linear is not None:
             _fit_linear(copy, fetch(learn))
         if copy.config.pretrained is not None:
-            _begin(copy, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
+            _begin(copy, store, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = Loop(
             copy, recipe, fetch_training, learn, lengths, validate, tracker,
@@ -171,7 +171,7 @@ def _watch(
 ) -> Watched:
     copy.eval()
     answers, energies, truths = [], [], []
-    for chosen in _reading(rows, lengths):
+    for chosen in _reading(rows, store, lengths):
         out = copy(fetch(chosen))
         answers.append(copy.head.answer(out).cpu().numpy())
         energies.append(energy(out).cpu().numpy())
@@ -216,8 +216,9 @@ def _fit_linear(copy: RowModel, batch: Batch) -> None:
 
 @torch.no_grad()
 def _begin(
-    copy: RowModel, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None, bfloat16: bool
-) -> None:
+    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None,
+    bfloat16: bool,
+) -> None:  # fmt: skip
     """Let the head of a checkpoint begin with what the untouched checkpoint reads in the rows it learns from."""
     if isinstance(copy.head, NumberHead) or not isinstance(copy.head.read, Directions):
         return
@@ -225,7 +226,7 @@ def _begin(
     reads, targets = [], []
     if len(rows) > BEGIN_ROWS:  # drawn, not the first: a table may be sorted by class
         rows = np.sort(np.random.default_rng(0).choice(rows, BEGIN_ROWS, replace=False))
-    for chosen in _reading(rows, lengths):
+    for chosen in _reading(rows, store, lengths):
         batch = fetch(chosen)
         assert batch.target is not None
         with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=bfloat16):
@@ -237,8 +238,8 @@ def _begin(
     copy.head.read.begin(torch.cat(reads), target)
 
 
-def _reading(rows: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
-    return in_turn(rows, lengths, CHECK_TOKENS, fixed=16)
+def _reading(rows: np.ndarray, store: Store, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
+    return in_turn(rows, lengths, CHECK_TOKENS, fixed=max(16, store.fixed_tokens()))
 
 
 def _folds(

@@ -57,6 +57,8 @@ class Recipe:
     """Threads of a matrix product; None: as many as the machine has. A small model loses by sharing its steps."""
     mixup: float = 0.0
     """a of Beta(a, a), from which the share comes that two rows are mixed by (Zhang 2018)."""
+    cutmix: float = 0.0
+    """a of Beta(a, a), from which the share comes that a picture keeps of itself (Yun 2019)."""
     consistency: float = 0.0
     """Weight of the distance between two passes of the same rows (R-Drop, Liang 2021)."""
     dropout_schedule: DropoutSchedule | None = None

@@ -1,4 +1,4 @@
-"""What a row model is held back by while it learns, beside dropout and weight decay: mixup, consistency, and
+"""What a row model is held back by while it learns, beside dropout and weight decay: mixup, cutmix, consistency, and
 dropout that changes on the way. Each is a setting under ``training``."""
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Objective:
                 scale(dropout_factor(recipe.dropout_schedule, done))
         if recipe.mixup:
             return mixed_loss(model, batch, recipe.mixup)
+        if recipe.cutmix:
+            return cut_loss(model, batch, recipe.cutmix)
         if not recipe.consistency:
             return model.loss(batch)
         batch = _twice(batch)
@@ -58,6 +60,32 @@ def mixed_loss(model: RowModel, batch: Batch, a: float) -> Tensor:
         out = out + mix(model.linear(batch.columns))
     loss = model.head.loss
     return share * loss(out, batch.target) + (1 - share) * loss(out, batch.target[other])
+
+
+def cut_loss(model: RowModel, batch: Batch, a: float) -> Tensor:
+    """Loss of pictures of which a rectangle comes from another row's (CutMix, Yun 2019).
+
+    loss = s loss(y_i) + (1 - s) loss(y_j), where s is the share of its pixels that row i keeps: about Beta(a, a), one a
+    batch, less where the rectangle would leave the picture. A row without one of its pictures stays as it is.
+    """
+    assert batch.target is not None
+    share = float(torch.distributions.Beta(a, a).sample())
+    whole = torch.stack([fields["present"] for fields in batch.columns.values()]).all(dim=0).cpu()
+    other, here = torch.arange(batch.rows), whole.nonzero()[:, 0]
+    other[here] = here[torch.randperm(len(here))]
+    middle, length = torch.rand(2), (1 - share) ** 0.5
+    low, high = (middle - length / 2).clamp(min=0), (middle + length / 2).clamp(max=1)
+    columns, kept = {}, 0.0
+    for name, fields in batch.columns.items():
+        pixels = fields["pixels"].clone()
+        side = pixels.shape[-1]
+        (top, left), (bottom, right) = (((edge * side).round().long().tolist()) for edge in (low, high))
+        pixels[:, :, top:bottom, left:right] = fields["pixels"][other.to(pixels.device), :, top:bottom, left:right]
+        columns[name] = {**fields, "pixels": pixels}
+        kept += 1 - (bottom - top) * (right - left) / side**2
+    out, kept = model(Batch(columns, batch.target, batch.rows)), kept / len(columns)
+    loss = model.head.loss
+    return kept * loss(out, batch.target) + (1 - kept) * loss(out, batch.target[other.to(batch.target.device)])
 
 
 def distance(model: RowModel, out: Tensor) -> Tensor:
