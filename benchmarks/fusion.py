@@ -42,13 +42,16 @@ from weft.results.metrics import class_metrics, number_metrics
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RESAMPLES = 1_000
-GARMENTS = (
-    ("a t-shirt", "a tee"), ("trousers", "a pair of pants"), ("a pullover", "a jumper"), ("a dress", "a gown"),
-    ("a coat", "an overcoat"), ("sandals", "flip-flops"), ("a shirt", "a blouse"), ("sneakers", "trainers"),
-    ("a bag", "a handbag"), ("ankle boots", "booties"),
-)  # fmt: skip
+GARMENTS = {
+    1: ("trousers", "a pair of pants"), 2: ("a pullover", "a jumper"), 3: ("a dress", "a gown"),
+    7: ("sneakers", "trainers"), 8: ("a bag", "a handbag"),
+}  # fmt: skip
 PHRASES = ("I am looking for {}", "do you have {} in my size?", "please send me {}", "my order was {}, was it not?",
            "{}, please", "the label on the box says: {}")  # fmt: skip
+QUESTIONS = {"shown": 0.25, "named": 0.25, "same": 0.35, "different": 0.15}
+PARTS_RECIPE = {
+    "model": {"width": 64}, "training": {"epochs": 8, "learning_rate": 1e-3, "batch_rows": 32},
+}  # fmt: skip
 PARTS = ["picture", "order", "asked", "picture+order", "picture+asked", "order+asked", "picture+order+asked"]
 TEXTS = ["title", "review_text"]
 TABLE = ["clothing_id", "age", "positive_feedback_count", "division_name", "department_name", "class_name"]
@@ -179,7 +182,7 @@ def run_absent(tables: list[str], shares: list[float], seeds: list[int], rows: i
         part = np.where(draw < 0.2, "test", np.where(draw < 0.2 + 0.8 * rows / len(table), "train", "left"))
         table = table.append_column("part", pa.array(part)).filter(pa.array(part != "left"))
         asked = table.filter(pa.array(np.array(table["part"].to_pylist()) == "test"))
-        asked = asked.filter(asked[target["column"]].is_valid())
+        asked = asked.filter(asked[target["column"]].is_valid()).slice(0, 2_000)
         for seed in seeds:
             for share in shares:
                 run, spent = trained(table, target, inputs, seed, {"training": {"column_dropout": share}})
@@ -248,45 +251,60 @@ def run_documents(judge: str, seeds: list[int], rows: int, reviews: int, ways: l
 
 
 def parts_of_an_order(rows: int, judged: int, judge: str) -> pa.Table:
-    """A picture of Fashion-MNIST, a text that names a garment and what is asked of the two: ``same`` or ``different``.
+    """A picture of five kinds of Fashion-MNIST, a text that names one of them, and a question about the two.
 
-    The text names what is in the picture in half of the rows, each is asked in half of them, whatever the others: no
-    part and no pair of parts says anything of the answer. Pictures of the judged rows are never learnt from.
+    The judged rows ask whether they are the same or whether they differ, each in half of the rows, and each text names
+    what is in the picture in half of them: no part and no pair of parts says anything of the answer. The rows learnt
+    from also ask what is shown and what is named, so that each part can be learnt for itself; and they ask more often
+    whether the two are the same. Pictures of the judged rows are never learnt from.
     """
     data = np.load(DATA / "fashion_mnist.npz")
     random = np.random.default_rng(5)
-    order = random.permutation(len(data["x_train"]))
+    kept = np.flatnonzero(np.isin(data["y_train"], list(GARMENTS)))
+    order = random.permutation(kept)
     x, y = data["x_train"][order], data["y_train"][order]
+    new = np.flatnonzero(np.isin(data["y_test"], list(GARMENTS)))
+    other = (data["x_test"][new], data["y_test"][new]) if judge == "test" else (x[-judged:], y[-judged:])
     watched = rows // 6
-    other = (data["x_test"], data["y_test"]) if judge == "test" else (x[-judged:], y[-judged:])
     taken = [("train", x[:rows], y[:rows]), ("valid", x[rows:][:watched], y[rows:][:watched])]
     taken.append(("test", *(a[:judged] for a in other)))
     made: dict[str, list[Any]] = {"picture": [], "order": [], "asked": [], "answer": [], "part": []}
     for part, pictures, classes in taken:
         for picture, shown in zip(pictures, classes, strict=True):
-            named = shown if random.random() < 0.5 else random.choice([c for c in range(10) if c != shown])
-            asked = random.choice(["same", "different"])
+            named = shown if random.random() < 0.5 else random.choice([c for c in GARMENTS if c != shown])
+            asked = random.choice(list(QUESTIONS), p=[0, 0, 0.5, 0.5] if part == "test" else list(QUESTIONS.values()))
             stream = io.BytesIO()
             Image.fromarray(picture).save(stream, "PNG")
             made["picture"].append(stream.getvalue())
             made["order"].append(random.choice(PHRASES).format(random.choice(GARMENTS[named])))
             made["asked"].append(asked)
-            made["answer"].append("yes" if (named == shown) == (asked == "same") else "no")
+            if asked in ("shown", "named"):
+                made["answer"].append(GARMENTS[shown if asked == "shown" else named][0])
+            else:
+                made["answer"].append("yes" if (named == shown) == (asked == "same") else "no")
             made["part"].append(part)
     return pa.table(made)
 
 
+def wilson(right: np.ndarray) -> dict[str, Any]:
+    """The share of right answers with its 95 % interval (Wilson 1927)."""
+    n, p, z = len(right), float(right.mean()), 1.96
+    middle, width = p + z**2 / (2 * n), z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = ((middle + sign * width) / (1 + z**2 / n) for sign in (-1, 1))
+    return {"accuracy": [round(v, 4) for v in (p, float(low), float(high))], "rows": n}
+
+
 def run_parts(judge: str, seeds: list[int], rows: int, inputs: list[str], settings: dict[str, Any]) -> None:
     """Each part alone, each pair and all three."""
-    table = parts_of_an_order(rows, 5_000, judge)
+    table = parts_of_an_order(rows, 4_000, judge)
     asked = table.filter(pa.array(np.array(table["part"].to_pylist()) == "test"))
-    truth = (np.array(asked["answer"].to_pylist()) == "yes").astype(int)
-    columns = {"picture": {"type": "image"}, "order": {"type": "text"}, "asked": {"type": "category"}}
+    columns = {"picture": {"type": "image", "size": 14}, "order": {"type": "text"}, "asked": {"type": "category"}}
     for names in inputs:
         for seed in seeds:
-            chosen = {"features": columns, **settings}
+            chosen = {"features": columns, **PARTS_RECIPE, **settings}
             run, spent = trained(table, {"column": "answer"}, names.split("+"), seed, chosen)
-            found = estimates({names: [answers(run, asked)]}, truth, [])["estimates"]
+            right = np.array(run.predict(asked)["prediction"].to_pylist()) == np.array(asked["answer"].to_pylist())
+            found = {names: wilson(right)}
             print(
                 json.dumps({"benchmark": "fusion parts", "judge": judge, "rows": rows, "seed": seed,
                             "settings": settings, **found, "spent": spent, **facts()}), flush=True,

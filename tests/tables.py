@@ -50,4 +50,10 @@ def fused(rows=120, seed=0):
     for name, values in more.items():
         array = values if isinstance(values, pa.Array) else pa.array(values)
         table = table.append_column(name, pa.array(array.to_pylist(), array.type, mask=random.random(rows) < 0.1))
+    for name, size in (("front", 10), ("back", 6)):
+        pixels = random.integers(0, 256, (rows, size, size)).astype(np.uint8)
+        cells = [
+            None if gone else picture.tolist() for picture, gone in zip(pixels, random.random(rows) < 0.1, strict=True)
+        ]
+        table = table.append_column(name, pa.array(cells, pa.list_(pa.list_(pa.uint8()))))
     return table.append_column("bought", mixed(rows, seed)["bought"])

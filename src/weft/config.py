@@ -101,7 +101,7 @@ class FeatureSettings(_Settings):
     is learnt to be written: the context, in which longer ones are cut into pieces."""
     summary: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Tokens in which the column stands in the row once it has been read ahead, in linear time; 0: all of its own
-    (text only; default: by its length)."""
+    (text and image; default: 16 of a text that may have more than 512, else 0)."""
     vocabulary: Annotated[int, Field(ge=300, le=1_000_000)] | Literal["characters"] | None = None
     """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
     max_categories: Annotated[int, Field(ge=2)] | None = None
@@ -113,11 +113,11 @@ class FeatureSettings(_Settings):
 
     @model_validator(mode="after")
     def _fits_type(self) -> FeatureSettings:
-        owners = {"max_tokens": "text", "summary": "text", "vocabulary": "text", "max_categories": "category",
-                  "size": "image", "range": "image"}  # fmt: skip
-        for name, owner in owners.items():
-            if getattr(self, name) is not None and self.type != owner:
-                raise ValueError(f"{name} is for {owner} columns, this one is {self.type}. Remove it")
+        owners = {"max_tokens": ("text",), "summary": ("text", "image"), "vocabulary": ("text",),
+                  "max_categories": ("category",), "size": ("image",), "range": ("image",)}  # fmt: skip
+        for name, types in owners.items():
+            if getattr(self, name) is not None and self.type not in types:
+                raise ValueError(f"{name} is for {' or '.join(types)} columns, this one is {self.type}. Remove it")
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range must go up, from black to white. Got {list(self.range)}")
         return self

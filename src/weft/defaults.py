@@ -35,14 +35,14 @@ class Facts:
     types: frozenset[str] = frozenset()
     """Of the columns that are read."""
     lengths: dict[str, int] = field(default_factory=dict)
-    """The most tokens that a column of texts has in a row."""
+    """The most tokens that a column of texts has in a row; 0 for the others, which are never long."""
 
     @classmethod
     def of(cls, columns: Columns, rows: int, source: TextModel | None = None) -> Facts:
         target = columns.target
         classes = None if isinstance(target, NumberTarget) else len(target.classes)
         types = frozenset(columns.types.values())
-        lengths = {c.name: c.max_tokens for c in columns.codecs if isinstance(c, TextCodec)}
+        lengths = {c.name: c.max_tokens if isinstance(c, TextCodec) else 0 for c in columns.codecs}
         return cls(rows, "text" in types, classes, source, types, lengths)
 
     @property

@@ -14,6 +14,7 @@ from weft.data.plan import look
 from weft.data.table import Table
 from weft.errors import SettingsError
 from weft.features.batching import collate
+from weft.features.codecs import CODECS
 from weft.features.columns import Columns
 from weft.features.fit import fit_columns
 from weft.features.store import take
@@ -29,7 +30,7 @@ CONFIGS = {
     "writer": replace(READER, backbone=replace(READER.backbone, attention="writing")),
     "rnn": replace(READER, backbone=RecurrentConfig(16, 2, "gru")),
     "lstm": replace(READER, backbone=RecurrentConfig(16, 1, "lstm"), linear=()),
-    "summary": replace(READER, summaries={"review": 3, "answer": 2}),
+    "summary": replace(READER, summaries={"review": 3, "answer": 2, "front": 2}),
     "summary, rnn": replace(READER, backbone=RecurrentConfig(16, 1, "gru"), summaries={"review": 3}),
 }
 ROWS = np.arange(30)
@@ -66,7 +67,7 @@ def nothing(columns, clean, name):
 
 def test_the_table_has_several_columns_of_each_type(data):
     kinds = list(data[0].types.values())
-    assert all(kinds.count(kind) >= 2 for kind in set(kinds)) and {"text", "number", "category", "time"} <= set(kinds)
+    assert all(kinds.count(kind) >= 2 for kind in set(kinds)) and set(kinds) == set(CODECS)
 
 
 def test_the_order_of_the_columns_is_no_matter(parts):
@@ -124,12 +125,13 @@ def test_every_column_learns(parts):
 
 @pytest.mark.parametrize("backbone", ["transformer", "rnn"])
 def test_a_run_with_summaries_and_hidden_columns_is_loaded_as_it_was(backbone, tmp_path):
-    features = {"review": {"type": "text", "max_tokens": 600}, "answer": {"type": "text", "summary": 2}}
+    features = {"review": {"type": "text", "max_tokens": 600}, "answer": {"type": "text", "summary": 2},
+                "front": {"type": "image", "summary": 5}}  # fmt: skip
     run = weft.train(
         fused(), "bought", tmp_path / "run", quiet=True, features=features, results={"baselines": False},
         model={**FAST["model"], "backbone": backbone}, training={**FAST["training"], "column_dropout": 0.2},
     )  # fmt: skip
-    assert run.model.each()[0].config.summaries == {"review": 16, "answer": 2}
+    assert run.model.each()[0].config.summaries == {"review": 16, "answer": 2, "front": 5}
     found = run.predict(fused(40))
     assert weft.load(run.path).predict(fused(40)).equals(found)
     turned = fused(40).select(fused(40).schema.names[::-1])
@@ -140,7 +142,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"features": {"colour": {"type": "category", "summary": 4}}}, "summary is for text columns"),
+            ({"features": {"colour": {"type": "category", "summary": 4}}}, "summary is for text or image columns"),
             ({"features": {"review": {"type": "text", "summary": 2000}}}, "less than or equal to 1024"),
             ({"features": {"review": {"type": "text", "summary": 4}}, "model": {"from": "x"}}, "reads every token"),
             ({"features": {"review": {"type": "text", "summary": 4}}, "target": {"next_token": "review"}},
