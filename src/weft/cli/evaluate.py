@@ -29,6 +29,7 @@ def evaluate(
         lines.append(without_in_words(found["absent"]))
     if found["rejected"]:
         lines.append(f"{found['rejected']:,} rows set aside")
+    lines += found.get("said", [])
     if found["unknown_class"]:
         lines.append(f"{found['unknown_class']:,} rows of a class that training never saw, not judged")
     for key, e in found["metrics"].items():

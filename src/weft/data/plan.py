@@ -7,13 +7,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from weft.config import FeatureSettings, Settings, scalar
+from weft.config import FeatureSettings, Settings
 from weft.data import columns as kinds
 from weft.data.dialogues import is_dialogue
 from weft.data.labels import guess_labels, guess_separator, is_list, kind_in_words
 from weft.data.pictures import PicturePlan, kind_of, needs_range
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, did_you_mean, listing
+from weft.yaml_text import scalar
 
 LOOKED_AT = 2_000
 """First rows in which a text that comes again, or the format of a time, is looked for."""

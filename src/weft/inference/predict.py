@@ -53,6 +53,8 @@ class Predictor:
         self.columns, self.model, self.allow_missing = columns, model, allow_missing
         self.without: list[str] = []
         """Columns that the model reads and the last table did not hold."""
+        self.cut = 0
+        """Texts to read that lost their end; a row's are cut as the model was taught, and not counted."""
 
     def stream(self, table: Table, with_target: bool = False, keep: Sequence[str] = ()) -> Iterator[Predicted]:
         """Predict a table batch by batch, in order. Columns in ``keep`` come along in ``raw``.

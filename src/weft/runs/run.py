@@ -32,7 +32,6 @@ from weft.files import verify_manifest, write_whole
 from weft.inference import output
 from weft.inference.predict import Predictor, without_in_words
 from weft.models.row import RowConfig, RowModels
-from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
 from weft.results.report import write_report
@@ -147,16 +146,10 @@ class Run:
                 rejected += part.clean.rejected
                 done += len(part.clean.rows)
                 bar.advance(len(part.clean.rows) + len(part.clean.rejected))
-        beside = out.with_name(out.stem + ".rejected.parquet")
-        beside.unlink(missing_ok=True)
-        if rejected:
-            with output.writing(beside, rejected_table([]).schema) as writer:
-                writer.write(rejected_table(rejected))
         return {
             "rows": done + len(rejected), "predicted": done, "rejected": len(rejected), "output": str(out),
-            "rejected_output": str(beside) if rejected else None,
+            "rejected_output": output.set_aside(out, rejected), "cut": predictor.cut,
             "absent": getattr(predictor, "without", []),
-            "sources_cut": getattr(predictor, "cut", 0),  # of a run that writes from sources
         }  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
