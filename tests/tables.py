@@ -50,3 +50,26 @@ def pictured(rows=200, seed=0, size=8):
     cells = [None if g else p.tolist() for g, p in zip(gone, pixels, strict=True)]
     table = mixed(rows, seed).append_column("photo", pa.array(cells, kind))
     return table.append_column("side", pa.array(np.where(left, "left", "right")))
+
+
+def fused(rows=120, seed=0):
+    """As ``mixed``, with several columns of each type; in some rows any of them is missing."""
+    random = np.random.default_rng(seed + 1)
+    table = mixed(rows, seed).drop_columns(["bought"])
+    more = {
+        "weight": random.normal(2, 1, rows),
+        "brand": random.choice(["ora", "vel", "quim"], rows),
+        "shop": random.choice(["north", "south"], rows),
+        "sent": pa.array(random.integers(1_600_000_000, 1_700_000_000, rows), pa.timestamp("s")),
+        "answer": random.choice(["we are sorry", "thank you for your kind words, come again", "done"], rows),
+    }
+    for name, values in more.items():
+        array = values if isinstance(values, pa.Array) else pa.array(values)
+        table = table.append_column(name, pa.array(array.to_pylist(), array.type, mask=random.random(rows) < 0.1))
+    for name, size in (("front", 10), ("back", 6)):
+        pixels = random.integers(0, 256, (rows, size, size)).astype(np.uint8)
+        cells = [
+            None if gone else picture.tolist() for picture, gone in zip(pixels, random.random(rows) < 0.1, strict=True)
+        ]
+        table = table.append_column(name, pa.array(cells, pa.list_(pa.list_(pa.uint8()))))
+    return table.append_column("bought", mixed(rows, seed)["bought"])

@@ -114,13 +114,29 @@ class TestARun:
         assert list(read["prediction"]) == expected["prediction"].to_pylist()
         np.testing.assert_allclose(read["probability"], expected["probability"].to_numpy(), rtol=1e-5)
 
-    def test_a_missing_column_is_an_error_unless_allowed(self, run):
+    def test_an_absent_column_costs_quality_and_is_said_once(self, run, tmp_path):
         rows = mixed(10)
-        with pytest.raises(DataError, match=r"must hold the columns.*no 'price'"):
-            run.predict(rows.drop_columns("price"))
-        with pytest.raises(DataError, match=r"no 'colour'.*Did you mean 'color'"):
-            run.predict(rows.rename_columns(["price", "color", "when", "review", "bought"]))
-        assert run.predict(rows.drop_columns("price"), allow_missing=True).num_rows == 10
+        without = rows.drop_columns(["price", "review"])
+        nulls = without.append_column("price", pa.nulls(10)).append_column("review", pa.nulls(10))
+        with pytest.warns(UserWarning, match=r"no 'price', 'review', which the model reads.*costs quality") as said:
+            found = run.predict(without)
+        assert len(said) == 1 and found.equals(run.predict(nulls)) and not found.equals(run.predict(rows))
+        assert run.predict_file(without, tmp_path / "a.csv")["absent"] == ["price", "review"]
+        assert run.predict_file(rows, tmp_path / "b.csv")["absent"] == []
+        assert run.evaluate(without)["absent"] == ["price", "review"]
+        with pytest.raises(DataError, match="must hold the target 'bought'"):
+            run.evaluate(rows.drop_columns("bought"))
+
+    def test_a_column_that_seems_renamed_is_an_error_unless_allowed_and_so_is_having_none(self, run):
+        rows = mixed(10)
+        renamed = rows.rename_columns(["price", "color", "when", "review", "bought"])
+        with pytest.raises(DataError, match=r"no 'colour'.*Did you mean 'color'.*--allow-missing"):
+            run.predict(renamed)
+        with pytest.warns(UserWarning, match="no 'colour'"):
+            assert run.predict(renamed, allow_missing=True).num_rows == 10
+        for allow in (False, True):
+            with pytest.raises(DataError, match=r"must hold the columns the model was trained on. Got no 'colour'"):
+                run.predict(rows.select(["bought"]), allow_missing=allow)
 
     def test_never_writes_over_what_it_reads_nor_names_a_column_twice(self, run, tmp_path):
         pq.write_table(mixed(5), tmp_path / "a.parquet")

@@ -96,6 +96,9 @@ class FeatureSettings(_Settings):
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
     """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256). Of a text that
     is learnt to be written: the context, in which longer ones are cut into pieces."""
+    summary: Annotated[int, Field(ge=0, le=1024)] | None = None
+    """Tokens in which the column stands in the row once it has been read ahead, in linear time; 0: all of its own
+    (text and image; default: 16 of a text that may have more than 512, else 0)."""
     vocabulary: Annotated[int, Field(ge=300, le=1_000_000)] | Literal["characters"] | None = None
     """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
     max_categories: Annotated[int, Field(ge=2)] | None = None
@@ -107,11 +110,11 @@ class FeatureSettings(_Settings):
 
     @model_validator(mode="after")
     def _fits_type(self) -> FeatureSettings:
-        owners = {"max_tokens": "text", "vocabulary": "text", "max_categories": "category", "size": "image",
-                  "range": "image"}  # fmt: skip
-        for name, owner in owners.items():
-            if getattr(self, name) is not None and self.type != owner:
-                raise ValueError(f"{name} is for {owner} columns, this one is {self.type}. Remove it")
+        owners = {"max_tokens": ("text",), "summary": ("text", "image"), "vocabulary": ("text",),
+                  "max_categories": ("category",), "size": ("image",), "range": ("image",)}  # fmt: skip
+        for name, types in owners.items():
+            if getattr(self, name) is not None and self.type not in types:
+                raise ValueError(f"{name} is for {' or '.join(types)} columns, this one is {self.type}. Remove it")
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range must go up, from black to white. Got {list(self.range)}")
         return self
@@ -313,6 +316,8 @@ class TrainingSettings(_Settings):
     """A part of each picture is cut from another row's, by a share from Beta(cutmix, cutmix) (Yun 2019)."""
     consistency: Annotated[float, Field(ge=0, le=1000)] | None = None
     """Every row is read twice, and differing answers cost this much (R-Drop, Liang 2021)."""
+    column_dropout: Share | None = None
+    """Share of a row's columns that are hidden while it is learnt, as if they were missing; never all of them."""
     dropout_schedule: Literal["early", "late", "rising"] | None = None
     """Dropout in the first half of the training only, in the second only, or growing from none (Liu 2023)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -353,12 +358,15 @@ class Settings(_Settings):
         task = self.target.task
         if self.training.label_smoothing is not None and task not in ("text", "dialogue"):
             raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
-        names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "class_weight")
+        names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight")
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []
         given += ["results.language"] if self.results.language is not None else []
-        if given and task != "row":
-            raise ValueError(f"{listing(given)} is for a target column of a row, not {task}. Remove it")
+        long = [f"features.{name}.summary" for name, feature in self.features.items() if feature.summary]
+        if (given or long) and task != "row":
+            raise ValueError(f"{listing(given + long)} is for a target column of a row, not {task}. Remove it")
+        if long and self.model.from_ is not None:
+            raise ValueError(f"{listing(long)} is for a model from scratch: a checkpoint reads every token. Remove it")
         if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):
             raise ValueError("training.optimizer: muon is for the matrices of a Transformer, all trained. Remove it")
         return self

@@ -133,6 +133,7 @@ SETTINGS = {
     "mixup": 0.3,
     "consistency": 1.0,
     "dropout_schedule": "rising",
+    "column_dropout": 0.3,
 }
 
 
@@ -157,7 +158,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("names", [("augment", "mixup"), ("augment", "consistency", "dropout_schedule")])
+@pytest.mark.parametrize(
+    "names", [("augment", "mixup"), ("augment", "consistency", "dropout_schedule", "column_dropout")]
+)
 def test_killed_and_resumed_ends_with_the_same_bits(names, tmp_path, monkeypatch):
     from weft.training.loop import Loop
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import answer
+from weft.inference.predict import without_in_words
 from weft.results.abstention import abstention_in_words
 from weft.results.metrics import METRICS
 from weft.runs.opening import open_run
@@ -18,12 +19,14 @@ def evaluate(
     Args:
         run: The run folder.
         data: File, glob, folder or address. On the very data of the training only the test rows count.
-        allow_missing: Treat an absent column as all missing values instead of stopping.
+        allow_missing: Go on without a column even if another of a like name may be it.
         all_rows: Judge on every row even on the data of the training (too good to be true).
         json: One JSON object on stdout.
     """
     found = open_run(run).evaluate(data, allow_missing, all_rows)
     lines = [f"{found['rows']:,} rows ({found['part']})"]
+    if found.get("absent"):
+        lines.append(without_in_words(found["absent"]))
     if found["rejected"]:
         lines.append(f"{found['rejected']:,} rows set aside")
     lines += found.get("said", [])

@@ -14,6 +14,7 @@ from weft.errors import UsageError
 from weft.exchange import open_text_model
 from weft.inference import output
 from weft.inference.embed import Embedder, check_columns, text_column
+from weft.inference.predict import without_in_words
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
 from weft.progress import Spoken
 from weft.runs.opening import open_run
@@ -43,7 +44,7 @@ def predict(
         data: File, glob, folder or address of CSV, JSON Lines, Parquet or Arrow.
         out: The predictions: .parquet, .csv or .jsonl. Rows set aside go beside it.
         keep: A column of the input to repeat in the output; may be given several times.
-        allow_missing: Treat an absent column as all missing values instead of stopping.
+        allow_missing: Go on without a column even if another of a like name may be it.
         labels: Classes for a checkpoint without training: "a,b,c", or a YAML file of them, with descriptions or not.
         column: With --labels: the column of texts (default: the only one that holds texts).
         template: With --labels and a checkpoint that writes: {text} and after it {label}.
@@ -67,6 +68,8 @@ def predict(
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",
     ]
+    if done["absent"]:
+        lines.insert(1, without_in_words(done["absent"]))
     if done["cut"]:
         lines.insert(1, f"{done['cut']:,} texts were longer than the model reads and lost their end")
     if done["rejected"]:

@@ -19,6 +19,7 @@ from weft.data.table import Table
 from weft.features.augment import augment_problem
 from weft.features.batching import collate
 from weft.features.codecs import CODECS, Ragged, TextCodec
+from weft.features.column_dropout import column_dropout_problem
 from weft.features.columns import Columns
 from weft.features.store import take
 from weft.features.targets import new_target
@@ -50,6 +51,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     cleaner = make_cleaner(settings, plan)
     clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=min(SAMPLE_ROWS, cleaner.batch_rows)))
     augment_problem(settings, plan, source.tokenizer if source else None)
+    column_dropout_problem(settings, plan)
     through = open_translators(settings)
     columns = _columns(settings, plan, clean, cleaner, source)
     see_as(columns, source)

@@ -278,7 +278,7 @@ class TextCodec(Codec):
         """A missing text has no tokens; a longer one keeps its first ``max_tokens``, and its whole bag."""
         tokens = self._tokens(array)
         lengths = np.minimum(tokens.lengths(), self.max_tokens)
-        return {"tokens": _cut(tokens, lengths), **self._bag(tokens, len(array))}
+        return {"tokens": cut(tokens, lengths), **self._bag(tokens, len(array))}
 
     def decode(self, codes: Codes) -> list:
         assert self.tokenizer is not None
@@ -348,7 +348,7 @@ def _once_a_row(row: np.ndarray, value: np.ndarray, rows: int) -> tuple[np.ndarr
     return row[starts], value[starts], np.diff(np.append(starts, len(row)))
 
 
-def _cut(tokens: Ragged, lengths: np.ndarray) -> Ragged:
+def cut(tokens: Ragged, lengths: np.ndarray) -> Ragged:
     """The first ``lengths`` values of each row."""
     offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])

@@ -6,9 +6,12 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 from tokenizers import Tokenizer
 
 from weft.config import FeatureSettings
+from weft.data.table import RawBatch
 from weft.errors import CheckpointError
 from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.store import TARGET, RowCodes
@@ -38,6 +41,13 @@ class Columns:
         if with_target:
             codes[TARGET] = {"value": self.target.encode(clean.columns[self.target.name])}
         return codes
+
+    def nothing(self) -> RowCodes:
+        """Codes of one row in which every column is missing."""
+        names = [codec.name for codec in self.codecs]
+        blank = RawBatch(np.zeros(1, np.int64), pa.record_batch([pa.nulls(1)] * len(names), names), [])
+        cleaner = Cleaner({name: self.cleaner.plans[name] for name in names}, self.cleaner.normalize)
+        return self.encode(cleaner(blank))
 
     def dumps(self) -> str:
         codecs = [

@@ -46,10 +46,13 @@ def predict_codes(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
 
 
 class Predictor:
-    """Applies a model to tables. ``allow_missing``: an absent column counts as all missing values."""
+    """Applies a model to tables. An absent column counts as all missing values, but where another one of the table may
+    be it under a new name (``allow_missing``: also then)."""
 
     def __init__(self, columns: Columns, model: RowModels, allow_missing: bool = False):
         self.columns, self.model, self.allow_missing = columns, model, allow_missing
+        self.without: list[str] = []
+        """Columns that the model reads and the last table did not hold."""
         self.cut = 0
         """Texts to read that lost their end; a row's are cut as the model was taught, and not counted."""
 
@@ -57,17 +60,18 @@ class Predictor:
         """Predict a table batch by batch, in order. Columns in ``keep`` come along in ``raw``.
 
         Raises:
-            DataError: columns that the model reads are absent (and ``allow_missing`` is not set).
+            DataError: all columns that the model reads are absent, or one seems to be renamed (and ``allow_missing``
+                is not set), or the target.
         """
         wanted = [codec.name for codec in self.columns.codecs]
         target = self.columns.target.name
         if with_target:
             wanted.append(target)
-        absent = self.absent(table, wanted)
-        if with_target and target in absent:
+        if with_target and target not in table.columns:
             raise DataError(
                 f"{table.name}: must hold the target '{target}' to be evaluated.{did_you_mean(target, table.columns)}"
             )
+        absent = self.without = self.absent(table)
         plans = {name: self.columns.cleaner.plans[name] for name in wanted}
         cleaner = Cleaner(plans, self.columns.cleaner.normalize, target if with_target else None)
         read = [name for name in wanted if name not in absent]
@@ -77,14 +81,16 @@ class Predictor:
             output = predict_codes(self.model, self.columns.encode(clean), rows)
             yield Predicted(raw, clean, output)
 
-    def absent(self, table: Table, wanted: list[str]) -> list[str]:
-        absent = [name for name in wanted if name not in table.columns]
-        reading = [name for name in absent if name != self.columns.target.name]
-        if reading and (not self.allow_missing or len(reading) == len(self.columns.codecs)):
-            near = did_you_mean(reading[0], table.columns) if len(reading) == 1 else ""
+    def absent(self, table: Table) -> list[str]:
+        """Columns that the model reads and the table does not hold."""
+        names = [codec.name for codec in self.columns.codecs]
+        absent = [name for name in names if name not in table.columns]
+        others = [name for name in table.columns if name not in (*names, self.columns.target.name)]
+        near = next((words for name in absent if (words := did_you_mean(name, others))), "")
+        if len(absent) == len(names) or (near and not self.allow_missing):
             raise DataError(
-                f"{table.name}: must hold the columns the model was trained on. Got no {listing(reading)}.{near} "
-                f"Rename or add them, or allow missing columns (--allow-missing), which costs quality."
+                f"{table.name}: must hold the columns the model was trained on. Got no {listing(absent)}.{near} "
+                f"Rename or add them" + (", or go on without (--allow-missing), which costs quality." if near else ".")
             )
         return absent
 
@@ -129,6 +135,10 @@ def label_columns(classes: Sequence[str], output: np.ndarray, thresholds: np.nda
 def _probabilities(classes: Sequence[str], output: np.ndarray) -> dict[str, pa.Array]:
     shown = enumerate(classes) if len(classes) <= MOST_CLASS_COLUMNS else ()
     return {f"probability of {name}": pa.array(output[:, place], pa.float32()) for place, name in shown}
+
+
+def without_in_words(names: Sequence[str]) -> str:
+    return f"no {listing(names)}, which the model reads: as if missing in every row, which costs quality"
 
 
 def filled(raw: RawBatch, absent: list[str]) -> RawBatch:

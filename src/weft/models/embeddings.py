@@ -6,7 +6,7 @@ Shape suffixes: B rows, N columns of the type, Q bins, T tokens, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from weft.features.codecs import (
 )
 from weft.features.tokenizer import mask_token
 from weft.models.images import ImageEmbedding, PretrainedImage, PretrainedImageEmbedding
+from weft.models.summary import Summary
 from weft.models.tokens import Tokens
 
 Columns = dict[str, dict[str, Tensor]]
@@ -253,12 +254,13 @@ class RowEmbedding(nn.Module):
     are taken in the order of their names within their type, so the order in the table is no matter. Before a
     pretrained text the reading token is the checkpoint's own (BERT's [CLS]), positions run on from text to
     text, and the columns' vectors of texts start at zero: the checkpoint finds what it is used to. So it is with a
-    checkpoint of pictures.
+    checkpoint of pictures. ``summaries``: the columns that are read ahead of the others, and in how many tokens each
+    then stands.
     """
 
     def __init__(
         self, codecs: Sequence[Codec], width: int, pretrained: PretrainedText | PretrainedImage | None = None,
-        reader_last: bool = False,
+        reader_last: bool = False, summaries: Mapping[str, int] | None = None,
     ):  # fmt: skip
         super().__init__()
         ordered = sorted(codecs, key=lambda c: c.name)
@@ -276,6 +278,9 @@ class RowEmbedding(nn.Module):
                 self.by_type[kind] = PretrainedImageEmbedding(groups[kind], width, pretrained)
             else:
                 self.by_type[kind] = EMBEDDINGS[kind](groups[kind], width)
+        self.summaries = nn.ModuleDict(
+            {str(self.number[name]): Summary(width, queries) for name, queries in sorted((summaries or {}).items())}
+        )
         self.column = nn.Embedding(len(self.names) + 1, width)  # row 0: the reading token
         nn.init.normal_(self.column.weight, std=START)
         if pretrained is not None:
@@ -285,7 +290,7 @@ class RowEmbedding(nn.Module):
                 self.column.weight[quiet] = 0.0
 
     def forward(self, columns: Columns) -> Tokens:
-        parts = [self._parts(t, columns) for t in self.types]
+        parts = [piece for t in self.types for piece in self._summarised(self._parts(t, columns))]
         reader = self._reader(parts[0].shape[0])
         if self.reader_last:
             # after the last token of the texts; the tokens of other columns stand at place 0
@@ -295,6 +300,14 @@ class RowEmbedding(nn.Module):
         tokens = Tokens.join([*parts, reader] if self.reader_last else [reader, *parts])
         tokens.states_BTD = tokens.states_BTD + self.column(tokens.columns_BT)
         return tokens
+
+    def _summarised(self, part: Tokens) -> list[Tokens]:
+        """The tokens of a type's columns, those of long columns as their summaries."""
+        if not self.summaries:
+            return [part]
+        numbers, widths = torch.unique_consecutive(part.columns_BT[0], return_counts=True)
+        pieces = zip(numbers.tolist(), part.split(widths.tolist()), strict=True)
+        return [self.summaries[str(n)](piece) if str(n) in self.summaries else piece for n, piece in pieces]
 
     def _reader(self, rows: int) -> Tokens:
         zero = torch.zeros(rows, 1, dtype=torch.int64, device=self.column.weight.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -41,6 +41,8 @@ class RowConfig:
     """Of the labels: this share of each row's answer is spread over all classes (Szegedy 2016)."""
     pretrained: PretrainedText | PretrainedImage | None = None
     """Texts, or pictures, are read with the tokens of a checkpoint, whose backbone this is."""
+    summaries: dict[str, int] = field(default_factory=dict)
+    """Columns that are read ahead of the row, and the tokens in which each then stands."""
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "recurrent": isinstance(self.backbone, RecurrentConfig)}
@@ -89,7 +91,7 @@ class RowModel(nn.Module):
         width = config.backbone.width
         self.config = config
         writing = config.backbone.attention != "reading"
-        self.embedding = RowEmbedding(codecs, width, config.pretrained, reader_last=writing)
+        self.embedding = RowEmbedding(codecs, width, config.pretrained, writing, config.summaries)
         self.backbone: Transformer | Recurrent
         if isinstance(config.backbone, RecurrentConfig):
             self.backbone = Recurrent(config.backbone)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,15 @@ class Tokens:
     def shape(self) -> tuple[int, int, int]:
         b, t, d = self.states_BTD.shape
         return b, t, d
+
+    def split(self, widths: Sequence[int]) -> list[Tokens]:
+        """The tokens of each row in parts, one beside the other."""
+
+        def parts(x: Tensor | None) -> Sequence[Any]:
+            return [None] * len(widths) if x is None else x.split(list(widths), dim=1)
+
+        fields = (self.states_BTD, self.mask_BT, self.positions_BT, self.columns_BT, self.prefix_BT, self.segments_BT)
+        return [Tokens(*part) for part in zip(*map(parts, fields), strict=True)]
 
     @staticmethod
     def join(parts: Sequence[Tokens]) -> Tokens:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.targets import known
 from weft.files import verify_manifest, write_whole
 from weft.inference import output
-from weft.inference.predict import Predictor
+from weft.inference.predict import Predictor, without_in_words
 from weft.models.row import RowConfig, RowModels
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
@@ -78,10 +79,12 @@ class Run:
     def predict(self, table: Any, allow_missing: bool = False) -> Any:
         """Predictions for rows in memory: the same kind of table in the same order.
 
-        A row that cannot be read (a word in a number column) has missing predictions.
+        A row that cannot be read (a word in a number column) has missing predictions. A column that is absent counts
+        as missing in every row, which a warning says.
 
         Raises:
-            DataError: a column that the model reads is absent (unless ``allow_missing``).
+            DataError: a column that the model reads is absent and another has a like name (unless ``allow_missing``),
+                or all of them are absent.
         """
         source = Table.of(table)
         predictor = self._predictor(allow_missing)
@@ -90,6 +93,8 @@ class Run:
             pieces.append(pa.table(predictor.as_columns(part.output)))
             rows.append(part.clean.rows)
             total += len(part.clean.rows) + len(part.clean.rejected)
+        if without := getattr(predictor, "without", []):
+            warnings.warn(f"{source.name}: {without_in_words(without)}", stacklevel=2)
         if not pieces:
             return _like(table, pa.table(predictor.as_columns(self._no_rows())))
         place = np.full(total, -1, np.int64)
@@ -144,6 +149,7 @@ class Run:
         return {
             "rows": done + len(rejected), "predicted": done, "rejected": len(rejected), "output": str(out),
             "rejected_output": output.set_aside(out, rejected), "cut": predictor.cut,
+            "absent": getattr(predictor, "without", []),
         }  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
@@ -176,7 +182,7 @@ class Run:
         outside = abstention["out_of_scope"] if abstention else 0
         return {
             "rows": int(usable.sum()), "rejected": rejected, "unknown_class": int((~usable).sum()) - outside,
-            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
+            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows", "absent": predictor.without,
             "metrics": {k: e.to_dict() for k, e in ours.estimates.items()}, "declines": abstention,
         }  # fmt: skip
 

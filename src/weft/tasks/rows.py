@@ -16,6 +16,7 @@ from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError, did_you_mean
 from weft.features.augment import Augmenter, augment_problem
 from weft.features.codecs import CODECS
+from weft.features.column_dropout import ColumnDropout, column_dropout_problem
 from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
 from weft.features.images import ImageCodec
@@ -47,7 +48,7 @@ from weft.tasks.paraphrases import open_translators, write_paraphrases
 from weft.tasks.sources import open_source, see_as
 from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import detach, merge, save_adapter
-from weft.training.fit import Fitted, fit, start
+from weft.training.fit import Change, Fitted, fit, start
 
 INFERENCE_ROWS = 65_536
 MOST_PICTURE_BYTES = 1 << 28
@@ -103,6 +104,7 @@ class RowSteps(Steps):
         plan = look(self.settings, self.table)
         self.source = self._open_source(plan)
         augment_problem(self.settings, plan, self.source.tokenizer if self.source else None)
+        column_dropout_problem(self.settings, plan)
         through = open_translators(self.settings)
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
@@ -200,10 +202,13 @@ class RowSteps(Steps):
         self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
         if self.trained < models.parameter_count():
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
-        change = defaults.augment(settings, facts)
-        augment = Augmenter(change, clean, columns, self.recipe.seed, self.paraphrases) if change else None
+        changes: list[Change] = []
+        if change := defaults.augment(settings, facts):
+            changes.append(Augmenter(change, clean, columns, self.recipe.seed, self.paraphrases))
+        if self.recipe.column_dropout:
+            changes.append(ColumnDropout(columns, self.recipe.column_dropout, self.recipe.seed))
         fitted = fit(
-            models, store, learn, watch, self.recipe, self.out, self.say, augment, self.dealt, settings.target.declines
+            models, store, learn, watch, self.recipe, self.out, self.say, changes, self.dealt, settings.target.declines
         )
         if settings.model.adapter == "lora":
             for number, copy in enumerate(models.each()):

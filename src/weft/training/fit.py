@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +13,8 @@ import torch
 from torch import nn
 
 from weft.data.split import uniform
-from weft.features.augment import Augmenter
 from weft.features.batching import Batch, collate, in_turn
-from weft.features.store import Store
+from weft.features.store import RowCodes, Store
 from weft.features.targets import known, outside
 from weft.models.heads import ClassHead, Directions, NumberHead
 from weft.models.language import ImageModel, LanguageModel
@@ -31,6 +30,8 @@ from weft.training.regularise import Objective
 from weft.training.thresholds import choose_score, coverage_threshold, label_thresholds
 from weft.training.tracking import Tracker
 
+Change = Callable[[RowCodes, np.ndarray, int], RowCodes]
+"""Codes of rows, their numbers and the epoch -> what is learnt of them this time."""
 CHECK_TOKENS = 32_768
 RIDGE = 3.0
 TOP_RATE, RATE_DECAY = 0.3, 0.85
@@ -62,18 +63,18 @@ def fit(
     recipe: Recipe,
     folder: Path,
     say: Silent,
-    augment: Augmenter | None = None,
+    changes: Sequence[Change] = (),
     deal: bool = True,
     coverage: float | None = None,
 ) -> Fitted:
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
 
     Where they must stay apart (not ``deal``) all copies learn from train and watch valid, and differ by their seed.
-    ``augment`` changes the rows that are learnt from, anew each epoch. ``coverage``: the share of the rows that will be
-    answered; the others are declined.
+    ``changes`` are made one after the other to the rows that are learnt from, anew each epoch. ``coverage``: the share
+    of the rows that will be answered; the others are declined.
     """
     with _threads(recipe.threads):
-        done, watched = _fit(models, store, train, valid, recipe, folder, say, augment, deal)
+        done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal)
         _decide(models, done, watched, coverage)
     return done
 
@@ -103,7 +104,7 @@ def _threads(most: int | None) -> Iterator[None]:
 
 def _fit(
     models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent,
-    augment: Augmenter | None, deal: bool,
+    changes: Sequence[Change], deal: bool,
 ) -> tuple[Fitted, list[Watched]]:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
@@ -113,7 +114,9 @@ def _fit(
 
     def fetch_training(rows: np.ndarray, epoch: int) -> Batch:
         codes = store.take(rows)
-        return collate(augment(codes, rows, epoch) if augment else codes, len(rows)).to(device)
+        for change in changes:
+            codes = change(codes, rows, epoch)
+        return collate(codes, len(rows)).to(device)
 
     done, watched, steps = [], [], 1
     count = len(models.copies)

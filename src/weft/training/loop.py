@@ -62,6 +62,8 @@ class Recipe:
     consistency: float = 0.0
     """Weight of the distance between two passes of the same rows (R-Drop, Liang 2021)."""
     dropout_schedule: DropoutSchedule | None = None
+    column_dropout: float = 0.0
+    """Share of a row's columns that are hidden while it is learnt."""
 
 
 @dataclass
