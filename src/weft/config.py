@@ -21,6 +21,7 @@ from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from weft.errors import SettingsError, UsageError, did_you_mean, listing
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Task = Literal["row", "next_token", "masked_token", "text", "dialogue", "span", "embedding", "ranking"]
 
 
 class _Settings(BaseModel):
@@ -65,9 +66,51 @@ def _addresses(value: Any) -> Any:
     return value if value is None else texts if isinstance(value, (list, tuple)) else texts[0]
 
 
+def _long_form(key: str) -> Callable[[Any], Any]:
+    """A bare word is the short form of ``{key: word}``."""
+    return lambda value: {key: value} if isinstance(value, str) else value
+
+
+class FeatureSettings(_Settings):
+    type: Literal["text", "number", "category", "time", "sequence", "off"]
+    """What the column holds; `off` leaves it out."""
+    max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
+    """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256). Of a text that
+    is learnt to be written: the context, in which longer ones are cut into pieces."""
+    vocabulary: Annotated[int, Field(ge=300, le=1_000_000)] | Literal["characters"] | None = None
+    """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
+    max_categories: Annotated[int, Field(ge=2)] | None = None
+    """Most categories kept, or items of histories, by frequency; the others count as unknown (default 10,000)."""
+    max_events: Annotated[int, Field(ge=1, le=8192)] | None = None
+    """Last events of a history that are read (sequence only; default: the 99th percentile, at most 100)."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """What stands between the items of a text cell (sequence only; guessed; a JSON array needs none)."""
+
+    @model_validator(mode="after")
+    def _fits_type(self) -> FeatureSettings:
+        owners = {"max_tokens": "text", "vocabulary": "text", "max_categories": "category", "max_events": "sequence",
+                  "separator": "sequence"}  # fmt: skip
+        for name, owner in owners.items():
+            also = name == "max_categories" and self.type == "sequence"
+            if getattr(self, name) is not None and self.type != owner and not also:
+                raise ValueError(f"{name} is for {owner} columns, this one is {self.type}. Remove it")
+        return self
+
+
+class ItemsSettings(_Settings):
+    source: Annotated[str | list[str], BeforeValidator(_addresses)]
+    """A table with one row an item: file, list of files, glob, folder or fsspec address."""
+    id: str | None = None
+    """Its column of item ids (default: the name of the target's column)."""
+    features: dict[str, Annotated[FeatureSettings, BeforeValidator(_long_form("type"))]] = {}
+    """Column to type; columns not named are guessed, `off` leaves one out."""
+
+
 class DataSettings(_Settings):
     source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
     """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text."""
+    items: ItemsSettings | None = None
+    """What is known of the items that are recommended, beside who had them (target type ranking only)."""
     format: Literal["csv", "jsonl", "parquet", "arrow", "text", "squad"] | None = None
     """Said only where the file's ending does not tell."""
     split: SplitSettings = SplitSettings()
@@ -81,30 +124,6 @@ class PreprocessSettings(_Settings):
     punctuation); `off` leaves every character as it came."""
 
 
-def _long_form(key: str) -> Callable[[Any], Any]:
-    """A bare word is the short form of ``{key: word}``."""
-    return lambda value: {key: value} if isinstance(value, str) else value
-
-
-class FeatureSettings(_Settings):
-    type: Literal["text", "number", "category", "time", "off"]
-    """What the column holds; `off` leaves it out."""
-    max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
-    """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256). Of a text that
-    is learnt to be written: the context, in which longer ones are cut into pieces."""
-    vocabulary: Annotated[int, Field(ge=300, le=1_000_000)] | Literal["characters"] | None = None
-    """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
-    max_categories: Annotated[int, Field(ge=2)] | None = None
-    """Most categories kept, by frequency; the others count as unknown (category only; default 10,000)."""
-
-    @model_validator(mode="after")
-    def _fits_type(self) -> FeatureSettings:
-        for name, owner in (("max_tokens", "text"), ("vocabulary", "text"), ("max_categories", "category")):
-            if getattr(self, name) is not None and self.type != owner:
-                raise ValueError(f"{name} is for {owner} columns, this one is {self.type}. Remove it")
-        return self
-
-
 class TargetSettings(_Settings):
     """What is learnt: a column of a row, or to write or read the texts of a column."""
 
@@ -114,11 +133,17 @@ class TargetSettings(_Settings):
     """The text column whose every next token is predicted: a model that writes."""
     masked_token: str | None = None
     """The text column whose hidden tokens are predicted from both sides: a model that reads."""
-    type: Literal["class", "labels", "number", "text", "dialogue", "span", "embedding"] | None = None
+    type: Literal["class", "labels", "number", "text", "dialogue", "span", "embedding", "ranking"] | None = None
     """Of `column`; class, labels (any number of classes a row) or number is guessed when left out. `text` is written
     from the text columns in features (translation, summary, answer); of a `dialogue` the assistant's turns are learnt;
     a `span` is the place in a text that answers a question; the vector of an `embedding` is to lie nearest to that of
-    the row's text."""
+    the row's text; of a `ranking` the next item of a user is predicted, from events or from histories."""
+    user: str | None = None
+    """The column that says whose events they are (type ranking; a table of events needs it)."""
+    time: str | None = None
+    """The column that says when an event was (type ranking; default: the order of the rows)."""
+    taken: bool | None = None
+    """Whether items that a user has had may be recommended again (type ranking; default: where users repeat)."""
     start: str | None = None
     """The column that says at which character a span begins (default: answer_start, where there is one)."""
     positive: str | None = None
@@ -153,7 +178,8 @@ class TargetSettings(_Settings):
         given = [n for n in ("column", "next_token", "masked_token") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"one thing is learnt: column, next_token or masked_token. Got {listing(given) or 'none'}")
-        alone = ("type", "positive", "max_tokens", "beams", "separator", "coverage", "out_of_scope")
+        alone = ("type", "positive", "max_tokens", "beams", "separator", "coverage", "out_of_scope", "user", "time",
+                 "taken")  # fmt: skip
         own = [n for n in alone if getattr(self, n) is not None]
         if self.column is None and own:
             raise ValueError(f"{listing(own)} is for target.column. Remove it")
@@ -164,6 +190,9 @@ class TargetSettings(_Settings):
             raise ValueError("positive is for a target of two classes. Remove it")
         if self.type != "span" and self.start is not None:
             raise ValueError("start is for a target of type span. Remove it")
+        ranks = [n for n in ("user", "time", "taken") if getattr(self, n) is not None]
+        if self.type != "ranking" and ranks:
+            raise ValueError(f"{listing(ranks)} is for a target of type ranking. Remove it")
         return self
 
     @property
@@ -174,9 +203,9 @@ class TargetSettings(_Settings):
         return name
 
     @property
-    def task(self) -> Literal["row", "next_token", "masked_token", "text", "dialogue", "span", "embedding"]:
+    def task(self) -> Task:
         """What kind of thing is learnt."""
-        if self.type in ("text", "dialogue", "span", "embedding"):
+        if self.type in ("text", "dialogue", "span", "embedding", "ranking"):
             return self.type
         return "next_token" if self.next_token else "masked_token" if self.masked_token else "row"
 
@@ -252,8 +281,8 @@ class TrainingSettings(_Settings):
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better validation loss before training stops."""
     label_smoothing: Share | None = None
-    """Share of the probability that is spread over all tokens (Szegedy 2016), where a text or a dialogue is written
-    (default: 0.1 for a text from scratch, else 0)."""
+    """Share of the probability that is spread over all tokens or items (Szegedy 2016), where a text or a dialogue is
+    written or items are ranked (default: 0.1 for a text from scratch, else 0)."""
     class_weight: Literal["balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share; probabilities are corrected back."""
     augment: AugmentSettings | None = None
@@ -299,8 +328,10 @@ class Settings(_Settings):
     @model_validator(mode="after")
     def _fits_task(self) -> Settings:
         task = self.target.task
-        if self.training.label_smoothing is not None and task not in ("text", "dialogue"):
-            raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
+        if self.training.label_smoothing is not None and task not in ("text", "dialogue", "ranking"):
+            raise ValueError("training.label_smoothing is for target.type text, dialogue or ranking. Remove it")
+        if self.data.items is not None and task != "ranking":
+            raise ValueError("data.items is for target.type ranking. Remove it")
         names = ("augment", "mixup", "consistency", "dropout_schedule", "class_weight")
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []

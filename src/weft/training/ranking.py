@@ -1,0 +1,70 @@
+"""A RankingModel trained on what users had next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from weft.data.split import VALID
+from weft.features.next_items import HistoryBatch, NextItems
+from weft.features.pieces import IGNORED
+from weft.models.ranking import RankingModel
+from weft.progress import Silent
+from weft.training.checkpoint import Checkpoints
+from weft.training.language import Trained
+from weft.training.loop import Loop, Recipe
+from weft.training.tracking import Tracker
+
+MOST_CHECKED = 10_000
+"""Events of the validation part that are looked at while training; of more, some are drawn."""
+
+
+def fit_ranking(
+    model: RankingModel, data: NextItems, recipe: Recipe, smoothing: float, folder: Path, say: Silent
+) -> Trained:
+    """Train on the events of the training part; those of valid say when to stop. The model then holds the best weights."""
+    device = model.begin.device
+    cuts, places = data.cuts(), data.events.places(VALID)
+    places = places[data.events.items[places] > 0]
+    if len(places) > MOST_CHECKED:
+        places = np.sort(np.random.default_rng(recipe.seed).choice(places, MOST_CHECKED, replace=False))
+
+    def fetch(numbers: np.ndarray, epoch: int) -> HistoryBatch:
+        return data.batch(cuts, numbers, epoch).to(device)
+
+    def validate(trained: nn.Module) -> float:
+        assert isinstance(trained, RankingModel)
+        return float(question_nats(trained, data, places).mean())
+
+    events = float(cuts.lengths().sum())
+
+    def rate() -> float:
+        p = loop.progress
+        return events * p.step / loop.steps_an_epoch / max(p.seconds, 1e-9)
+
+    torch.manual_seed(recipe.seed)
+    loop = Loop(
+        model, recipe, fetch, np.arange(len(cuts)), data.windows(cuts), validate, Tracker(folder),
+        Checkpoints(folder / "checkpoints"), say, lambda batch, done: model.loss(batch, smoothing),
+        pace=lambda p: f"{rate():,.0f} events a second",
+    )  # fmt: skip
+    progress = loop.run()
+    model.eval()
+    return Trained(progress, loop.steps_an_epoch, rate())
+
+
+@torch.no_grad()
+def question_nats(model: RankingModel, data: NextItems, places: np.ndarray) -> np.ndarray:
+    """-log p of the events at ``places`` among all items, in nats [N]; each must be of the catalogue."""
+    found = np.zeros(len(places))
+    vectors, bias = model.all_items(data.candidates.known_of, data.candidates.size)
+    for some in data.in_turn(places):
+        batch = data.questions(some).to(vectors.device)
+        scores = model.scores(batch, vectors, bias)
+        target = batch.targets_BT[batch.targets_BT != IGNORED] - 1
+        found[np.searchsorted(places, some)] = F.cross_entropy(scores, target, reduction="none").cpu().numpy()
+    return found
