@@ -332,6 +332,8 @@ class Settings(_Settings):
             raise ValueError("training.label_smoothing is for target.type text, dialogue or ranking. Remove it")
         if self.data.items is not None and task != "ranking":
             raise ValueError("data.items is for target.type ranking. Remove it")
+        if self.model.from_ is not None and task == "ranking":
+            raise ValueError("model.from: a checkpoint reads texts, not items. Remove it")
         names = ("augment", "mixup", "consistency", "dropout_schedule", "class_weight")
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []

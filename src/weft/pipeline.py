@@ -16,6 +16,7 @@ from weft.tasks.answers import AnswerSteps
 from weft.tasks.dialogues import DialogueSteps
 from weft.tasks.language import LanguageSteps
 from weft.tasks.pairs import PairSteps
+from weft.tasks.ranking import RankingSteps
 from weft.tasks.rows import RowSteps
 from weft.tasks.steps import Steps, free_name
 from weft.tasks.texts import TextSteps
@@ -40,6 +41,7 @@ def run(
     """
     ways: dict[str, type[Steps]] = {
         "row": RowSteps, "text": TextSteps, "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
+        "ranking": RankingSteps,
     }  # fmt: skip
     way: Any = ways.get(settings.target.task, LanguageSteps)
     return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()

@@ -281,13 +281,13 @@ def look_ranking(settings: Settings, table: Table) -> Plan:
         if name is not None:
             plan.types[name], plan.reasons[name] = what, why
     plan.left_out = {n: "is not named" for n in table.columns if n not in plan.types}
-    for name in {target.time, split.time} - {None}:
+    for name in filter(None, (target.time, split.time)):
         texts = [str(v) for v in head.column(name).drop_null().to_pylist()]
         plan.formats[name] = "seconds" if all(map(_seconds, texts)) else kinds.time_format(texts)
         if plan.formats[name] is None and _is_text(table, name):
             raise DataError(
-                f"{table.name}: '{name}' must hold seconds since 1970, or dates in one known format such as 2026-11-21T08:30. "
-                f"Got {texts[0] if texts else 'nothing'!r}. Leave it out where the rows are in the order of time."
+                f"{table.name}: '{name}' must hold seconds since 1970, or dates in one known format such as "
+                f"2026-11-21T08:30. Got {texts[0] if texts else 'nothing'!r}. Leave it out where the rows are in order."
             )
     _add_split(settings, plan)
     return plan
@@ -301,11 +301,13 @@ def _rating(settings: Settings, lists: bool) -> str | None:
     """The column of events that says how an item was rated: the number among the features."""
     target, names = settings.target, []
     for name, given in settings.features.items():
-        if name == target.name and given.type == "sequence" or given.type == "off":
+        if (name == target.name and given.type == "sequence") or given.type == "off":
             continue
         if given.type != "number" or lists or name in (target.name, target.user, target.time):
             may = f"'{target.name}' itself" if lists else f"'{target.name}' itself and one number, the rating"
-            raise SettingsError([f"features.{name}: of a ranking only {may} may be named. Got {given.type}. Remove it."])
+            raise SettingsError(
+                [f"features.{name}: of a ranking only {may} may be named. Got {given.type}. Remove it."]
+            )
         names.append(name)
     if len(names) > 1:
         raise SettingsError([f"features: an event has one rating. Got {listing(names)}. Keep one of them."])
@@ -369,7 +371,11 @@ def separator_of(settings: Settings, table: Table, name: str, head: Any) -> str 
     given = settings.features.get(name)
     if given is not None and given.separator is not None:
         return given.separator
-    return history_separator([str(c) for c in head.column(name).drop_null().to_pylist()]) if _is_text(table, name) else None
+    return (
+        history_separator([str(c) for c in head.column(name).drop_null().to_pylist()])
+        if _is_text(table, name)
+        else None
+    )
 
 
 def _is_text(table: Table, name: str) -> bool:

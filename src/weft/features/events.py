@@ -6,7 +6,7 @@ what is held in memory is a few bytes an event, never a Python object.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ class Events:
 
     def pieces(self) -> Iterator[slice]:
         """Slices of the events, users whole, about ``PIECE`` events each."""
-        yield from (slice(*self.offsets[[a, b]]) for a, b in _user_pieces(self.offsets))
+        yield from (slice(*self.offsets[[a, b]]) for a, b in user_pieces(self.offsets))
 
 
 @dataclass
@@ -74,14 +74,18 @@ def gather_events(clean: CleanRows, columns: EventColumns, folder: Path) -> Gath
     """Group cleaned rows by user into ``folder`` and put them in the order of time (else of the rows)."""
     folder.mkdir(parents=True, exist_ok=True)
     batches = [b.columns for b in clean.batches()]
-    items = pa.chunked_array([_flat(b[columns.item], columns, "item") for b in batches], pa.string()).dictionary_encode()
+    items = pa.chunked_array(
+        [_flat(b[columns.item], columns, "item") for b in batches], pa.string()
+    ).dictionary_encode()
     names = items.chunk(0).dictionary if items.num_chunks else pa.array([], pa.string())
     users, of_row = _users(batches, columns, len(clean.rows))
     counts = np.zeros(int(of_row.max(initial=-1)) + 1 if users is None else len(users), np.int64)
-    for number, first, lengths in _rows(batches, columns):
+    for _, first, lengths in _rows(batches, columns):
         counts += np.bincount(np.repeat(of_row[first : first + len(lengths)], lengths), minlength=len(counts))
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    found = {name: np.memmap(folder / f"{name}.dealt", kind, "w+", shape=max(1, int(offsets[-1]))) for name, kind in FIELDS}
+    found = {
+        name: np.memmap(folder / f"{name}.dealt", kind, "w+", shape=max(1, int(offsets[-1]))) for name, kind in FIELDS
+    }
     cursor, some = offsets[:-1].copy(), {"time": False, "rating": False}
     for number, first, lengths in _rows(batches, columns):
         batch = batches[number]
@@ -115,7 +119,9 @@ def _users(batches: list[dict[str, pa.Array]], columns: EventColumns, rows: int)
     if columns.user is None:
         return None, np.arange(rows)
     coded = pa.chunked_array([b[columns.user] for b in batches], pa.string()).dictionary_encode()
-    numbers = np.concatenate([c.indices.to_numpy() for c in coded.chunks]) if coded.num_chunks else np.zeros(0, np.int32)
+    numbers = (
+        np.concatenate([c.indices.to_numpy() for c in coded.chunks]) if coded.num_chunks else np.zeros(0, np.int32)
+    )
     return (coded.chunk(0).dictionary if coded.num_chunks else pa.array([], pa.string())), numbers
 
 
@@ -123,7 +129,9 @@ def _flat(array: pa.Array, columns: EventColumns, field: str) -> pa.Array:
     return pc.struct_field(pc.list_flatten(array), field) if columns.lists else array
 
 
-def _numbers(batch: dict[str, pa.Array], columns: EventColumns, field: str, column: str | None, size: int) -> np.ndarray:
+def _numbers(
+    batch: dict[str, pa.Array], columns: EventColumns, field: str, column: str | None, size: int
+) -> np.ndarray:
     if columns.lists:
         return _flat(batch[columns.item], columns, field).to_numpy(zero_copy_only=False).astype(np.float64)
     return np.full(size, np.nan) if column is None else batch[column].to_numpy(zero_copy_only=False).astype(np.float64)
@@ -139,12 +147,12 @@ def _deal(user: np.ndarray, cursor: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
 
 def _in_order(
-    offsets: np.ndarray, found: dict[str, np.ndarray], folder: Path, some: dict[str, bool]
+    offsets: np.ndarray, found: Mapping[str, np.ndarray], folder: Path, some: dict[str, bool]
 ) -> tuple[Events, int]:
     """Every user's events sorted by time, without those that are there twice, in files of their own."""
     counts = np.diff(offsets)
     with_files = {name: (folder / f"{name}.bin").open("wb") for name, _ in FIELDS}
-    for a, b in _user_pieces(offsets):
+    for a, b in user_pieces(offsets):
         here = slice(int(offsets[a]), int(offsets[b]))
         user = np.repeat(np.arange(a, b), counts[a:b])
         values = {name: np.asarray(found[name][here]) for name, _ in FIELDS}
@@ -175,7 +183,7 @@ def _again(user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
     return same
 
 
-def _user_pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+def user_pieces(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
     """First and last user (after) of pieces of about ``PIECE`` events, whole users each."""
     start, users = 0, len(offsets) - 1
     while start < users:
@@ -200,6 +208,18 @@ def recode(events: Events, code: np.ndarray) -> None:
     """Give every item the code that stands in its place."""
     for piece in events.pieces():
         events.items[piece] = code[events.items[piece]]
+
+
+def histories(events: Events, places: np.ndarray, users: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """(question, item) of all events of the same user before each place.
+
+    ``users``: whose places they are, where one may be that after a user's last event.
+    """
+    first = events.offsets[events.owners(places) if users is None else users]
+    lengths = places - first
+    bounds = np.concatenate([[0], np.cumsum(lengths)])
+    at = np.repeat(first - bounds[:-1], lengths) + np.arange(bounds[-1])
+    return np.repeat(np.arange(len(places)), lengths), np.asarray(events.items[at]).astype(np.int64)
 
 
 def repeat_share(events: Events, part: int = TRAIN) -> float:

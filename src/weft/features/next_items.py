@@ -61,8 +61,8 @@ class HistoryBatch:
 class Candidates:
     """Which items a step scores: all of them, or those of the batch and some that are drawn.
 
-    Of the drawn ones the score is corrected by -log(times drawn they stand for), so that the sum of the exponents over
-    all candidates is in expectation that over all items (Bengio & Senecal 2008; Yi 2019): with S the items of the batch,
+    Of the drawn ones the score is corrected by how often they are drawn, so that the sum of the exponents over all
+    candidates is in expectation that over all items (Bengio & Senecal 2008; Yi 2019): with S the items of the batch,
     which are always there, and k draws of q among all items,
 
         sum_{j in S} e^{s_j} + sum_{drawn j not in S} e^{s_j} / (k q_j).
@@ -80,7 +80,7 @@ class Candidates:
         self._sum = np.cumsum(self.share)
 
     def of(self, own: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Codes [M] of the items of the batch, ``own``, and of those that are drawn; what to add to their scores [M]."""
+        """Codes [M] of the items of the batch, ``own``, and of those drawn; what to add to their scores [M]."""
         assert self.drawn is not None
         draws = 1 + np.minimum(np.searchsorted(self._sum, random.random(self.drawn)), self.size - 1)
         found, times = np.unique(draws, return_counts=True)
@@ -126,17 +126,24 @@ class NextItems:
         random = np.random.Generator(np.random.Philox(key=[self.seed, hash_of(epoch, numbers)]))
         return self._batch(first, first + starts, first + stops, random)
 
-    def questions(self, places: np.ndarray) -> HistoryBatch:
-        """What comes at each place (an event), of which those before it are read; every item is a candidate."""
-        first = self.events.offsets[self.events.owners(places)]
+    def questions(self, places: np.ndarray, users: np.ndarray | None = None) -> HistoryBatch:
+        """What comes at each place (an event), of which those before it are read; every item is a candidate.
+
+        ``users``: whose places they are, where one may be that after a user's last event.
+        """
+        first = self.events.offsets[self.events.owners(places) if users is None else users]
         return self._batch(first, places, places + 1, None)
 
     def in_turn(self, places: np.ndarray) -> Iterator[np.ndarray]:
         """Places (events) that are asked for, some at once: those with like histories, whose scores fit in memory."""
-        lengths = np.minimum(places - self.events.offsets[self.events.owners(places)], self.context)
+        lengths = places - self.events.offsets[self.events.owners(places)]
+        yield from (places[chosen] for chosen in self.groups(lengths))
+
+    def groups(self, lengths: np.ndarray) -> Iterator[np.ndarray]:
+        """Numbers of histories of these lengths, some at once."""
         rows = max(1, SCORES // (self.candidates.size + 1))
-        for chosen in in_turn(np.arange(len(places)), lengths, EVENTS_AT_ONCE, 1):
-            yield from np.split(places[chosen], range(rows, len(chosen), rows))
+        for chosen in in_turn(np.arange(len(lengths)), np.minimum(lengths, self.context), EVENTS_AT_ONCE, 1):
+            yield from np.split(chosen, range(rows, len(chosen), rows))
 
     def _batch(
         self, first: np.ndarray, start: np.ndarray, stop: np.ndarray, random: np.random.Generator | None

@@ -130,7 +130,7 @@ class Lookback:
     @classmethod
     def of(cls, items_BS: Tensor, places_BT: Tensor) -> Lookback:
         """``places_BT``: how many events each place has read."""
-        b, s = items_BS.shape
+        s = items_BS.shape[1]
         number = torch.arange(s, device=items_BS.device)
         same = (items_BS[:, :, None] == items_BS[:, None, :]) & (items_BS > 0)[:, :, None]
         later = same & (number[None, :] > number[:, None])
@@ -172,6 +172,12 @@ class RankingModel(nn.Module):
         self.norm = nn.RMSNorm(width)
         if config.repeats:
             self.repeats = Repeats(width)
+
+    @torch.no_grad()
+    def begin_with(self, counts: np.ndarray) -> None:
+        """Start from the popularity of the items: ``counts``, training events of each [V]."""
+        known = torch.as_tensor(counts[: self.config.items], dtype=torch.float32) + 1
+        self.items.bias.weight[1:, 0] = (known / known.mean()).log()
 
     def loss(self, batch: HistoryBatch, smoothing: float = 0.0) -> Tensor:
         """Mean of -log p(what came next) over the places that ask, in nats."""

@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from weft.features.events import Events
+from weft.features.events import Events, histories
+from weft.inference.ranking import best
 from weft.results.metrics import Estimate, Weighted, difference, with_intervals
 
 TOP = 10
+MOST_QUESTIONS, MOST_SCORES = 100_000, 2_000_000_000
+"""That are judged; of more, events are drawn (never items)."""
 SHOWN = ("hit_at_10", "ndcg_at_10", "mrr", "hit_at_1", "coverage", "popularity")
 Score = Callable[[np.ndarray], np.ndarray]
 """Places (events) [B] -> scores of every item for what comes there, by the events before it [B, V]."""
@@ -59,6 +62,18 @@ class Ranked:
         }
 
 
+def some_questions(events: Events, part: int, size: int, seed: int) -> tuple[np.ndarray, int]:
+    """Events of a part that are asked for, and how many there are in all; of very many some are drawn.
+
+    ``size``: items of the catalogue, each of which is scored for each.
+    """
+    places = events.places(part)
+    most = int(min(MOST_QUESTIONS, MOST_SCORES // max(1, size)))
+    if len(places) <= most:
+        return places, len(places)
+    return np.sort(np.random.default_rng(seed).choice(places, most, replace=False)), len(places)
+
+
 def rank_questions(
     score: Score, events: Events, counts: np.ndarray, batches: Iterable[np.ndarray], taken: bool
 ) -> Ranked:
@@ -100,28 +115,6 @@ def ranks_of(scores_BV: np.ndarray, truth_B: np.ndarray) -> np.ndarray:
     return found
 
 
-def best(scores_BV: np.ndarray, count: int) -> np.ndarray:
-    """The items with the highest scores, the highest first, of equal ones the first [B, count or V]."""
-    count = min(count, scores_BV.shape[1])
-    if not count:
-        return np.zeros((len(scores_BV), 0), np.int64)
-    edge = np.partition(scores_BV, -count, axis=1)[:, [-count]]
-    # those above the edge, then as many at the edge as there is room for
-    order = np.where(scores_BV > edge, 2, 0) + (scores_BV == edge)
-    chosen = np.argsort(-order, axis=1, kind="stable")[:, :count]
-    within = np.lexsort((chosen, -np.take_along_axis(scores_BV, chosen, 1)), axis=1)
-    return np.take_along_axis(chosen, within, 1)
-
-
-def histories(events: Events, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(question, item) of all events of the same user before each place."""
-    first = events.offsets[events.owners(places)]
-    lengths = places - first
-    bounds = np.concatenate([[0], np.cumsum(lengths)])
-    at = np.repeat(first - bounds[:-1], lengths) + np.arange(bounds[-1])
-    return np.repeat(np.arange(len(places)), lengths), np.asarray(events.items[at]).astype(np.int64)
-
-
 def popularity_percentile(counts: np.ndarray) -> np.ndarray:
     """Share of the items that have fewer training events, those with as many counted half [V]."""
     ordered = np.sort(counts)
@@ -139,11 +132,42 @@ def gini(amounts: np.ndarray) -> float:
 
 def beside(ours: Ranked, others: dict[str, Ranked]) -> dict[str, Any]:
     """Ours minus each of the others on the same questions, with the intervals of the differences."""
+    mine = ours.metrics()
     return {
-        key: {m: difference(ours.metrics(), other.metrics(), m, ours.rows).to_dict() for m in ("hit_at_10", "ndcg_at_10")}
+        key: {m: difference(mine, other.metrics(), m, ours.rows).to_dict() for m in ("hit_at_10", "ndcg_at_10")}
         for key, other in others.items()
-    }  # fmt: skip
+    }
 
 
 def _mean_of(sums: np.ndarray, counts: np.ndarray) -> Weighted:
     return lambda w: float((w * sums).sum() / (w * counts).sum())
+
+
+def ranking_sentence(found: dict[str, Estimate], users: int, items: int) -> str:
+    """The result in words."""
+    ten, first = found["hit_at_10"], found["hit_at_1"]
+    return (
+        f"Of {users:,} users, {ten.value:.1%} find what they had next among the first ten of {items:,} items "
+        f"({ten.interval('.1%')}), {first.value:.1%} as the first."
+    )
+
+
+def ranking_verdict(
+    differences: dict[str, dict[str, dict[str, float | None]]], others: dict[str, tuple[str, dict[str, Estimate]]]
+) -> list[str]:
+    """Ours beside the best of the others, in each of the two first figures, in words.
+
+    Args:
+        differences: of :func:`beside`. others: title and figures of each.
+    """
+    lines = []
+    for key, name in (("hit_at_10", "hits at 10"), ("ndcg_at_10", "NDCG at 10")) if others else ():
+        rival = max(others, key=lambda o: others[o][1][key].value)
+        gap = differences[rival][key]
+        low, high, value = (0.0 if gap[k] is None else float(gap[k] or 0) for k in ("low", "high", "value"))
+        how = "within chance of" if low <= 0 <= high else "better than" if value > 0 else "worse than"
+        lines.append(
+            f"In {name} it is {how} the best simple way ({others[rival][0]}): a difference of {100 * value:+.1f} "
+            f"points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
+        )
+    return lines

@@ -9,8 +9,8 @@ import numpy as np
 from scipy import sparse
 
 from weft.data.split import TRAIN
-from weft.features.events import Events
-from weft.results.ranking import Score, histories
+from weft.features.events import Events, histories
+from weft.results.ranking import Score
 
 NEIGHBOURS = 100
 """Items kept beside each item."""
@@ -100,7 +100,13 @@ def markov(events: Events, counts: np.ndarray) -> Score:
     for piece in events.pieces():
         items, parts = events.items[piece], events.parts[piece]
         owner = events.owners(np.arange(piece.start, piece.stop))
-        step = (owner[1:] == owner[:-1]) & (parts[1:] == TRAIN) & (parts[:-1] == TRAIN) & (items[1:] > 0) & (items[:-1] > 0)
+        step = (
+            (owner[1:] == owner[:-1])
+            & (parts[1:] == TRAIN)
+            & (parts[:-1] == TRAIN)
+            & (items[1:] > 0)
+            & (items[:-1] > 0)
+        )
         before, after = items[:-1][step] - 1, items[1:][step] - 1
         found = found + sparse.csr_matrix((np.ones(len(before)), (before, after)), (size, size))
     total = np.asarray(found.sum(axis=1)).ravel()

@@ -114,7 +114,8 @@ class Steps:
         )
         for reason, count in list(found.reasons().items())[:3]:
             self.say.line(f"set aside: {count:,} x {reason} (rejected.parquet)")
-        self.say.line(split_in_words(self.settings, clean))
+        if plan.target_type != "ranking":  # of which it is said once the events are in order
+            self.say.line(split_in_words(self.settings, clean))
         return clean, found, cleaner
 
     def _data_facts(self, plan: Plan, clean: CleanRows, found: Ingested) -> dict[str, Any]:
@@ -140,6 +141,6 @@ class Steps:
         shutil.rmtree(self.work)
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
-                "report.json", "rejected.parquet")  # fmt: skip
+                "report.json", "rejected.parquet", "catalogue.arrow", "users.arrow")  # fmt: skip
         write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")

@@ -26,7 +26,7 @@ MOST_CHECKED = 10_000
 def fit_ranking(
     model: RankingModel, data: NextItems, recipe: Recipe, smoothing: float, folder: Path, say: Silent
 ) -> Trained:
-    """Train on the events of the training part; those of valid say when to stop. The model then holds the best weights."""
+    """Train on the training part's events; those of valid say when to stop. The model then holds the best weights."""
     device = model.begin.device
     cuts, places = data.cuts(), data.events.places(VALID)
     places = places[data.events.items[places] > 0]
