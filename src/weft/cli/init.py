@@ -67,7 +67,7 @@ def init(
         "data:",
         f"  source: {scalar(data)}",
         f"target: {scalar(chosen)}  # {kind_in_words(why.type)}: {why.reason}{checked}",
-        "features:  # text, number, category, time, or off",
+        "features:  # text, number, category, time, sequence, or off",
     ]
     width = max((len(scalar(n)) for n in guesses), default=0)
     for name, found in guesses.items():

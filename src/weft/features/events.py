@@ -23,7 +23,6 @@ PIECE = 1 << 22
 """Events that are sorted at once."""
 UNKNOWN = 0
 """The code of an item that is not in the catalogue; that of the first one is 1."""
-GAP_BINS = 34
 MOST_ITEMS = 200_000
 Field = tuple[str, type]
 FIELDS: tuple[Field, ...] = (("item", np.int32), ("time", np.float64), ("rating", np.float32), ("part", np.uint8))
@@ -233,10 +232,3 @@ def repeat_share(events: Events, part: int = TRAIN) -> float:
         again += int((same & (item[order][1:] != UNKNOWN)).sum())
         total += len(places) - len(np.unique(user))
     return again / max(1, total)
-
-
-def gap_bins(seconds: np.ndarray) -> np.ndarray:
-    """Seconds between two events as 1 + log2(1 + seconds), whole; 0 where it is not known."""
-    known = np.isfinite(seconds)
-    logs = np.log2(1 + np.maximum(0, np.where(known, seconds, 0)))
-    return np.where(known, np.minimum(1 + logs.astype(np.int64), GAP_BINS - 1), 0)

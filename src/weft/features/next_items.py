@@ -17,7 +17,8 @@ from torch import Tensor
 
 from weft.data.split import TRAIN
 from weft.features.batching import collate, in_turn
-from weft.features.events import UNKNOWN, Events, gap_bins
+from weft.features.events import UNKNOWN, Events
+from weft.features.histories import gap_bins
 from weft.features.pieces import IGNORED, Cuts, hash_of
 from weft.features.store import RowCodes, take
 

@@ -19,6 +19,7 @@ from weft.features.codecs import (
     FIRST,
     MISSING,
     MISSING_TIME,
+    RAGGED,
     UNKNOWN,
     CategoryCodec,
     Codec,
@@ -27,10 +28,10 @@ from weft.features.codecs import (
     TimeCodec,
 )
 from weft.features.tokenizer import mask_token
-from weft.models.tokens import Tokens
+from weft.models.histories import SequenceEmbedding
+from weft.models.tokens import START, Tokens
 
 Columns = dict[str, dict[str, Tensor]]
-START = 0.1  # deviation of a fresh vector
 
 
 class PiecewiseLinear(nn.Module):
@@ -199,6 +200,7 @@ EMBEDDINGS: dict[str, type[nn.Module]] = {
     "category": CategoryEmbedding,
     "time": TimeEmbedding,
     "text": TextEmbedding,
+    "sequence": SequenceEmbedding,
 }
 
 
@@ -302,11 +304,11 @@ class RowEmbedding(nn.Module):
         names: list[str] = embedding.names  # type: ignore[assignment]
         b, t, _ = states.shape
         device = states.device
-        if kind != "text":
+        if kind not in RAGGED:
             owner = torch.tensor([self.number[n] for n in names], device=device).expand(b, t)
             return Tokens(states, mask, torch.zeros(b, t, dtype=torch.int64, device=device), owner)
-        widths = [columns[n]["tokens"].shape[1] for n in names]
-        if self.pretrained is not None:
+        widths = [columns[n][RAGGED[kind]].shape[1] for n in names]
+        if self.pretrained is not None and kind == "text":
             widths = [w + (self.pretrained.after is not None) for w in widths]
             places = mask.long().cumsum(dim=1) - (1 if self.reader_last else 0)
             places = places.clamp(min=0)

@@ -26,17 +26,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.codecs import Codec
-from weft.features.events import GAP_BINS
+from weft.features.histories import GAP_BINS
 from weft.features.next_items import HistoryBatch
 from weft.features.pieces import IGNORED
-from weft.models.embeddings import START, RowEmbedding
+from weft.models.embeddings import RowEmbedding
+from weft.models.histories import BINS, count_bins, rating_inputs
 from weft.models.recurrent import Recurrent, RecurrentConfig
-from weft.models.tokens import Tokens
+from weft.models.tokens import START, Tokens
 from weft.models.transformer import Transformer, TransformerConfig
 
 Columns = dict[str, dict[str, Tensor]]
-BINS = 16
-"""Of a count: 0, 1, ..., 7, then 8 steps to 128 and more."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +143,6 @@ class Lookback:
         return cls(last, bins)
 
 
-def count_bins(count: Tensor) -> Tensor:
-    """0 to 7 as they are, then in steps of half an octave."""
-    count = count.clamp(min=0)
-    steps = 8 + (2 * torch.log2(count.clamp(min=8) / 8)).long()
-    return torch.where(count < 8, count, steps).clamp(max=BINS - 1)
-
-
 class RankingModel(nn.Module):
     """Events -> scores of every candidate for what comes next."""
 
@@ -218,9 +210,7 @@ class RankingModel(nn.Module):
             x = x + self.gaps(batch.gaps_BT)
         if self.config.rating is not None:
             mean, deviation = self.config.rating
-            gone = torch.isnan(batch.ratings_BT)
-            value = ((batch.ratings_BT - mean) / deviation).masked_fill(gone, 0.0).clamp(-4, 4)
-            x = x + self.rating(torch.stack([value, gone.float()], dim=-1))
+            x = x + self.rating(rating_inputs((batch.ratings_BT - mean) / deviation))
         return F.dropout(x, self.config.dropout, self.training)
 
     @staticmethod

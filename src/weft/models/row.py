@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.batching import Batch
-from weft.features.codecs import Codec
+from weft.features.codecs import RAGGED, Codec
 from weft.features.targets import ClassTarget, LabelsTarget, Target
 from weft.models.embeddings import PretrainedText, RowEmbedding
 from weft.models.heads import ClassHead, LabelsHead, NumberHead
@@ -90,7 +90,7 @@ class RowModel(nn.Module):
             self.backbone = Recurrent(config.backbone)
         else:
             self.backbone = Transformer(config.backbone)
-        texts = sorted(c.name for c in codecs if c.type == "text")
+        texts = sorted(c.name for c in codecs if c.type in RAGGED)
         self.texts = [self.embedding.number[name] for name in texts]
         self.pool_norm = nn.RMSNorm(width) if config.pretrained is None else nn.Identity()
         inputs = width * (1 + 2 * len(self.texts) if config.pretrained is None else 1)

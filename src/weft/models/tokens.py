@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+START = 0.1  # deviation of a fresh vector
+
 
 @dataclass
 class Tokens:

@@ -244,7 +244,7 @@ class RankingSteps(Steps):
         return {
             "target": {"name": plan.target, "type": "ranking", "reason": plan.target_reason},
             "ranking": {
-                **self.counts, "items": len(catalogue), "cold": len(catalogue) - catalogue.known,
+                **self.counts, "catalogue": len(catalogue), "cold": len(catalogue) - catalogue.known,
                 "split_words": self.split_words, "by_event": self.by_event, "taken": self.taken,
                 "taken_words": self.taken_words, "repeated": gathered.repeated, "unknown": self.unknown,
                 "columns": self.columns.to_dict(), "cleaner": cleaner_state(cleaner),
