@@ -37,6 +37,9 @@ from weft.models.transformer import Transformer, TransformerConfig
 
 Columns = dict[str, dict[str, Tensor]]
 
+ALONE = 0.5
+"""Weight of the loss of the scores without what is said of coming back."""
+
 
 @dataclass(frozen=True)
 class RankingConfig:
@@ -175,28 +178,36 @@ class RankingModel(nn.Module):
         """Mean of -log p(what came next) over the places that ask, in nats."""
         vectors, bias = self.items(batch.candidates_M, batch.columns)
         asked = batch.targets_BT != IGNORED
-        scores = self._scores(batch, vectors, bias, asked)
+        plain, scores = self._scores(batch, vectors, bias, asked)
         targets = batch.targets_BT[asked] - 1
-        total = F.cross_entropy(scores, targets, reduction="sum", label_smoothing=smoothing if self.training else 0.0)
+
+        def cost(of: Tensor) -> Tensor:
+            return F.cross_entropy(of, targets, reduction="sum", label_smoothing=smoothing if self.training else 0.0)
+
+        total = cost(scores)
+        if self.training and self.config.repeats:
+            # what comes back is soon explained by coming back, and the items would learn little of one another
+            total = total + ALONE * cost(plain)
         return total / max(1, len(targets))
 
     def scores(self, batch: HistoryBatch, vectors_MD: Tensor, bias_M: Tensor) -> Tensor:
         """Scores of what comes after the last event, of every candidate but the first, which is no item [B, M - 1]."""
         asked = torch.arange(batch.items_BT.shape[1] + 1, device=vectors_MD.device) == batch.lengths_B[:, None]
-        return self._scores(batch, vectors_MD, bias_M, asked)
+        return self._scores(batch, vectors_MD, bias_M, asked)[1]
 
-    def _scores(self, batch: HistoryBatch, vectors_MD: Tensor, bias_M: Tensor, asked_BT: Tensor) -> Tensor:
-        """Scores [N, M - 1] of the places that ask, row by row."""
+    def _scores(
+        self, batch: HistoryBatch, vectors_MD: Tensor, bias_M: Tensor, asked_BT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Scores [N, M - 1] of the places that ask, row by row: without what is said of coming back, and with it."""
         events = self._events(batch, vectors_MD)
         begin = self.begin.expand(len(events), 1, -1)
         states = self.norm(self.backbone(self._tokens(torch.cat([begin, events], dim=1))))
         chosen = F.dropout(states[asked_BT], self.config.dropout, self.training)
-        scores = F.linear(chosen.float(), vectors_MD.float(), bias_M.float())
-        if self.config.repeats and batch.items_BT.shape[1]:
-            scores = self._again(scores, states, events, batch.items_BT, asked_BT)
+        plain = F.linear(chosen.float(), vectors_MD.float(), bias_M.float())
         if batch.weights_M is not None:
-            scores = scores + batch.weights_M
-        return scores[:, 1:]
+            plain = plain + batch.weights_M
+        scores = self._again(plain, states, events, batch.items_BT, asked_BT) if self.config.repeats else plain
+        return plain[:, 1:], scores[:, 1:]
 
     def _again(self, scores: Tensor, states: Tensor, events: Tensor, items_BT: Tensor, asked_BT: Tensor) -> Tensor:
         places = torch.arange(states.shape[1], device=states.device).expand(len(states), -1)

@@ -112,7 +112,8 @@ class RowModel(nn.Module):
             self.head = NumberHead(
                 inputs, config.hidden, target.mean, target.deviation, config.dropout, config.linear_first
             )
-        self.linear = LinearPath(codecs, outputs, frozenset(config.linear)) if config.linear else None
+        read = any(codec.type in config.linear for codec in codecs)
+        self.linear = LinearPath(codecs, outputs, frozenset(config.linear)) if read else None
 
     def forward(self, batch: Batch, states: dict[str, Tensor] | None = None) -> Tensor:
         """Outputs [B, C]; ``states`` is filled with named states on request."""

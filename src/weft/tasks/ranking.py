@@ -179,7 +179,7 @@ class RankingSteps(Steps):
         self.say.step("model", f"{backbone_in_words(config.backbone)}, {self.parameters:,} parameters; the last "
                       f"{config.context:,} events; {self.objective}")  # fmt: skip
         smoothing = settings.training.label_smoothing or 0.0
-        trained = fit_ranking(model, data, self.recipe, smoothing, self.out, self.say)
+        trained = fit_ranking(model, data, self.recipe, smoothing, self.taken, self.out, self.say)
         p = trained.progress
         self.say.line(f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
                       f"{trained.tokens_a_second:,.0f} events a second")  # fmt: skip

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from weft.data.split import VALID
+from weft.features.events import histories
 from weft.features.next_items import HistoryBatch, NextItems
 from weft.features.pieces import IGNORED
 from weft.models.ranking import RankingModel
@@ -19,14 +19,20 @@ from weft.training.language import Trained
 from weft.training.loop import Loop, Recipe
 from weft.training.tracking import Tracker
 
+TOP = 10
 MOST_CHECKED = 10_000
 """Events of the validation part that are looked at while training; of more, some are drawn."""
 
 
 def fit_ranking(
-    model: RankingModel, data: NextItems, recipe: Recipe, smoothing: float, folder: Path, say: Silent
+    model: RankingModel, data: NextItems, recipe: Recipe, smoothing: float, taken: bool, folder: Path, say: Silent
 ) -> Trained:
-    """Train on the training part's events; those of valid say when to stop. The model then holds the best weights."""
+    """Train on the training part's events; the NDCG of those of valid says when to stop, as the surprise at the few
+    items that are new to a user says little of the places where they stand. The model then holds the best weights.
+
+    Args:
+        taken: whether items that a user has had may be recommended.
+    """
     device = model.begin.device
     cuts, places = data.cuts(), data.events.places(VALID)
     places = places[data.events.items[places] > 0]
@@ -38,7 +44,7 @@ def fit_ranking(
 
     def validate(trained: nn.Module) -> float:
         assert isinstance(trained, RankingModel)
-        return float(question_nats(trained, data, places).mean())
+        return 1 - float(question_ndcg(trained, data, places, taken).mean())
 
     events = float(cuts.lengths().sum())
 
@@ -58,13 +64,21 @@ def fit_ranking(
 
 
 @torch.no_grad()
-def question_nats(model: RankingModel, data: NextItems, places: np.ndarray) -> np.ndarray:
-    """-log p of the events at ``places`` among all items, in nats [N]; each must be of the catalogue."""
+def question_ndcg(model: RankingModel, data: NextItems, places: np.ndarray, taken: bool) -> np.ndarray:
+    """NDCG among the first ten of all items, of the events at ``places`` [N]; each must be of the catalogue.
+
+    An item with the score of the true one stands before it.
+    """
     found = np.zeros(len(places))
     vectors, bias = model.all_items(data.candidates.known_of, data.candidates.size)
     for some in data.in_turn(places):
         batch = data.questions(some).to(vectors.device)
         scores = model.scores(batch, vectors, bias)
-        target = batch.targets_BT[batch.targets_BT != IGNORED] - 1
-        found[np.searchsorted(places, some)] = F.cross_entropy(scores, target, reduction="none").cpu().numpy()
+        if not taken:
+            row, item = histories(data.events, some)
+            scores[row[item > 0], item[item > 0] - 1] = -torch.inf
+        own = scores.gather(1, batch.targets_BT[batch.targets_BT != IGNORED][:, None] - 1)
+        rank = (~(scores < own)).sum(dim=1).cpu().numpy()
+        there = (rank <= TOP) & (own.squeeze(1) > -torch.inf).cpu().numpy()
+        found[np.searchsorted(places, some)] = np.where(there, 1 / np.log2(1 + rank), 0)
     return found
