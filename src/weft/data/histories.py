@@ -34,9 +34,9 @@ def is_history(kind: pa.DataType) -> bool:
 
 
 def looks_like_history(column: pa.Array | pa.ChunkedArray) -> bool:
-    """Whether every cell of a sample is a list of items, or a JSON array of ids."""
+    """Whether every cell of a sample is a list of items, or a JSON array of ids; lists of fractions are vectors."""
     if not pa.types.is_string(column.type):
-        return is_history(column.type)
+        return is_history(column.type) and not pa.types.is_floating(column.type.value_type)
     cells = [cell for cell in column.drop_null().to_pylist() if cell.strip()]
     return bool(cells) and all(cell.lstrip().startswith("[") and _plain(_array(cell)) for cell in cells)
 
@@ -95,6 +95,4 @@ def _array(cell: str) -> list[Any] | None:
 
 
 def _plain(found: list[Any] | None) -> bool:
-    return found is not None and all(
-        isinstance(v, (str, int, float)) or (isinstance(v, dict) and "item" in v) for v in found
-    )
+    return found is not None and all(isinstance(v, (str, int)) or (isinstance(v, dict) and "item" in v) for v in found)

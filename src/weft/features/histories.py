@@ -71,11 +71,11 @@ class SequenceCodec(Codec):
         }
 
     def decode(self, codes: Codes) -> list:
-        """The last ids of each row, None for one that was not kept; times and ratings are not given back."""
+        """The last ids of each row, None for one that was not kept and for no ids; without times and ratings."""
         items = codes["items"]
         assert isinstance(items, Ragged)
         names = self.items.decode({"code": items.values + UNKNOWN})
-        return [names[a:b] for a, b in zip(items.offsets[:-1], items.offsets[1:], strict=True)]
+        return [names[a:b] or None for a, b in zip(items.offsets[:-1], items.offsets[1:], strict=True)]
 
     def state(self) -> dict[str, Any]:
         return {

@@ -5,9 +5,12 @@ score of an item is the product of the state with the item's own vector, which i
 users come back to what they had, a second path says how likely each item of the history is to be had again, by how
 recently and how often it was (the idea of RepeatNet, Ren 2019, within one softmax):
 
-    score(j) = h . v_j + b_j + [j in the history] (a_r(h) + c_n(h) + d_t(h) + q(h) . k(x_s))
+    score(j) = h . v_j + b_j                                                             j is new to the user
+    score(j) = g (h . v_j + b_j) + a_r(h) + c_n(h) + d_t(h) + q(h) . k(x_s)              j is in the history
 
 r: how many other items the user had since, n: how often j was had, t: how many events ago, s: the last event with j.
+The first line alone is trained too, on all items: what comes back would else be explained by coming back, and the
+vectors would learn little of which items go together.
 
 Shape suffixes: B users, T events, M items (candidates), N places that are asked for, S events that are looked back at,
 D width.
@@ -113,6 +116,7 @@ class Repeats(nn.Module):
         nn.init.zeros_(self.bins.weight)
         nn.init.zeros_(self.bins.bias)
         nn.init.zeros_(self.query.weight)
+        self.share = nn.Parameter(torch.tensor(0.5))
 
     def forward(self, states_BTD: Tensor, events_BSD: Tensor, back: Lookback) -> Tensor:
         """What is added to the score of the item of event s at place t [B, T, S]; 0 where it is not its last."""
@@ -186,7 +190,6 @@ class RankingModel(nn.Module):
 
         total = cost(scores)
         if self.training and self.config.repeats:
-            # what comes back is soon explained by coming back, and the items would learn little of one another
             total = total + ALONE * cost(plain)
         return total / max(1, len(targets))
 
@@ -211,9 +214,11 @@ class RankingModel(nn.Module):
 
     def _again(self, scores: Tensor, states: Tensor, events: Tensor, items_BT: Tensor, asked_BT: Tensor) -> Tensor:
         places = torch.arange(states.shape[1], device=states.device).expand(len(states), -1)
-        bonus = self.repeats(states, events, Lookback.of(items_BT, places))[asked_BT]
-        row, _ = asked_BT.nonzero(as_tuple=True)
-        return scores.scatter_add(1, items_BT[row], bonus)
+        back = Lookback.of(items_BT, places)
+        bonus, last = self.repeats(states, events, back)[asked_BT], back.last[asked_BT]
+        items = items_BT[asked_BT.nonzero(as_tuple=True)[0]]
+        own = scores.gather(1, items).masked_fill(~last, 0.0)
+        return scores.scatter_add(1, items, bonus + (self.repeats.share - 1) * own)
 
     def _events(self, batch: HistoryBatch, vectors_MD: Tensor) -> Tensor:
         x = vectors_MD[batch.items_BT]
