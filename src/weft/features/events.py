@@ -19,7 +19,7 @@ from weft.data.split import TEST, TRAIN, VALID
 from weft.preprocess.events import EventColumns
 from weft.preprocess.ingest import CleanRows
 
-PIECE = 1 << 22
+PIECE = 1 << 20
 """Events that are sorted at once."""
 UNKNOWN = 0
 """The code of an item that is not in the catalogue; that of the first one is 1."""

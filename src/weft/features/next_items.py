@@ -109,10 +109,11 @@ class NextItems:
 
     def cuts(self) -> Cuts:
         """Stretches of the events of all users up to the last that is learnt from."""
-        places = self.events.places(TRAIN)
-        users = self.events.owners(places)
         lengths = np.zeros(len(self.events.offsets) - 1, np.int64)
-        lengths[users] = places - self.events.offsets[users] + 1  # the last one stays
+        for piece in self.events.pieces():
+            places = np.flatnonzero(self.events.parts[piece] == TRAIN) + piece.start
+            users = self.events.owners(places)
+            lengths[users] = places - self.events.offsets[users] + 1  # the last one stays
         learnt = np.flatnonzero(lengths)
         return Cuts(learnt, lengths[learnt], max(1, self.context // 2))
 
