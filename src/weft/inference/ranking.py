@@ -170,6 +170,7 @@ class RankingPredictor:
                  taken: bool):  # fmt: skip
         self.ranker, self.columns, self.cleaner, self.users = ranker, columns, cleaner, users
         self.top, self.taken = top, taken
+        self.cut = 0
 
     @property
     def history_plan(self) -> ColumnPlan:

@@ -19,6 +19,7 @@ TOP = 10
 MOST_QUESTIONS, MOST_SCORES = 100_000, 2_000_000_000
 """That are judged; of more, events are drawn (never items)."""
 SHOWN = ("hit_at_10", "ndcg_at_10", "mrr", "hit_at_1", "coverage", "popularity")
+SAID = {"hit_at_10": "hits at 10", "ndcg_at_10": "NDCG at 10", "hit_at_1": "hits at 1"}
 Score = Callable[[np.ndarray], np.ndarray]
 """Places (events) [B] -> scores of every item for what comes there, by the events before it [B, V]."""
 
@@ -134,7 +135,7 @@ def beside(ours: Ranked, others: dict[str, Ranked]) -> dict[str, Any]:
     """Ours minus each of the others on the same questions, with the intervals of the differences."""
     mine = ours.metrics()
     return {
-        key: {m: difference(mine, other.metrics(), m, ours.rows).to_dict() for m in ("hit_at_10", "ndcg_at_10")}
+        key: {m: difference(mine, other.metrics(), m, ours.rows).to_dict() for m in SAID}
         for key, other in others.items()
     }
 
@@ -155,13 +156,13 @@ def ranking_sentence(found: dict[str, Estimate], users: int, items: int) -> str:
 def ranking_verdict(
     differences: dict[str, dict[str, dict[str, float | None]]], others: dict[str, tuple[str, dict[str, Estimate]]]
 ) -> list[str]:
-    """Ours beside the best of the others, in each of the two first figures, in words.
+    """Ours beside the best of the others in each figure that counts, in words.
 
     Args:
         differences: of :func:`beside`. others: title and figures of each.
     """
     lines = []
-    for key, name in (("hit_at_10", "hits at 10"), ("ndcg_at_10", "NDCG at 10")) if others else ():
+    for key, name in SAID.items() if others else ():
         rival = max(others, key=lambda o: others[o][1][key].value)
         gap = differences[rival][key]
         low, high, value = (0.0 if gap[k] is None else float(gap[k] or 0) for k in ("low", "high", "value"))

@@ -28,6 +28,7 @@ from weft.models.ranking import RankingModel
 from weft.models.row import backbone_in_words
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.events import EventCleaner, EventColumns, event_cleaner
+from weft.preprocess.ingest import CleanRows, Ingested
 from weft.results.ranking import (
     SHOWN,
     Ranked,
@@ -41,6 +42,7 @@ from weft.results.ranking_baselines import baselines
 from weft.runs.ranking import RankingRun, cleaner_state, load_ranking_model, save_ranking_model
 from weft.tasks.steps import Steps
 from weft.training.language import Trained
+from weft.training.pace import some_rows, step_cost
 from weft.training.ranking import fit_ranking
 
 REPEATED = 0.05
@@ -56,22 +58,9 @@ class RankingSteps(Steps):
 
     def run(self) -> RankingRun:
         settings = self.settings
-        plan = look_ranking(settings, self.table)
-        self.columns = EventColumns.of(plan, settings)
-        self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
-        with self._timed("data"):
-            self.say.step("data", f"{self.table.name}: {plan.target_reason}")
-        with self._timed("preprocess"):
-            clean, found, cleaner = self._preprocess(plan)
-            shutil.rmtree(self.work / "events", ignore_errors=True)
-            gathered = gather_events(clean, self.columns, self.work / "events")
-            events = gathered.events
-            split = settings.data.split
-            self.by_event = bool(split.column or split.by or split.time)
-            if not self.by_event:
-                leave_last(events)
-            self._say_events(gathered)
+        plan, clean, found, cleaner, gathered = self._gather()
+        events = gathered.events
+        self._watched(gathered)
         with self._timed("features"):
             catalogue = self._catalogue(gathered, cleaner.normalize)
             self._taken(events)
@@ -101,6 +90,36 @@ class RankingSteps(Steps):
         self._finish(figures)
         return RankingRun(self.out)
 
+    def foretell(self) -> tuple[Gathered, RankingModel, float, int]:
+        """The events of the table, a model for them, and the seconds and the bytes of activations of a step."""
+        _, _, _, cleaner, gathered = self._gather()
+        catalogue = self._catalogue(gathered, cleaner.normalize)
+        self._taken(gathered.events)
+        data, model = self._build(gathered.events, catalogue)
+        cuts = data.cuts()
+        self.windows = len(cuts)
+        batches = (data.batch(cuts, some, 0) for some in some_rows(np.arange(len(cuts)), self.recipe.batch_rows))
+        return gathered, model, *step_cost(model.train(), self.recipe, model.loss, batches)
+
+    def _gather(self) -> tuple[Plan, CleanRows, Ingested, Cleaner, Gathered]:
+        """Take the run folder, and put every user's events in order."""
+        plan = look_ranking(self.settings, self.table)
+        self.columns = EventColumns.of(plan, self.settings)
+        self._claim()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self._timed("data"):
+            self.say.step("data", f"{self.table.name}: {plan.target_reason}")
+        with self._timed("preprocess"):
+            clean, found, cleaner = self._preprocess(plan)
+            shutil.rmtree(self.work / "events", ignore_errors=True)
+            gathered = gather_events(clean, self.columns, self.work / "events")
+            split = self.settings.data.split
+            self.by_event = bool(split.column or split.by or split.time)
+            if not self.by_event:
+                leave_last(gathered.events)
+            self._say_events(gathered)
+        return plan, clean, found, cleaner, gathered
+
     def _cleaner(self, plan: Plan) -> Cleaner:
         return event_cleaner(self.columns, plan, self.settings.preprocess.normalize)
 
@@ -124,7 +143,10 @@ class RankingSteps(Steps):
             self.say.line(f"{gathered.repeated:,} events came twice (same user, item and time) and count once")
         if self.counts["once"]:
             self.say.line(f"{self.counts['once']:,} users have one event: there is nothing to judge of them")
-        if not counts[TRAIN] or not counts[VALID]:
+
+    def _watched(self, gathered: Gathered) -> None:
+        """Raises DataError where there is nothing to learn from or to watch."""
+        if not all((gathered.events.parts == part).any() for part in (TRAIN, VALID)):
             raise DataError(
                 f"{self.table.name}: there must be events to learn from and to watch. Got {self.split_words}. "
                 f"Give users with three events or more, or another data.split."
@@ -162,7 +184,8 @@ class RankingSteps(Steps):
         )
         self.say.line(self.taken_words)
 
-    def _model(self, events: Events, catalogue: Catalogue) -> tuple[NextItems, Trained]:
+    def _build(self, events: Events, catalogue: Catalogue) -> tuple[NextItems, RankingModel]:
+        """The batches, and the model as it begins."""
         settings = self.settings
         columns = catalogue.encode()
         full = len(catalogue) <= (FULL_WITH_COLUMNS if columns else FULL)
@@ -178,7 +201,11 @@ class RankingSteps(Steps):
         self.objective = "every item is a candidate" if full else f"{drawn:,} drawn candidates a step, corrected"
         self.say.step("model", f"{backbone_in_words(config.backbone)}, {self.parameters:,} parameters; the last "
                       f"{config.context:,} events; {self.objective}")  # fmt: skip
-        smoothing = settings.training.label_smoothing or 0.0
+        return data, model
+
+    def _model(self, events: Events, catalogue: Catalogue) -> tuple[NextItems, Trained]:
+        data, model = self._build(events, catalogue)
+        smoothing = self.settings.training.label_smoothing or 0.0
         trained = fit_ranking(model, data, self.recipe, smoothing, self.taken, self.out, self.say)
         p = trained.progress
         self.say.line(f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
