@@ -98,7 +98,7 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
         )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
     page = _environment().get_template(template).render(
-        f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if "task" in figures else _STEPS,
+        f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if figures.get("task", "ranking") != "ranking" else _STEPS,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
         declined=abstention_in_words(declined) if declined else [], METRICS=METRICS,

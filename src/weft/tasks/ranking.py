@@ -82,6 +82,7 @@ class RankingSteps(Steps):
         figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
         figures |= self._facts(plan, gathered, catalogue, cleaner, ranker.model, trained)
         figures |= {"part_judged": NAMES[judged], "rows_judged": len(places)}
+        figures["data"] |= {"split": self.parts, "split_words": self.split_words}
         if len(places) < all_places:
             figures["warnings"] = [
                 *figures["warnings"],
@@ -126,6 +127,7 @@ class RankingSteps(Steps):
     def _say_events(self, gathered: Gathered) -> None:
         events, lengths = gathered.events, gathered.events.lengths()
         counts = [int((events.parts == part).sum()) for part in range(3)]
+        self.parts = dict(zip(NAMES, counts, strict=True))
         way = "each user's last event is the test, the one before it valid"
         s = self.settings.data.split
         if self.by_event:
