@@ -97,8 +97,9 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
             "tokens read", "Surprise at a token in nats, over the tokens read while training",
         )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
+    steps = _STEPS if figures.get("task", "row") in ("row", "ranking") else _LANGUAGE_STEPS
     page = _environment().get_template(template).render(
-        f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if figures.get("task", "ranking") != "ranking" else _STEPS,
+        f=figures, shown=shown, models=models, steps=steps,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
         declined=abstention_in_words(declined) if declined else [], METRICS=METRICS,
