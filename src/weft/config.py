@@ -17,6 +17,7 @@ from weft.errors import SettingsError, UsageError, did_you_mean, listing
 from weft.yaml_text import Problem, kind_of, lay_over, lines, parse, place_of, shown
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Task = Literal["row", "next_token", "masked_token", "text", "dialogue", "span", "embedding", "ranking"]
 
 
 class _Settings(BaseModel):
@@ -61,23 +62,6 @@ def _addresses(value: Any) -> Any:
     return value if value is None else texts if isinstance(value, (list, tuple)) else texts[0]
 
 
-class DataSettings(_Settings):
-    source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
-    """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text; or a folder
-    of pictures with a class a sub-folder."""
-    format: Literal["csv", "jsonl", "parquet", "arrow", "text", "squad"] | None = None
-    """Said only where the file's ending does not tell."""
-    split: SplitSettings = SplitSettings()
-    max_rejected: Share = 0.01
-    """Share of rows that may be set aside as bad before the run stops."""
-
-
-class PreprocessSettings(_Settings):
-    normalize: Literal["nfkc", "nfc", "off"] | None = None
-    """Unicode form of texts and categories (default: nfkc; nfc where text is written, which keeps full-width
-    punctuation); `off` leaves every character as it came."""
-
-
 def _long_form(key: str) -> Callable[[Any], Any]:
     """A bare word is the short form of ``{key: word}``."""
     return lambda value: {key: value} if isinstance(value, str) else value
@@ -91,33 +75,66 @@ def _pair(value: Any) -> Any:
 
 
 class FeatureSettings(_Settings):
-    type: Literal["text", "number", "category", "time", "image", "off"]
+    type: Literal["text", "number", "category", "time", "image", "sequence", "off"]
     """What the column holds; `off` leaves it out."""
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
     """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256). Of a text that
     is learnt to be written: the context, in which longer ones are cut into pieces."""
     summary: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Tokens in which the column stands in the row once it has been read ahead, in linear time; 0: all of its own
-    (text and image; default: 16 of a text that may have more than 512, else 0)."""
+    (text, image and sequence; default: 16 of a text that may have more than 512, else 0)."""
     vocabulary: Annotated[int, Field(ge=300, le=1_000_000)] | Literal["characters"] | None = None
     """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
     max_categories: Annotated[int, Field(ge=2)] | None = None
-    """Most categories kept, by frequency; the others count as unknown (category only; default 10,000)."""
+    """Most categories kept, or items of histories, by frequency; the others count as unknown (default 10,000)."""
     size: Annotated[int, Field(ge=4, le=512)] | None = None
     """Pixels a side that pictures are brought to (image only; default: as most have, at most 64)."""
     range: Annotated[tuple[float, float] | None, BeforeValidator(_pair)] = None
     """What is black and what is white in arrays of numbers (image only; needed where they are floats)."""
+    max_events: Annotated[int, Field(ge=1, le=8192)] | None = None
+    """Last events of a history that are read (sequence only; default: the 99th percentile, at most 100)."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """What stands between the items of a text cell (sequence only; guessed; a JSON array needs none)."""
 
     @model_validator(mode="after")
     def _fits_type(self) -> FeatureSettings:
-        owners = {"max_tokens": ("text",), "summary": ("text", "image"), "vocabulary": ("text",),
-                  "max_categories": ("category",), "size": ("image",), "range": ("image",)}  # fmt: skip
+        owners = {"max_tokens": ("text",), "summary": ("text", "image", "sequence"), "vocabulary": ("text",),
+                  "max_categories": ("category", "sequence"), "size": ("image",), "range": ("image",),
+                  "max_events": ("sequence",), "separator": ("sequence",)}  # fmt: skip
         for name, types in owners.items():
             if getattr(self, name) is not None and self.type not in types:
                 raise ValueError(f"{name} is for {' or '.join(types)} columns, this one is {self.type}. Remove it")
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range must go up, from black to white. Got {list(self.range)}")
         return self
+
+
+class ItemsSettings(_Settings):
+    source: Annotated[str | list[str], BeforeValidator(_addresses)]
+    """A table with one row an item: file, list of files, glob, folder or fsspec address."""
+    id: str | None = None
+    """Its column of item ids (default: the name of the target's column)."""
+    features: dict[str, Annotated[FeatureSettings, BeforeValidator(_long_form("type"))]] = {}
+    """Column to type; columns not named are guessed, `off` leaves one out."""
+
+
+class DataSettings(_Settings):
+    source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
+    """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text; or a folder
+    of pictures with a class a sub-folder."""
+    items: ItemsSettings | None = None
+    """What is known of the items that are recommended, beside who had them (target type ranking only)."""
+    format: Literal["csv", "jsonl", "parquet", "arrow", "text", "squad"] | None = None
+    """Said only where the file's ending does not tell."""
+    split: SplitSettings = SplitSettings()
+    max_rejected: Share = 0.01
+    """Share of rows that may be set aside as bad before the run stops."""
+
+
+class PreprocessSettings(_Settings):
+    normalize: Literal["nfkc", "nfc", "off"] | None = None
+    """Unicode form of texts and categories (default: nfkc; nfc where text is written, which keeps full-width
+    punctuation); `off` leaves every character as it came."""
 
 
 class TargetSettings(_Settings):
@@ -129,11 +146,17 @@ class TargetSettings(_Settings):
     """The text column whose every next token is predicted: a model that writes."""
     masked_token: str | None = None
     """The text column whose hidden tokens are predicted from both sides: a model that reads."""
-    type: Literal["class", "labels", "number", "text", "dialogue", "span", "embedding"] | None = None
+    type: Literal["class", "labels", "number", "text", "dialogue", "span", "embedding", "ranking"] | None = None
     """Of `column`; class, labels (any number of classes a row) or number is guessed when left out. `text` is written
     from the text columns in features (translation, summary, answer); of a `dialogue` the assistant's turns are learnt;
     a `span` is the place in a text that answers a question; the vector of an `embedding` is to lie nearest to that of
-    the row's text."""
+    the row's text; of a `ranking` the next item of a user is predicted, from events or from histories."""
+    user: str | None = None
+    """The column that says whose events they are (type ranking; a table of events needs it)."""
+    time: str | None = None
+    """The column that says when an event was (type ranking; default: the order of the rows)."""
+    taken: bool | None = None
+    """Whether items that a user has had may be recommended again (type ranking; default: where users repeat)."""
     start: str | None = None
     """The column that says at which character a span begins (default: answer_start, where there is one)."""
     positive: str | None = None
@@ -168,7 +191,8 @@ class TargetSettings(_Settings):
         given = [n for n in ("column", "next_token", "masked_token") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"one thing is learnt: column, next_token or masked_token. Got {listing(given) or 'none'}")
-        alone = ("type", "positive", "max_tokens", "beams", "separator", "coverage", "out_of_scope")
+        alone = ("type", "positive", "max_tokens", "beams", "separator", "coverage", "out_of_scope", "user", "time",
+                 "taken")  # fmt: skip
         own = [n for n in alone if getattr(self, n) is not None]
         if self.column is None and own:
             raise ValueError(f"{listing(own)} is for target.column. Remove it")
@@ -179,6 +203,9 @@ class TargetSettings(_Settings):
             raise ValueError("positive is for a target of two classes. Remove it")
         if self.type != "span" and self.start is not None:
             raise ValueError("start is for a target of type span. Remove it")
+        ranks = [n for n in ("user", "time", "taken") if getattr(self, n) is not None]
+        if self.type != "ranking" and ranks:
+            raise ValueError(f"{listing(ranks)} is for a target of type ranking. Remove it")
         return self
 
     @property
@@ -189,9 +216,9 @@ class TargetSettings(_Settings):
         return name
 
     @property
-    def task(self) -> Literal["row", "next_token", "masked_token", "text", "dialogue", "span", "embedding"]:
+    def task(self) -> Task:
         """What kind of thing is learnt."""
-        if self.type in ("text", "dialogue", "span", "embedding"):
+        if self.type in ("text", "dialogue", "span", "embedding", "ranking"):
             return self.type
         return "next_token" if self.next_token else "masked_token" if self.masked_token else "row"
 
@@ -304,8 +331,8 @@ class TrainingSettings(_Settings):
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better validation loss before training stops."""
     label_smoothing: Share | None = None
-    """Share of the probability that is spread over all tokens (Szegedy 2016), where a text or a dialogue is written
-    (default: 0.1 for a text from scratch, else 0)."""
+    """Share of the probability that is spread over all tokens or items (Szegedy 2016), where a text or a dialogue is
+    written or items are ranked (default: 0.1 for a text from scratch, else 0)."""
     class_weight: Literal["balanced"] | None = None
     """`balanced` weighs each class by the inverse of its share; probabilities are corrected back."""
     augment: AugmentSettings | None = None
@@ -356,8 +383,12 @@ class Settings(_Settings):
     @model_validator(mode="after")
     def _fits_task(self) -> Settings:
         task = self.target.task
-        if self.training.label_smoothing is not None and task not in ("text", "dialogue"):
-            raise ValueError("training.label_smoothing is for target.type text or dialogue. Remove it")
+        if self.training.label_smoothing is not None and task not in ("text", "dialogue", "ranking"):
+            raise ValueError("training.label_smoothing is for target.type text, dialogue or ranking. Remove it")
+        if self.data.items is not None and task != "ranking":
+            raise ValueError("data.items is for target.type ranking. Remove it")
+        if self.model.from_ is not None and task == "ranking":
+            raise ValueError("model.from: a checkpoint reads texts, not items. Remove it")
         names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight")
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []

@@ -7,10 +7,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from weft.config import AugmentSettings, Settings
+from weft.data.split import TRAIN
+from weft.features.catalogue import Catalogue
 from weft.features.codecs import TextCodec
 from weft.features.columns import Columns
+from weft.features.events import Events
+from weft.features.next_items import NextItems
 from weft.features.targets import NumberTarget
 from weft.models.pretrained import PictureModel, TextModel
+from weft.models.ranking import RankingConfig
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig
 from weft.models.transformer import TransformerConfig
@@ -189,4 +194,50 @@ def _resolved(
         dropout_schedule=t.dropout_schedule,
         column_dropout=t.column_dropout or 0.0,
         threads=threads,
+    )
+
+
+def ranking_config(settings: Settings, events: Events, catalogue: Catalogue, repeats: bool) -> RankingConfig:
+    """The shape of a model of what users have next."""
+    m, given = settings.model, settings.features.get(settings.target.name)
+    width = m.width or 64
+    dropout = 0.2 if m.dropout is None else m.dropout
+    lengths = events.lengths()
+    usual = int(np.quantile(lengths[lengths > 0], 0.99))
+    context = (given.max_events if given else None) or int(np.clip(usual, 8, 100))
+    backbone: TransformerConfig | RecurrentConfig
+    if m.backbone == "rnn":
+        backbone = RecurrentConfig(width, m.layers or 2, m.cell or "gru", "writing", dropout=dropout)
+    else:
+        backbone = TransformerConfig(
+            width=width, layers=m.layers or 2, heads=m.heads or max(1, width // 32), attention="writing",
+            ffn_width=2 * width, dropout=dropout,
+        )  # fmt: skip
+    rated = events.ratings[events.parts == TRAIN] if events.ratings is not None else np.zeros(0)
+    rated = rated[np.isfinite(rated)]
+    rating = (float(rated.mean()), float(rated.std()) or 1.0) if len(rated) else None
+    return RankingConfig(backbone, catalogue.known, context, dropout, events.times is not None, rating, repeats)
+
+
+def ranking_recipe(settings: Settings, data: NextItems, width: int, device: str) -> Recipe:
+    """How it is trained."""
+    t = settings.training
+    windows = len(data.cuts())
+    batch = t.batch_rows or 64
+    steps = int(np.ceil(windows / batch))
+    wanted = t.precision
+    return Recipe(
+        epochs=t.epochs or int(np.clip(20_000 / steps, 3, 50)),
+        batch_rows=batch,
+        learning_rate=t.learning_rate or 2e-3,
+        weight_decay=0.05 if t.weight_decay is None else t.weight_decay,
+        patience=t.patience or 3,
+        average=0.99,
+        bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
+        seed=t.seed,
+        minutes=t.minutes,
+        optimizer=t.optimizer or "adamw",
+        warmup=0.05,
+        down="linear",
+        check_steps=max(50, min(steps, 1_000)),
     )

@@ -16,6 +16,7 @@ from weft.tasks.answers import AnswerSteps
 from weft.tasks.dialogues import DialogueSteps
 from weft.tasks.language import LanguageSteps
 from weft.tasks.pairs import PairSteps
+from weft.tasks.ranking import RankingSteps
 from weft.tasks.rows import RowSteps
 from weft.tasks.steps import Steps, free_name
 from weft.tasks.texts import TextSteps
@@ -23,6 +24,7 @@ from weft.tasks.texts import TextSteps
 WAYS: dict[str, Callable[[Settings, Table | None, Path, Silent, bool], Steps]] = {
     "row": RowSteps, "next_token": LanguageSteps, "masked_token": LanguageSteps, "text": TextSteps,
     "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
+    "ranking": RankingSteps,
 }  # fmt: skip
 
 

@@ -28,9 +28,9 @@ def plan(cells: dict[str, Any] | None = None, /, **settings: Any) -> Plan:
 
 def test_types_reasons_and_what_is_left_out() -> None:
     found = plan(data={"split": {"column": "fold"}}, features={"city": "text", "price": "off"})
-    assert found.types == {"city": "text", "day": "time"} and found.reasons["city"] == "as set"
+    assert found.types == {"city": "text", "day": "time", "nested": "sequence"} and found.reasons["city"] == "as set"
     assert found.formats["day"] == "%d.%m.%Y" and found.extra == {"fold": "category"}
-    assert set(found.left_out) == {"id", "price", "fold", "nested"} and found.left_out["price"] == "as set"
+    assert set(found.left_out) == {"id", "price", "fold"} and found.left_out["price"] == "as set"
     assert (found.target, found.target_type) == ("y", "class")
 
 

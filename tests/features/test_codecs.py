@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from weft.config import FeatureSettings
+from weft.data.histories import HISTORY
 from weft.features.codecs import CODECS, Ragged, TextCodec
 from weft.features.targets import ClassTarget, NumberTarget
 from weft.features.tokenizer import train_tokenizer
@@ -31,6 +32,15 @@ VALUES = {
     "number": pa.array([1.5, None, -3.25, 1e6, 0.0] * 40, pa.float64()),
     "category": pa.array(["red", "green", None, "蓝", "red"] * 40, pa.string()),
     "time": pa.array([0.0, 1_700_000_000.0, None, -86_400.0, 4_102_444_800.0] * 40, pa.float64()),
+    "sequence": pa.array(
+        [
+            None
+            if i % 9 == 4
+            else [{"item": f"i{(i * k) % 13}", "time": 60.0 * k * k, "rating": k % 5 or None} for k in range(i % 6)]
+            for i in range(200)
+        ],
+        HISTORY,
+    ),
     "text": pa.array(
         [None if i % 7 == 3 else " ".join(RANDOM.choice(WORDS, 1 + i % 9)) for i in range(200)], pa.string()
     ),
@@ -40,6 +50,7 @@ NEVER_SEEN = {
     "number": pa.array([1e30, -1e30], pa.float64()),
     "category": pa.array(["purple", "Red"], pa.string()),
     "time": pa.array([9e9, -9e9], pa.float64()),
+    "sequence": pa.array([[{"item": "new", "time": -1e9, "rating": 1e9}], []], HISTORY),
     "text": pa.array(["Ωmega 谢谢 \x00<pad>", ""], pa.string()),
     "image": clean_pictures([np.full((40, 3), 7, np.uint8), np.zeros((2, 5, 3), np.uint8)]),
 }
@@ -97,6 +108,8 @@ class TestEveryCodec:
                 np.testing.assert_array_equal(got, PICTURES[place])
             elif kind == "number" and value is not None:
                 assert got == pytest.approx(value, rel=1e-5, abs=0.1)  # float32 of a deviation of 4e5
+            elif kind == "sequence":
+                assert (got or []) == [event["item"] for event in value or ()]
             else:
                 assert got == value
 

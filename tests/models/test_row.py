@@ -31,7 +31,8 @@ CONFIG = RowConfig(
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    table = Table.of(pictured(400).drop_columns("side"))
+    had = [[f"i{(row * k) % 11}" for k in range(1, 1 + row % 7)] or None for row in range(400)]
+    table = Table.of(pictured(400).drop_columns("side").append_column("had", pa.array(had)))
     settings = Settings(target="bought")
     plan = look(settings, table)
     cleaner = make_cleaner(settings, plan)

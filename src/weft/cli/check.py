@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from weft import config
 from weft.cli import answer
 from weft.estimates.language import estimate_language
+from weft.estimates.ranking import estimate_ranking
 from weft.estimates.rows import estimate
 from weft.estimates.texts import estimate_texts
 
@@ -24,7 +25,8 @@ def check(file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=(
     """
     settings = config.load(file, set)
     task = settings.target.task
-    estimates = {"row": estimate, "next_token": estimate_language, "masked_token": estimate_language}
+    estimates = {"row": estimate, "next_token": estimate_language, "masked_token": estimate_language,
+                 "ranking": estimate_ranking}  # fmt: skip
     found = estimates.get(task, estimate_texts)(settings)
     plan = found["plan"]
     lines = [

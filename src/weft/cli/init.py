@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from weft.cli import answer
-from weft.data.columns import SAMPLE_ROWS, guess, guess_target
+from weft.data.columns import SAMPLE_ROWS, Guess, guess, guess_target
 from weft.data.labels import guess_labels, kind_in_words
 from weft.data.table import Table
 from weft.errors import UsageError, did_you_mean
@@ -60,18 +60,23 @@ def init(
     guesses = {name: guess(name, head.column(name)) for name in table.columns}
     chosen = target or _likely_target(list(table.columns), {n: g.type for n, g in guesses.items()})
     why = guess_labels(head.column(chosen)) or guess_target(head.column(chosen))
+    # of histories and nothing else in the table the next item is what can be learnt
+    alone = all(g.type == "off" for n, g in guesses.items() if n != chosen)
+    if guesses[chosen].type == "sequence" and alone:
+        why = Guess("ranking", "the next item of each history")
+    said = scalar(chosen) if why.type != "ranking" else f"{{column: {scalar(chosen)}, type: ranking}}"
     checked = "" if target else "; guessed, check this"
     lines = [
         f"# Written by weft init from {len(head):,} rows of {data}. Every guess can be changed.",
         "version: 1",
         "data:",
         f"  source: {scalar(data)}",
-        f"target: {scalar(chosen)}  # {kind_in_words(why.type)}: {why.reason}{checked}",
-        "features:  # text, number, category, time, image, or off",
+        f"target: {said}  # {kind_in_words(why.type)}: {why.reason}{checked}",
+        *(["features:  # text, number, category, time, image, sequence, or off"] if why.type != "ranking" else []),
     ]
     width = max((len(scalar(n)) for n in guesses), default=0)
     for name, found in guesses.items():
-        if name != chosen:
+        if name != chosen and why.type != "ranking":
             lines.append(f"  {scalar(name) + ':':<{width + 1}} {found.type:<8}  # {found.reason}")
     write_whole(out, "\n".join(lines) + "\n")
     used = sum(g.type != "off" for n, g in guesses.items() if n != chosen)

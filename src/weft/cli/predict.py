@@ -18,6 +18,7 @@ from weft.inference.predict import without_in_words
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
 from weft.progress import Spoken
 from weft.runs.opening import open_run
+from weft.runs.ranking import RankingRun
 from weft.runs.texts import TextRun
 
 
@@ -33,6 +34,8 @@ def predict(
     column: str | None = None,
     template: str | None = None,
     beams: int | None = None,
+    top: int | None = None,
+    taken: bool | None = None,
     json: bool = False,
 ) -> None:
     """Predict the rows of a table of any size, in their order.
@@ -49,11 +52,13 @@ def predict(
         column: With --labels: the column of texts (default: the only one that holds texts).
         template: With --labels and a checkpoint that writes: {text} and after it {label}.
         beams: Of a run that writes a column: search for the most probable text with this many side by side.
+        top: Of a run that recommends: this many items a row (default: 10).
+        taken: Of a run that recommends: whether items that the user has had may come again (default: as the run found).
         json: One JSON object on stdout.
     """
     if labels is not None:
-        if allow_missing or beams is not None:
-            raise UsageError("--allow-missing and --beams are for a trained run. Leave them out with --labels.")
+        if allow_missing or beams is not None or top is not None or taken is not None:
+            raise UsageError("--allow-missing, --beams, --top and --taken are for a trained run. Leave them out.")
         _without_training(run, data, out, keep, labels, column, template, json)
         return
     if column is not None or template is not None:
@@ -63,6 +68,10 @@ def predict(
         if not isinstance(finished, TextRun):
             raise UsageError(f"--beams is for a run that writes a column. {run} predicts one. Leave it out.")
         finished.beams = beams
+    if top is not None or taken is not None:
+        if not isinstance(finished, RankingRun):
+            raise UsageError(f"--top and --taken are for a run that recommends items. {run} does not. Leave them out.")
+        finished.top, finished.taken = finished.top if top is None else top, taken
     done = finished.predict_file(data, out, allow_missing, keep, Spoken())
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",

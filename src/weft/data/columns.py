@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from weft.data.histories import looks_like_history
 from weft.data.pictures import kind_of, needs_range, pictures_reason, pixel_type
 
 SAMPLE_ROWS = 20_000
@@ -56,6 +57,8 @@ def guess(name: str, column: pa.Array | pa.ChunkedArray) -> Guess:
         present = present.filter(pc.invert(pc.is_nan(present)))
     if len(present) == 0:
         return Guess("off", "every value is missing")
+    if looks_like_history(column):
+        return Guess("sequence", "every cell is a list of items")
     if not readable(kind):
         return Guess("off", f"holds {kind}, which no column type reads")
     if needs_range(kind):
@@ -202,8 +205,13 @@ def time_format(values: Sequence[str]) -> str | None:
 
 
 def parse_time(value: str, pattern: str) -> float | None:
-    """Seconds since 1970 (UTC where no zone is said); None where the text is no time of that pattern."""
+    """Seconds since 1970 (UTC where no zone is said); None where the text is no time of that pattern.
+
+    ``pattern``: ``iso``, ``seconds`` (since 1970) or one of strptime.
+    """
     text = value.strip()
+    if pattern == "seconds":
+        return float(text) if re.fullmatch(r"-?\d{1,16}(\.\d+)?", text) and not re.fullmatch(r"\d{8}", text) else None
     try:
         moment = datetime.fromisoformat(text) if pattern == "iso" else datetime.strptime(text, pattern)
     except ValueError:

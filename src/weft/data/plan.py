@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from weft.config import FeatureSettings, Settings
+from weft.config import FeatureSettings, Settings, SplitSettings
 from weft.data import columns as kinds
 from weft.data.dialogues import is_dialogue
+from weft.data.histories import history_separator, is_history, looks_like_history
 from weft.data.labels import guess_labels, guess_separator, is_list, kind_in_words
 from weft.data.pictures import PicturePlan, kind_of, needs_range
 from weft.data.table import Table
@@ -38,6 +39,8 @@ class Plan:
     """Between the labels of a target's text cells."""
     pictures: dict[str, PicturePlan] = field(default_factory=dict)
     """How the columns of pictures are read."""
+    separators: dict[str, str | None] = field(default_factory=dict)
+    """Between the items of a history's text cells."""
 
 
 def look(settings: Settings, table: Table) -> Plan:
@@ -54,7 +57,9 @@ def look(settings: Settings, table: Table) -> Plan:
         kind = table.columns[name]
         if given and given.type == "image":
             problems += _picture_problems(table.name, name, given, kind)
-        elif kinds.readable(kind) and not pa.types.is_nested(kind):
+        elif (kinds.readable(kind) and not pa.types.is_nested(kind)) or (
+            name != target and given and given.type == "sequence" and is_history(kind)
+        ):
             continue
         elif name != target or settings.target.type not in (None, "labels") or not is_list(kind):
             problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {kind}.")
@@ -97,6 +102,8 @@ def look(settings: Settings, table: Table) -> Plan:
             warning = kinds.leaks(name, head.column(name), head.column(target))
             if warning:
                 plan.warnings.append(warning)
+        if plan.types.get(name) == "sequence":
+            plan.separators[name] = separator_of(settings, table, name, head)
         if plan.types.get(name) == "time" or name == split.time:
             texts = [str(v) for v in head.column(name).drop_null().slice(0, 2_000).to_pylist()]
             plan.formats[name] = kinds.time_format([v for v in texts if not kinds.says_missing(v)])
@@ -260,6 +267,77 @@ def look_sources(settings: Settings, table: Table) -> Plan:
     return plan
 
 
+def look_ranking(settings: Settings, table: Table) -> Plan:
+    """The plan of what users had: a table of events (one item a row) or of histories (``types`` of the target says so).
+
+    Raises as :func:`look`.
+    """
+    target, split = settings.target, settings.data.split
+    problems = _absent(settings, table)
+    if (split.test, split.valid) != (SplitSettings().test, SplitSettings().valid) and not (split.by or split.time):
+        problems.append("data.split: the last event of each user is the test, the one before it valid. Remove the "
+                        "shares, or say by or time.")  # fmt: skip
+    kind = table.columns.get(target.name)
+    if kind is not None and not (kinds.readable(kind) or is_history(kind)):
+        problems.append(f"{table.name}: '{target.name}' must hold item ids, or lists of them. Got {kind}.")
+    if problems:
+        raise SettingsError(problems)
+    head = table.head(LOOKED_AT)
+    if not head.num_rows:
+        raise DataError(f"{table.name}: must hold rows. Got a header and none.")
+    given = settings.features.get(target.name)
+    lists = target.user is None or (given is not None and given.type == "sequence") or looks_like_history(
+        head.column(target.name)
+    )  # fmt: skip
+    plan = Plan({}, {}, {}, target.name, "ranking", "", [])
+    rating = _rating(settings, lists)
+    if lists:
+        plan.separators[target.name] = separator_of(settings, table, target.name, head)
+        plan.types[target.name], plan.reasons[target.name] = "sequence", "the histories"
+        plan.target_reason = "the next item of each history is predicted"
+    else:
+        plan.types[target.name], plan.reasons[target.name] = "category", "the items"
+        plan.target_reason = f"the next item of each '{target.user}' is predicted"
+    for name, what, why in ((target.user, "category", "whose events they are"), (target.time, "time", "when they were"),
+                            (rating, "number", "how an item was rated")):  # fmt: skip
+        if name is not None:
+            plan.types[name], plan.reasons[name] = what, why
+    plan.left_out = {n: "is not named" for n in table.columns if n not in plan.types}
+    for name in filter(None, (target.time, split.time)):
+        texts = [str(v) for v in head.column(name).drop_null().to_pylist()]
+        plan.formats[name] = "seconds" if all(map(_seconds, texts)) else kinds.time_format(texts)
+        if plan.formats[name] is None and _is_text(table, name):
+            raise DataError(
+                f"{table.name}: '{name}' must hold seconds since 1970, or dates in one known format such as "
+                f"2026-11-21T08:30. Got {texts[0] if texts else 'nothing'!r}. Leave it out where the rows are in order."
+            )
+    _add_split(settings, plan)
+    return plan
+
+
+def _seconds(text: str) -> bool:
+    return kinds.parse_time(text, "seconds") is not None
+
+
+def _rating(settings: Settings, lists: bool) -> str | None:
+    """The column of events that says how an item was rated: the number among the features."""
+    target, names = settings.target, []
+    for name, given in settings.features.items():
+        if (name == target.name and given.type == "sequence") or given.type == "off":
+            continue
+        if given.type != "number" or lists or name in (target.name, target.user, target.time):
+            may = f"'{target.name}' itself" if lists else f"'{target.name}' itself and one number, the rating"
+            raise SettingsError(
+                [f"features.{name}: of a ranking only {may} may be named. Got {given.type}. Remove it."]
+            )
+        names.append(name)
+    if len(names) > 1:
+        raise SettingsError([f"features: an event has one rating. Got {listing(names)}. Keep one of them."])
+    if lists and target.time is not None:
+        raise SettingsError(["target.time: is for a table of events; in a history each event says its own. Remove it."])
+    return names[0] if names else None
+
+
 def _absent(settings: Settings, table: Table) -> list[str]:
     """A problem for each column that the settings name and the table lacks."""
     split = settings.data.split
@@ -268,6 +346,7 @@ def _absent(settings: Settings, table: Table) -> list[str]:
         f"It has {listing(table.columns, 20)}."
         for where, name in [
             ("target", settings.target.name),
+            *((f"target.{n}", getattr(settings.target, n)) for n in ("user", "time") if getattr(settings.target, n)),
             *((f"features.{f}", f) for f in settings.features),
             *([("results.language", settings.results.language)] if settings.results.language is not None else []),
             *((f"data.split.{way}", getattr(split, way)) for way in ("column", "by", "time") if getattr(split, way)),
@@ -307,6 +386,18 @@ def _plan_target(settings: Settings, column: Any) -> Plan:
             guessed = "" if given.separator else ", guessed: target.separator says another"
             plan.target_reason += f"; {plan.separator!r} stands between the labels of a cell{guessed}"
     return plan
+
+
+def separator_of(settings: Settings, table: Table, name: str, head: Any) -> str | None:
+    """What stands between the items of the cells of a history, as set or by its first rows."""
+    given = settings.features.get(name)
+    if given is not None and given.separator is not None:
+        return given.separator
+    return (
+        history_separator([str(c) for c in head.column(name).drop_null().to_pylist()])
+        if _is_text(table, name)
+        else None
+    )
 
 
 def _is_text(table: Table, name: str) -> bool:

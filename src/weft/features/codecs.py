@@ -9,6 +9,7 @@
 | text     | ``tokens``, as many as the text has            | length in tokens; the tokenizer is shared |
 |          | ``gram``, ``weight``: its tokens and pairs     | tokens and pairs that several texts hold  |
 | image    | ``pixels`` uint8 [C, S, S], ``present``         | size, colours, mean and deviation         |
+| sequence | ``items``, ``gap``, ``rating``: its last events | the items (``weft.features.histories``)   |
 
 A codec is saved as JSON beside the weights, never pickled.
 """
@@ -16,75 +17,35 @@ A codec is saved as JSON beside the weights, never pickled.
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from weft.config import FeatureSettings
-from weft.data.split import uniform
+from weft.features.categories import FIRST as FIRST
+from weft.features.categories import MISSING as MISSING
+from weft.features.categories import UNKNOWN as UNKNOWN
+from weft.features.categories import CategoryCodec
 from weft.features.codec import Codec as Codec
 from weft.features.codec import Codes as Codes
 from weft.features.codec import Ragged as Ragged
+from weft.features.histories import SequenceCodec
 from weft.features.images import ImageCodec
+from weft.features.streams import Moments as Moments
+from weft.features.streams import Sampler
 
 BINS = 32
 MOST_SPIKES = 256
 SPIKE_ROWS = 8
-SAMPLE = 100_000
-MISSING, UNKNOWN, FIRST = 0, 1, 2
 MISSING_TIME = np.iinfo(np.int64).min
-MOST_CATEGORIES = 10_000
 MOST_TOKENS = 160
 MOST_GRAMS = 200_000
 GRAM_ROWS = 200_000
-
-
-class _Sampler:
-    """The ``size`` values with the lowest draw by row number: one sample whatever the batches' order."""
-
-    def __init__(self, size: int = SAMPLE):
-        self.size = size
-        self._draws = np.zeros(0)
-        self._values: np.ndarray = np.zeros(0, dtype=object)
-
-    def add(self, rows: np.ndarray, values: np.ndarray) -> None:
-        draws = uniform(0, rows)
-        if len(self._draws) >= self.size:
-            chosen = draws < self._draws[-1]
-            draws, values = draws[chosen], values[chosen]
-        self._draws = np.concatenate([self._draws, draws])
-        self._values = np.concatenate([self._values.astype(values.dtype, copy=False), values])
-        order = np.argsort(self._draws, kind="stable")[: self.size]
-        self._draws, self._values = self._draws[order], self._values[order]
-
-    def values(self) -> np.ndarray:
-        return self._values
-
-
-class Moments:
-    """Count, mean and deviation of a stream (Chan, Golub & LeVeque 1979)."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self._m2 = 0, 0.0, 0.0
-
-    def add(self, values: np.ndarray) -> None:
-        if len(values) == 0:
-            return
-        mean, count = float(values.mean()), len(values)
-        m2 = float(((values - mean) ** 2).sum())
-        total, gap = self.count + count, mean - self.mean
-        self._m2 += m2 + gap * gap * self.count * count / total
-        self.mean += gap * count / total
-        self.count = total
-
-    @property
-    def deviation(self) -> float:
-        return float(np.sqrt(self._m2 / self.count)) if self.count else 0.0
+RAGGED = {"text": "tokens", "sequence": "items"}
+"""Column types whose rows have any number of tokens, and the field that says how many."""
 
 
 class NumberCodec(Codec):
@@ -102,7 +63,7 @@ class NumberCodec(Codec):
         super().__init__(name, settings)
         self.mean, self.deviation = 0.0, 1.0
         self.edges, self.spikes = np.zeros(0), np.zeros(0)
-        self._sampler, self._moments = _Sampler(), Moments()
+        self._sampler, self._moments = Sampler(), Moments()
 
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
         values = numbers(array)
@@ -120,7 +81,7 @@ class NumberCodec(Codec):
         if len(distinct) > 2:
             order = np.lexsort((distinct, -counts))[:MOST_SPIKES]
             self.spikes = np.sort(distinct[order[counts[order] >= SPIKE_ROWS]])
-        self._sampler, self._moments = _Sampler(), Moments()
+        self._sampler, self._moments = Sampler(), Moments()
 
     def encode(self, array: pa.Array) -> Codes:
         values = numbers(array)
@@ -184,50 +145,6 @@ class TimeCodec(NumberCodec):
         return [None if s == MISSING_TIME else float(s) for s in seconds]
 
 
-class CategoryCodec(Codec):
-    """Code of a category; one never seen, or too rare to be kept, is UNKNOWN, which training teaches."""
-
-    type = "category"
-    fields: ClassVar = {"code": np.int32}
-
-    def __init__(self, name: str, settings: FeatureSettings | None = None):
-        super().__init__(name, settings)
-        self.categories: list[str] = []
-        self._counts: Counter[str] = Counter()
-        self._places: pa.Array | None = None
-
-    def observe(self, rows: np.ndarray, array: pa.Array) -> None:
-        for entry in pc.value_counts(array.drop_null()).to_pylist():
-            self._counts[entry["values"]] += entry["counts"]
-        if len(self._counts) > 100 * MOST_CATEGORIES:  # many and rare: the rarest cannot make the list
-            self._counts = Counter(dict(self._counts.most_common(50 * MOST_CATEGORIES)))
-
-    def finish(self) -> None:
-        most = (self.settings.max_categories if self.settings else None) or MOST_CATEGORIES
-        ranked = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
-        self.categories = [name for name, _ in ranked[:most]]
-        self._counts = Counter()
-        self._places = None
-
-    def encode(self, array: pa.Array) -> Codes:
-        if self._places is None:
-            self._places = pa.array(self.categories, pa.string())
-        found = pc.index_in(array, value_set=self._places).to_numpy(zero_copy_only=False)
-        codes = np.where(np.isnan(found), UNKNOWN, np.nan_to_num(found) + FIRST)
-        return {"code": np.where(array.is_null().to_numpy(zero_copy_only=False), MISSING, codes).astype(np.int32)}
-
-    def decode(self, codes: Codes) -> list:
-        code = codes["code"]
-        assert isinstance(code, np.ndarray)
-        return [self.categories[c - FIRST] if c >= FIRST else None for c in code]
-
-    def state(self) -> dict[str, Any]:
-        return {"categories": self.categories}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        self.categories, self._places = list(state["categories"]), None
-
-
 class TextCodec(Codec):
     """Tokens of a text by the tokenizer that all text columns of a run share, and its bag of n-grams.
 
@@ -245,7 +162,7 @@ class TextCodec(Codec):
         self.tokenizer: Tokenizer | None = None
         self.texts = 0
         self.grams, self.documents = np.zeros(0, np.int64), np.zeros(0, np.int64)
-        self._sampler = _Sampler(4_000)
+        self._sampler = Sampler(4_000)
 
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
         present = array.is_valid().to_numpy(zero_copy_only=False)
@@ -272,7 +189,7 @@ class TextCodec(Codec):
         if len(keep) > MOST_GRAMS:
             keep = np.sort(keep[np.argsort(-self.documents[keep], kind="stable")[:MOST_GRAMS]])
         self.grams, self.documents = self.grams[keep], self.documents[keep]
-        self._sampler = _Sampler(4_000)
+        self._sampler = Sampler(4_000)
 
     def encode(self, array: pa.Array) -> Codes:
         """A missing text has no tokens; a longer one keeps its first ``max_tokens``, and its whole bag."""
@@ -356,4 +273,6 @@ def cut(tokens: Ragged, lengths: np.ndarray) -> Ragged:
     return Ragged(tokens.values[places], offsets)
 
 
-CODECS: dict[str, type[Codec]] = {c.type: c for c in (NumberCodec, CategoryCodec, TimeCodec, TextCodec, ImageCodec)}
+CODECS: dict[str, type[Codec]] = {
+    c.type: c for c in (NumberCodec, CategoryCodec, TimeCodec, TextCodec, ImageCodec, SequenceCodec)
+}

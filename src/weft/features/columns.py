@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,19 +51,10 @@ class Columns:
         return self.encode(cleaner(blank))
 
     def dumps(self) -> str:
-        codecs = [
-            {
-                "name": c.name,
-                "type": c.type,
-                "settings": c.settings.model_dump(exclude_none=True) if c.settings else None,
-                "state": c.state(),
-            }
-            for c in self.codecs
-        ]
         stored = {
             "format": 1,
             "cleaner": self.cleaner.to_dict(),
-            "codecs": codecs,
+            "codecs": codecs_state(self.codecs),
             "target": self.target.state(),
         }
         return json.dumps(stored, ensure_ascii=False, indent=1) + "\n"
@@ -80,12 +72,7 @@ class Columns:
                 raise CheckpointError(
                     f"{folder / COLUMNS_FILE}: must be of format 1. Got {stored['format']}. Use a newer Weft."
                 )
-            codecs = []
-            for entry in stored["codecs"]:
-                settings = FeatureSettings(**entry["settings"]) if entry["settings"] else None
-                codec = CODECS[entry["type"]](entry["name"], settings)
-                codec.restore(entry["state"])
-                codecs.append(codec)
+            codecs = codecs_from(stored["codecs"])
             tokenizer = None
             if any(c.type == "text" for c in codecs):
                 tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
@@ -93,3 +80,27 @@ class Columns:
             return cls(Cleaner.from_dict(stored["cleaner"]), codecs, target_from(stored["target"]), tokenizer)
         except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
             raise CheckpointError(f"{folder / COLUMNS_FILE}: must be what Weft wrote. Got: {error!r}.") from None
+
+
+def codecs_state(codecs: Sequence[Codec]) -> list[dict[str, Any]]:
+    """What codecs learnt, as JSON."""
+    return [
+        {
+            "name": c.name,
+            "type": c.type,
+            "settings": c.settings.model_dump(exclude_none=True) if c.settings else None,
+            "state": c.state(),
+        }
+        for c in codecs
+    ]
+
+
+def codecs_from(stored: Sequence[dict[str, Any]]) -> list[Codec]:
+    """The codecs again."""
+    codecs = []
+    for entry in stored:
+        settings = FeatureSettings(**entry["settings"]) if entry["settings"] else None
+        codec = CODECS[entry["type"]](entry["name"], settings)
+        codec.restore(entry["state"])
+        codecs.append(codec)
+    return codecs

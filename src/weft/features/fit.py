@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from weft.config import Settings
+from weft.config import FeatureSettings, Settings
 from weft.data.plan import Plan
 from weft.data.split import TRAIN
 from weft.errors import DataError, SettingsError
@@ -30,7 +30,7 @@ def fit_columns(
 
     ``tokenizer`` is that of a checkpoint, whose rows may have ``longest`` tokens in all; default: one is trained.
     """
-    codecs: list[Codec] = [CODECS[kind](name, settings.features.get(name)) for name, kind in sorted(plan.types.items())]
+    codecs = new_codecs(plan.types, settings.features)
     target = new_target(plan.target_type, settings.target)
     start = 0
     for batch in clean.batches():
@@ -56,6 +56,11 @@ def fit_columns(
     if longest is not None:
         _share([codec for codec in codecs if isinstance(codec, TextCodec)], longest, settings)
     return columns
+
+
+def new_codecs(types: Mapping[str, str], features: Mapping[str, FeatureSettings]) -> list[Codec]:
+    """A codec a column, in the order of their names."""
+    return [CODECS[kind](name, features.get(name)) for name, kind in sorted(types.items())]
 
 
 def _share(codecs: list[TextCodec], longest: int, settings: Settings) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.features.codecs import Codes, Ragged
+from weft.features.codecs import RAGGED, Codes, Ragged
 
 TARGET = ""  # no column of a table has an empty name
 RowCodes = dict[str, Codes]
@@ -110,9 +110,12 @@ class Store:
 
 
 def lengths(codes: RowCodes) -> np.ndarray | None:
-    """Tokens of each row that its texts add, over all columns; None where there is no text."""
+    """Tokens of each row that its texts and histories add, over all columns; None where there are none."""
     ragged = [
-        a.lengths() for fields in codes.values() for n, a in fields.items() if n == "tokens" and isinstance(a, Ragged)
+        a.lengths()
+        for fields in codes.values()
+        for n, a in fields.items()
+        if n in RAGGED.values() and isinstance(a, Ragged)
     ]
     return np.sum(ragged, axis=0) if ragged else None
 

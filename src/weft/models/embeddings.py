@@ -19,6 +19,7 @@ from weft.features.codecs import (
     FIRST,
     MISSING,
     MISSING_TIME,
+    RAGGED,
     UNKNOWN,
     CategoryCodec,
     Codec,
@@ -27,12 +28,12 @@ from weft.features.codecs import (
     TimeCodec,
 )
 from weft.features.tokenizer import mask_token
+from weft.models.histories import SequenceEmbedding
 from weft.models.images import ImageEmbedding, PretrainedImage, PretrainedImageEmbedding
 from weft.models.summary import Summary
-from weft.models.tokens import Tokens
+from weft.models.tokens import START, Tokens
 
 Columns = dict[str, dict[str, Tensor]]
-START = 0.1  # deviation of a fresh vector
 
 
 class PiecewiseLinear(nn.Module):
@@ -202,6 +203,7 @@ EMBEDDINGS: dict[str, type[nn.Module]] = {
     "time": TimeEmbedding,
     "image": ImageEmbedding,
     "text": TextEmbedding,
+    "sequence": SequenceEmbedding,
 }
 
 
@@ -268,6 +270,7 @@ class RowEmbedding(nn.Module):
         groups: dict[str, list[Any]] = {t: [c for c in ordered if c.type == t] for t in self.types}
         self.names = [c.name for t in self.types for c in groups[t]]
         self.number = {name: i + 1 for i, name in enumerate(self.names)}
+        self.read_on = {c.name for c in groups.get("text", [])}
         self.reader_last = reader_last
         self.pretrained = pretrained
         self.by_type = nn.ModuleDict()
@@ -294,9 +297,9 @@ class RowEmbedding(nn.Module):
         reader = self._reader(parts[0].shape[0])
         if self.reader_last:
             # after the last token of the texts; the tokens of other columns stand at place 0
-            texts = (p.mask_BT for t, p in zip(self.types, parts, strict=True) if t == "text")
-            places = [mask.sum(dim=1, keepdim=True) for mask in texts if mask is not None]
-            reader.positions_BT = reader.positions_BT + sum(places)
+            for part in parts:
+                if part.mask_BT is not None and self.names[int(part.columns_BT[0, 0]) - 1] in self.read_on:
+                    reader.positions_BT = reader.positions_BT + part.mask_BT.sum(dim=1, keepdim=True)
         tokens = Tokens.join([*parts, reader] if self.reader_last else [reader, *parts])
         tokens.states_BTD = tokens.states_BTD + self.column(tokens.columns_BT)
         return tokens
@@ -326,8 +329,8 @@ class RowEmbedding(nn.Module):
         b, t, _ = states.shape
         device = states.device
         widths: list[int] = getattr(embedding, "widths", [1] * len(names))
-        if kind == "text":
-            widths = [columns[n]["tokens"].shape[1] for n in names]
+        if kind in RAGGED:
+            widths = [columns[n][RAGGED[kind]].shape[1] for n in names]
         if isinstance(embedding, PretrainedTextEmbedding):
             assert mask is not None
             widths = [w + (embedding.config.after is not None) for w in widths]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.batching import Batch
-from weft.features.codecs import Codec
+from weft.features.codecs import RAGGED, Codec
 from weft.features.targets import ClassTarget, LabelsTarget, Target
 from weft.models.embeddings import PretrainedText, RowEmbedding
 from weft.models.heads import ClassHead, LabelsHead, NumberHead
@@ -97,7 +97,7 @@ class RowModel(nn.Module):
             self.backbone = Recurrent(config.backbone)
         else:
             self.backbone = Transformer(config.backbone)
-        texts = sorted(c.name for c in codecs if c.type == "text")
+        texts = sorted(c.name for c in codecs if c.type in RAGGED)
         self.texts = [self.embedding.number[name] for name in texts]
         self.images = [self.embedding.number[c.name] for c in sorted(codecs, key=lambda c: c.name) if c.type == "image"]
         self.pool_norm = nn.RMSNorm(width) if config.pretrained is None else nn.Identity()
@@ -120,7 +120,8 @@ class RowModel(nn.Module):
             self.head = NumberHead(
                 inputs, config.hidden, target.mean, target.deviation, config.dropout, config.linear_first
             )
-        self.linear = LinearPath(codecs, outputs, frozenset(config.linear)) if config.linear else None
+        read = any(codec.type in config.linear for codec in codecs)
+        self.linear = LinearPath(codecs, outputs, frozenset(config.linear)) if read else None
 
     def forward(self, batch: Batch, states: dict[str, Tensor] | None = None) -> Tensor:
         """Outputs [B, C]; ``states`` is filled with named states on request."""

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+START = 0.1  # deviation of a fresh vector
+
 
 @dataclass
 class Tokens:

@@ -9,6 +9,7 @@
     time      float64 seconds since 1970 UTC, null where missing
     labels    list of strings, null where missing (an empty list is a value: no label)
     image     pixels (weft.preprocess.pictures), null where there is no picture
+    sequence  list of {item string, time float64, rating float64}, null where missing (an empty list is a value)
 
 A cell that cannot be read sets its whole row aside with the reason; a missing value never does.
 """
@@ -27,24 +28,29 @@ import pyarrow.compute as pc
 
 from weft.data.columns import parse_number, parse_time, says_missing
 from weft.data.dialogues import Message, dump_dialogue, parse_dialogue
+from weft.data.histories import HISTORY
 from weft.data.labels import parse_labels
 from weft.data.pictures import PicturePlan
 from weft.data.table import BATCH_ROWS, RawBatch, Rejected
 from weft.errors import DataError
 from weft.preprocess import pictures
+from weft.preprocess.histories import read_histories
 from weft.preprocess.pictures import read_pictures
 
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{80}-\x{9f}]"
 _BOOLEANS = pa.array(["True", "TRUE", "False", "FALSE"])
-_TYPES = {"number": pa.float64(), "time": pa.float64(), "labels": pa.list_(pa.string()), "image": pictures.TYPE}
+_TYPES = {
+    "number": pa.float64(), "time": pa.float64(), "labels": pa.list_(pa.string()), "image": pictures.TYPE,
+    "sequence": HISTORY,
+}  # fmt: skip
 PICTURES_AT_ONCE = 512
 MISSING_TARGET = "the target is missing"
 
 
 @dataclass(frozen=True)
 class ColumnPlan:
-    """How one column is read: its type; for times in text their format (``iso`` or strptime), for labels in text
-    what stands between them (None: they are lists or JSON arrays), for pictures their size and range."""
+    """How one column is read: its type; for times in text their format (``iso`` or strptime), for labels and histories
+    in text what stands between them (None: they are lists or JSON arrays), for pictures their size and range."""
 
     type: str
     time_format: str | None = None
@@ -114,6 +120,10 @@ class Cleaner:
         array, bad = _decoded(array)
         if plan.type == "labels":
             values, wrong = self._labels(array, plan.separator)
+        elif plan.type == "sequence":
+            values, wrong = read_histories(
+                array, plan.separator, lambda ids: _one_word(self._strings(ids)), _moments, _numbers
+            )
         elif plan.type == "number":
             values, wrong = _numbers(array)
         elif plan.type == "time":
@@ -251,6 +261,16 @@ def _numbers(array: pa.Array) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
     for place in np.flatnonzero(np.isinf(numbers)):
         bad[int(place)] = ("must be a finite number", str(numbers[place]))
     return pa.array(numbers, from_pandas=True, type=pa.float64()), bad
+
+
+def _moments(array: pa.Array) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+    """Times of events: as they are stored, or texts that are numbers or ISO."""
+    if pa.types.is_string(array.type):
+        try:
+            return pc.cast(array, pa.float64()), {}
+        except pa.ArrowInvalid:
+            return _times("", array, "iso")
+    return _times("", array, None)
 
 
 def _times(name: str, array: pa.Array, pattern: str | None) -> tuple[pa.Array, dict[int, tuple[str, str]]]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from weft.config import Settings
 from weft.data.plan import Plan
-from weft.data.split import NAMES, Splitter
+from weft.data.split import NAMES, TRAIN, Splitter
 from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import DataError, TooManyBadRows
 from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
@@ -81,7 +81,9 @@ def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
     writes = plan.target_type in ("text", "dialogue")
     kind = {"class": "category", "text": "document"}.get(plan.target_type, plan.target_type)
     plans = {
-        name: ColumnPlan("document" if writes else t, plan.formats.get(name), picture=plan.pictures.get(name))
+        name: ColumnPlan(
+            "document" if writes else t, plan.formats.get(name), plan.separators.get(name), plan.pictures.get(name)
+        )
         for name, t in sorted(plan.types.items())
     }
     plans[plan.target] = ColumnPlan(kind, separator=plan.separator)
@@ -140,7 +142,8 @@ def ingest(
     parts = np.full(found.read, NOT_USED, np.uint8)
     clean = CleanRows(path, parts)
     found.dealt = splitter.dealt
-    parts[clean.rows] = splitter.assign()
+    # of a ranking that is split in no way the last event of each user is judged, which is known once they are in order
+    parts[clean.rows] = TRAIN if plan.target_type == "ranking" and how is None else splitter.assign()
     clean.parts = parts[clean.rows]
     return clean, parts, found
 

@@ -16,6 +16,8 @@ NO_TEXT = "must hold text, is missing"
 class PairCleaner(Cleaner):
     """A Cleaner that sets a row aside where one of the ``needed`` columns holds no text."""
 
+    reason = NO_TEXT
+
     def __init__(self, plans: Mapping[str, ColumnPlan], normalize: str, needed: Sequence[str]):
         super().__init__(plans, normalize)
         self.needed = tuple(needed)
@@ -25,7 +27,7 @@ class PairCleaner(Cleaner):
         bad: dict[int, Rejected] = {}
         for name in self.needed:
             for place in np.flatnonzero(clean.columns[name].is_null().to_numpy(zero_copy_only=False)).tolist():
-                bad.setdefault(place, Rejected(int(clean.rows[place]), name, NO_TEXT, ""))
+                bad.setdefault(place, Rejected(int(clean.rows[place]), name, self.reason, ""))
         return _without(clean, bad)
 
 

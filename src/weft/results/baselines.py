@@ -84,9 +84,9 @@ def linear(
 def boosted_trees(
     types: Mapping[str, str], train: Columns, target: np.ndarray, test: Columns, classes: int | None
 ) -> Baseline | None:
-    """Histogram gradient boosting on every column but texts, of pictures on their pixels; None where there is no other
-    column, or too many labels to train trees for each."""
-    used = {name: kind for name, kind in types.items() if kind != "text"}
+    """Histogram gradient boosting on every column but texts and histories, of pictures on their pixels; None where
+    there is no other column, or too many labels to train trees for each."""
+    used = {name: kind for name, kind in types.items() if kind not in ("text", "sequence")}
     if not used or (target.ndim == 2 and target.shape[1] > MOST_LABELS):
         return None
     start = time.monotonic()
@@ -141,6 +141,10 @@ class _Linear:
                     self.parts[name] = vector.fit(texts)
                 except ValueError:  # no word occurs twice
                     self.parts[name] = None
+            elif kind == "sequence":
+                bag = TfidfVectorizer(analyzer=list, max_features=200_000, sublinear_tf=True)
+                lists = _items(columns[name])
+                self.parts[name] = bag.fit(lists) if any(lists) else None
             elif kind == "category":
                 self.parts[name] = OneHotEncoder(handle_unknown="ignore", max_categories=1_000).fit(
                     _words(columns[name])
@@ -161,6 +165,8 @@ class _Linear:
                 continue
             if kind == "text":
                 blocks.append(part.transform(_texts(columns[name])))
+            elif kind == "sequence":
+                blocks.append(part.transform(_items(columns[name])))
             elif kind == "category":
                 blocks.append(part.transform(_words(columns[name])))
             elif kind == "image":
@@ -209,6 +215,11 @@ def _spread(probabilities: np.ndarray, seen: np.ndarray, classes: int) -> np.nda
 
 def _texts(array: pa.Array) -> list[str]:
     return [t or "" for t in array.to_pylist()]
+
+
+def _items(array: pa.Array) -> list[list[str]]:
+    """The ids of each history."""
+    return [[event["item"] for event in cell or ()] for cell in array.to_pylist()]
 
 
 def _words(array: pa.Array) -> np.ndarray:

@@ -109,7 +109,19 @@ METRICS = {
         Metric(
             "recall_at_10", "Recall at 10", "share of queries whose text is among the nearest ten", True, True, True
         ),
-        Metric("mrr", "MRR", "mean of 1 / the place of the right text; 1 is always first", True),
+        Metric("mrr", "MRR", "mean of 1 / the place of the right one; 1 is always first", True),
+        Metric("hit_at_1", "Hits at 1", "share of users whose next item is ranked first of all", True, True, True),
+        Metric("hit_at_10", "Hits at 10", "share of users whose next item is among the first ten", True, True, True),
+        Metric("ndcg_at_10", "NDCG at 10", "as hits at 10, where a later place counts less", True),
+        Metric("coverage", "Coverage", "share of the catalogue that is recommended to anyone", True, True),
+        Metric(
+            "popularity",
+            "Popularity",
+            "share of the catalogue that is less popular than what is recommended",
+            False,
+            True,
+        ),
+        Metric("gini", "Gini", "0: all items are recommended alike; 1: one item always", False),
     )
 }
 

@@ -25,7 +25,7 @@ _STEPS = (
     ("inference", "predict rows it never saw"),
     ("results", "judge it beside simple models"),
 )
-_THREE_DIGITS = {"auc", "f1", "micro_f1", "macro_f1", "average_precision", "r2"}
+_THREE_DIGITS = {"auc", "f1", "micro_f1", "macro_f1", "average_precision", "r2", "ndcg_at_10", "mrr"}
 _LANGUAGE_STEPS = (
     ("data", "read the texts"),
     ("preprocess", "clean them, set bad ones aside, split"),
@@ -34,8 +34,10 @@ _LANGUAGE_STEPS = (
     ("inference", "read and go on with texts it never saw"),
     ("results", "judge it beside simple models"),
 )
-_PAGES = {"row": "report.html", "text": "text.html", "span": "answers.html", "embedding": "pairs.html"}
-_CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "embedding": "pairs_card.md"}
+_PAGES = {"row": "report.html", "text": "text.html", "span": "answers.html", "embedding": "pairs.html",
+          "ranking": "ranking.html"}  # fmt: skip
+_CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "embedding": "pairs_card.md",
+          "ranking": "ranking_card.md"}  # fmt: skip
 
 
 def _environment() -> Environment:
@@ -95,8 +97,9 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
             "tokens read", "Surprise at a token in nats, over the tokens read while training",
         )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
+    steps = _STEPS if figures.get("task", "row") in ("row", "ranking") else _LANGUAGE_STEPS
     page = _environment().get_template(template).render(
-        f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if "task" in figures else _STEPS,
+        f=figures, shown=shown, models=models, steps=steps,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
         declined=abstention_in_words(declined) if declined else [], METRICS=METRICS,

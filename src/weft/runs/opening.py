@@ -9,12 +9,13 @@ from weft.runs.answers import AnswerRun
 from weft.runs.dialogues import DialogueRun
 from weft.runs.language import LanguageRun
 from weft.runs.pairs import PairRun
+from weft.runs.ranking import RankingRun
 from weft.runs.run import REPORT_FILE, Run
 from weft.runs.texts import TextRun
 
 KINDS: dict[str, type[Run]] = {
     "text": TextRun, "dialogue": DialogueRun, "next_token": LanguageRun, "masked_token": LanguageRun,
-    "span": AnswerRun, "embedding": PairRun,
+    "span": AnswerRun, "embedding": PairRun, "ranking": RankingRun,
 }  # fmt: skip
 """Task to the class of its run; a run of a row's column has no task."""
 

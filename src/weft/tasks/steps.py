@@ -42,7 +42,7 @@ from weft.training.loop import Recipe
 
 BEFORE_CHECKPOINTS = {
     "weft.yaml", "work", "rejected.parquet", "split.npy", "columns.json", "tokenizer.json", "metrics.jsonl",
-    "checkpoints",
+    "checkpoints", "catalogue.arrow",
 }  # fmt: skip
 """What a run has written when it has no checkpoint yet."""
 
@@ -156,7 +156,8 @@ class Steps(ABC):
             self.say.line(f"set aside: {count:,} x {reason} (rejected.parquet)")
         for what, count in cleaner.noticed.items():
             self.say.line(f"{count:,} x {what}")
-        self.say.line(split_in_words(self.settings, clean))
+        if plan.target_type != "ranking":  # of which it is said once the events are in order
+            self.say.line(split_in_words(self.settings, clean))
         return clean, found, cleaner
 
     def _data_facts(self, plan: Plan, clean: CleanRows, found: Ingested) -> dict[str, Any]:
@@ -182,7 +183,7 @@ class Steps(ABC):
         shutil.rmtree(self.work)
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
-                "report.json", "rejected.parquet")  # fmt: skip
+                "report.json", "rejected.parquet", "catalogue.arrow", "users.arrow")  # fmt: skip
         write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
+from weft.features.next_items import HistoryBatch
 from weft.features.pieces import TextBatch
 from weft.training.checkpoint import Checkpoints
 from weft.training.muon import muon
@@ -97,7 +98,7 @@ class Loop:
         self,
         model: nn.Module,
         recipe: Recipe,
-        fetch: Callable[[np.ndarray, int], Batch | TextBatch],
+        fetch: Callable[[np.ndarray, int], Batch | TextBatch | HistoryBatch],
         train: np.ndarray,
         lengths: np.ndarray | None,
         validate: Callable[[nn.Module], float],
@@ -168,7 +169,7 @@ class Loop:
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
-    def _step(self, batch: Batch | TextBatch) -> None:
+    def _step(self, batch: Batch | TextBatch | HistoryBatch) -> None:
         p, recipe = self.progress, self.recipe
         self.model.train()
         share = 0.0

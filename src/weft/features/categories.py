@@ -1,0 +1,61 @@
+"""Codec of categories, by their frequency."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from weft.config import FeatureSettings
+from weft.features.codec import Codec, Codes
+
+MISSING, UNKNOWN, FIRST = 0, 1, 2
+MOST_CATEGORIES = 10_000
+
+
+class CategoryCodec(Codec):
+    """Code of a category; one never seen, or too rare to be kept, is UNKNOWN, which training teaches."""
+
+    type = "category"
+    fields: ClassVar = {"code": np.int32}
+
+    def __init__(self, name: str, settings: FeatureSettings | None = None):
+        super().__init__(name, settings)
+        self.categories: list[str] = []
+        self._counts: Counter[str] = Counter()
+        self._places: pa.Array | None = None
+
+    def observe(self, rows: np.ndarray, array: pa.Array) -> None:
+        for entry in pc.value_counts(array.drop_null()).to_pylist():
+            self._counts[entry["values"]] += entry["counts"]
+        if len(self._counts) > 100 * MOST_CATEGORIES:  # many and rare: the rarest cannot make the list
+            self._counts = Counter(dict(self._counts.most_common(50 * MOST_CATEGORIES)))
+
+    def finish(self) -> None:
+        most = (self.settings.max_categories if self.settings else None) or MOST_CATEGORIES
+        ranked = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
+        self.categories = [name for name, _ in ranked[:most]]
+        self._counts = Counter()
+        self._places = None
+
+    def encode(self, array: pa.Array) -> Codes:
+        if self._places is None:
+            self._places = pa.array(self.categories, pa.string())
+        found = pc.index_in(array, value_set=self._places).to_numpy(zero_copy_only=False)
+        codes = np.where(np.isnan(found), UNKNOWN, np.nan_to_num(found) + FIRST)
+        return {"code": np.where(array.is_null().to_numpy(zero_copy_only=False), MISSING, codes).astype(np.int32)}
+
+    def decode(self, codes: Codes) -> list:
+        code = codes["code"]
+        assert isinstance(code, np.ndarray)
+        return [self.categories[c - FIRST] if c >= FIRST else None for c in code]
+
+    def state(self) -> dict[str, Any]:
+        return {"categories": self.categories}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.categories, self._places = list(state["categories"]), None

@@ -1,0 +1,52 @@
+"""Statistics of a stream: a sample that does not depend on the batches, mean and deviation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from weft.data.split import uniform
+
+SAMPLE = 100_000
+
+
+class Sampler:
+    """The ``size`` values with the lowest draw by row number: one sample whatever the batches' order."""
+
+    def __init__(self, size: int = SAMPLE):
+        self.size = size
+        self._draws = np.zeros(0)
+        self._values: np.ndarray = np.zeros(0, dtype=object)
+
+    def add(self, rows: np.ndarray, values: np.ndarray) -> None:
+        draws = uniform(0, rows)
+        if len(self._draws) >= self.size:
+            chosen = draws < self._draws[-1]
+            draws, values = draws[chosen], values[chosen]
+        self._draws = np.concatenate([self._draws, draws])
+        self._values = np.concatenate([self._values.astype(values.dtype, copy=False), values])
+        order = np.argsort(self._draws, kind="stable")[: self.size]
+        self._draws, self._values = self._draws[order], self._values[order]
+
+    def values(self) -> np.ndarray:
+        return self._values
+
+
+class Moments:
+    """Count, mean and deviation of a stream (Chan, Golub & LeVeque 1979)."""
+
+    def __init__(self) -> None:
+        self.count, self.mean, self._m2 = 0, 0.0, 0.0
+
+    def add(self, values: np.ndarray) -> None:
+        if len(values) == 0:
+            return
+        mean, count = float(values.mean()), len(values)
+        m2 = float(((values - mean) ** 2).sum())
+        total, gap = self.count + count, mean - self.mean
+        self._m2 += m2 + gap * gap * self.count * count / total
+        self.mean += gap * count / total
+        self.count = total
+
+    @property
+    def deviation(self) -> float:
+        return float(np.sqrt(self._m2 / self.count)) if self.count else 0.0

@@ -1,0 +1,202 @@
+"""RankingRun: the folder that recommendation leaves, and what can be asked of it.
+
+weft.yaml  model.safetensors  config.json  columns.json  catalogue.arrow  users.arrow  metrics.jsonl
+report.html  report.json  rejected.parquet  README.md  manifest.json
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from weft.config import SplitSettings
+from weft.data.plan import look_ranking
+from weft.data.split import NAMES, TEST, VALID
+from weft.data.table import RawBatch, Table
+from weft.errors import CheckpointError, DataError, UsageError, did_you_mean
+from weft.features.catalogue import CATALOGUE_FILE, Catalogue
+from weft.features.events import gather_events, leave_last, recode
+from weft.files import sha256, write_whole
+from weft.inference.ranking import (
+    USERS_FILE,
+    KnownUsers,
+    Ranker,
+    RankingPredictor,
+    Recommended,
+    events_of,
+    history_of,
+)
+from weft.models.ranking import RankingConfig, RankingModel
+from weft.preprocess.clean import Cleaner
+from weft.preprocess.events import EventCleaner, EventColumns
+from weft.preprocess.ingest import ingest
+from weft.progress import Silent
+from weft.results.ranking import rank_questions, some_questions
+from weft.runs.run import CONFIG_FILE, MODEL_FILE, Run
+
+TOP = 10
+
+
+class RankingRun(Run):
+    """A finished run that says which items a user will have next."""
+
+    top = TOP
+    """Items that ``predict`` recommends for a row."""
+    taken: bool | None = None
+    """Whether ``predict`` may recommend what the user has had; None: as the run decided."""
+
+    @cached_property
+    def _ranker(self) -> Ranker:
+        catalogue = Catalogue.load(self.path)
+        return Ranker(load_ranking_model(self.path, catalogue), catalogue)
+
+    @cached_property
+    def _users(self) -> KnownUsers | None:
+        return KnownUsers(self.path) if (self.path / USERS_FILE).exists() else None
+
+    @cached_property
+    def _reads(self) -> tuple[EventColumns, Cleaner]:
+        found = self.figures["ranking"]
+        return EventColumns(**found["columns"]), _cleaner_from(found["cleaner"])
+
+    def recommend(self, user: Any, k: int = TOP, taken: bool | None = None) -> list[dict[str, Any]]:
+        """The ``k`` items that most probably come next, the best first: ``item``, ``title`` and ``score``.
+
+        Args:
+            user: a user of the training by name; or a history: a list of ids, or of dicts with item, time and rating,
+                of a user never seen. It may be empty.
+            taken: whether items that the user has had may be recommended; default: as the run decided.
+
+        Raises:
+            UsageError: the user is not known.
+        """
+        predictor = self._predictor(False, k, taken)
+        if isinstance(user, (str, int, np.integer)):
+            name = pa.array([str(user)])
+            rows = np.array([-1]) if self._users is None else self._users.rows(name)
+            if rows[0] < 0:
+                raise UsageError(
+                    f"{self.path}: must know the user. Got {user!r}, who is in no training event. Give a history "
+                    f"instead, a list of item ids, which may be empty."
+                )
+            assert self._users is not None
+            events = self._users.events(rows)
+        else:
+            column = self._reads[0].item
+            raw = RawBatch(np.arange(1), pa.RecordBatch.from_arrays([history_of(user)], [column]))
+            clean = EventCleaner({column: predictor.history_plan}, self._reads[1].normalize, [])(raw)
+            if clean.rejected:
+                raise UsageError(f"history: {clean.rejected[0].reason}. Correct it.")
+            events = events_of(clean.columns[column], self._ranker.catalogue)
+        found = self._ranker.recommend(events, predictor.top, predictor.taken)
+        codes = found.codes[0][found.codes[0] > 0]
+        names, titles = self._ranker.catalogue.names, self._ranker.catalogue.titles(codes)
+        return [
+            {"item": names[int(c) - 1].as_py(), "title": title, "score": float(s)}
+            for c, title, s in zip(codes, titles, found.scores[0], strict=False)
+        ]  # fmt: skip
+
+    def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
+        """Hits, NDCG and MRR among all items, each with its interval over users.
+
+        On the very data of the training what was kept for the test is judged; of other data, or with ``everything``,
+        each user's last event by those before it.
+        """
+        source = Table.of(table)
+        columns, cleaner = self._reads
+        for name in (columns.item, columns.user, columns.time):
+            if name is not None and name not in source.columns:
+                raise DataError(
+                    f"{source.name}: must hold '{name}' to be evaluated.{did_you_mean(name, source.columns)}"
+                )
+        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
+        settings = self.settings
+        if not same:
+            settings = settings.model_copy(
+                update={"data": settings.data.model_copy(update={"split": SplitSettings(), "items": None})}
+            )
+        ranker = self._ranker
+        with tempfile.TemporaryDirectory() as work:
+            plan = look_ranking(settings, source)
+            folder = Path(work)
+            clean, _, found = ingest(
+                settings, plan, source, cleaner, folder / "clean.arrow", folder / "rejected.parquet", Silent()
+            )
+            gathered = gather_events(clean, columns, folder / "events")
+            events = gathered.events
+            if not same or not self.figures["ranking"]["by_event"]:
+                leave_last(events)
+            recode(events, ranker.catalogue.codes_of(gathered.names))
+            judged = TEST if (events.parts == TEST).any() else VALID
+            places, _ = some_questions(events, judged, len(ranker.catalogue), settings.training.seed)
+            if not len(places):
+                raise DataError(f"{source.name}: must hold users with at least two events. Got none.")
+            data, taken = ranker.data(events), self._may_take(None)
+            ranked = rank_questions(lambda p: ranker.scores(data, p), events, ranker.catalogue.counts,
+                                    data.in_turn(places), taken)  # fmt: skip
+        return {
+            "rows": len(places), "rejected": len(found.rejected), "unknown_class": 0,
+            "part": f"{NAMES[judged]} events of the training data" if same else "the last event of each user",
+            "metrics": {k: e.to_dict() for k, e in ranked.estimates().items()},
+        }  # fmt: skip
+
+    def _may_take(self, given: bool | None) -> bool:
+        return bool(self.figures["ranking"]["taken"]) if given is None else given
+
+    def _predictor(self, allow_missing: bool, top: int | None = None, taken: bool | None = None) -> RankingPredictor:
+        top = self.top if top is None else top
+        if top < 1:
+            raise UsageError(f"top: must recommend at least one item. Got {top}.")
+        may = self._may_take(self.taken if taken is None else taken)
+        return RankingPredictor(self._ranker, *self._reads, self._users, top, may)
+
+    def _no_rows(self) -> Recommended:
+        return Recommended(np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float32))
+
+
+def _cleaner_from(stored: dict[str, Any]) -> EventCleaner:
+    plain = Cleaner.from_dict(stored)
+    return EventCleaner(plain.plans, plain.normalize, stored["needed"])
+
+
+def cleaner_state(cleaner: EventCleaner) -> dict[str, Any]:
+    """How events are read, as JSON."""
+    return cleaner.to_dict() | {"needed": list(cleaner.needed)}
+
+
+def save_ranking_model(folder: Path, model: RankingModel) -> None:
+    """Weights with the hash of their catalogue, and the shape they need."""
+    shape = {"format": 1, "architecture": "weft.RankingModel", "ranking": model.config.to_dict()}
+    write_whole(folder / CONFIG_FILE, json.dumps(shape, indent=1) + "\n")
+    beside = folder / f".{MODEL_FILE}.part"
+    save_file(dict(model.state_dict()), beside, metadata={"catalogue_sha256": sha256(folder / CATALOGUE_FILE)})
+    beside.replace(folder / MODEL_FILE)
+
+
+def load_ranking_model(folder: Path, catalogue: Catalogue) -> RankingModel:
+    """The model of a run. Raises CheckpointError where shape, weights and catalogue do not belong together."""
+    try:
+        shape = json.loads((folder / CONFIG_FILE).read_text())
+        with safe_open(folder / MODEL_FILE, "pt") as stream:
+            bound = (stream.metadata() or {}).get("catalogue_sha256")
+        weights = load_file(folder / MODEL_FILE)
+        if shape.get("format") != 1 or bound != sha256(folder / CATALOGUE_FILE):
+            raise CheckpointError(
+                f"{folder / MODEL_FILE}: must have been trained with this {CATALOGUE_FILE}. Got another one; the two "
+                f"files come from different runs."
+            )
+        model = RankingModel(RankingConfig.from_dict(shape["ranking"]), catalogue.codecs)
+        model.load_state_dict(weights)
+    except (OSError, KeyError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{folder}: must hold {CONFIG_FILE} and {MODEL_FILE} that fit. Got: {error}") from None
+    model.eval()
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
