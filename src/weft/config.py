@@ -242,9 +242,11 @@ class TrainingSettings(_Settings):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Most passes over the training rows; early stopping usually ends sooner."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Stop after this long, whatever the epoch."""
+    """Stop after this long, whatever the epoch. By the clock, so that no two such runs are the same."""
     batch_rows: Annotated[int, Field(ge=1)] | None = None
     """Rows of one optimiser step."""
+    accumulate: Annotated[int, Field(ge=2)] | None = None
+    """Parts that a step's rows are computed in, one after another: the same step in less memory."""
     optimizer: Literal["adamw", "muon"] | None = None
     """Muon makes the steps of a Transformer's matrices orthogonal (default where a text model begins from nothing)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -272,6 +274,9 @@ class TrainingSettings(_Settings):
     def _one_of(self) -> TrainingSettings:
         if self.mixup and self.consistency:
             raise ValueError("mixup and consistency exclude each other. Remove one of them")
+        if self.accumulate and (self.mixup or (self.consistency and self.class_weight)):
+            raise ValueError(f"{'mixup' if self.mixup else 'class_weight with consistency'} is of all rows of a step at "
+                             "once. Remove it, or accumulate")  # fmt: skip
         return self
 
 
@@ -307,6 +312,8 @@ class Settings(_Settings):
         given += ["results.language"] if self.results.language is not None else []
         if given and task != "row":
             raise ValueError(f"{listing(given)} is for a target column of a row, not {task}. Remove it")
+        if self.training.accumulate and task == "embedding":
+            raise ValueError("training.accumulate: each text is compared with all others of its step. Remove it")
         if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):
             raise ValueError("training.optimizer: muon is for the matrices of a Transformer, all trained. Remove it")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from weft.errors import CheckpointError
+from weft.errors import CheckpointError, UsageError
 
 MANIFEST = "manifest.json"
 
@@ -25,7 +26,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -35,22 +36,66 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; when the block ends it gets a manifest, is flushed and takes its name."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    make_folder(beside)
     try:
         yield beside
         write_manifest(beside)
-        for file in beside.iterdir():
-            _flush(file)
-        _flush(beside)
         if path.exists():
             shutil.rmtree(path)
         beside.rename(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _flush(path: Path) -> None:
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are not there, so that they outlast a loss of power."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        flush(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a writer that was killed left half-written. Only for who alone writes there."""
+    for left in folder.glob(".*.part"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder, made where there is none, against all other writers. One that dies lets go of it.
+
+    Raises:
+        UsageError: another process, or another part of this one, writes there.
+    """
+    while True:
+        make_folder(folder)
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
+                break  # else its last holder removed it in between
+        except BlockingIOError:
+            os.close(handle)
+            raise UsageError(
+                f"{folder}: only one process may write at a time. Another one does. Wait for its end, or choose "
+                f"another name with -o."
+            ) from None
+        except FileNotFoundError:
+            pass
+        os.close(handle)
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -64,14 +109,16 @@ def sha256(path: Path) -> str:
 
 
 def write_manifest(folder: Path, names: list[str] | None = None) -> None:
-    """Record the sha256 of the named files (default: all) of a folder."""
+    """Record the sha256 of the named files (default: all) of a folder, each on the disk before."""
     files = sorted(names if names is not None else (p.name for p in folder.iterdir() if p.is_file()))
     sums = {name: sha256(folder / name) for name in files if name != MANIFEST}
+    for name in sums:
+        flush(folder / name)
     write_whole(folder / MANIFEST, json.dumps({"sha256": sums}, indent=1) + "\n")
 
 
-def verify_manifest(folder: Path) -> None:
-    """Raises CheckpointError naming every file that is missing or whose bytes have changed."""
+def verify_manifest(folder: Path) -> set[str]:
+    """The names of the files. Raises CheckpointError naming every one that is missing or whose bytes have changed."""
     try:
         sums = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
     except FileNotFoundError:
@@ -87,3 +134,4 @@ def verify_manifest(folder: Path) -> None:
             problems.append(f"{name} has changed since it was written")
     if problems:
         raise CheckpointError(f"{folder}: files must be as they were written. Got: {'; '.join(problems)}.")
+    return set(sums)

@@ -42,4 +42,6 @@ def run(
         "row": RowSteps, "text": TextSteps, "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
     }  # fmt: skip
     way: Any = ways.get(settings.target.task, LanguageSteps)
-    return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
+    steps = way(settings, table, Path(out or free_name()), say or Silent(), resume)
+    with steps.held:
+        return steps.run()

@@ -138,7 +138,7 @@ def _probe(model: LanguageModel, corpus: Corpus, recipe: Recipe) -> tuple[float,
     optimizer = optimizer_of(objective, recipe)
     cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
     order = np.random.default_rng(0).permutation(len(cuts))
-    size, times, held = min(recipe.batch_rows, len(cuts)), [], 0
+    size, times, held = min(-(-recipe.batch_rows // recipe.accumulate), len(cuts)), [], 0
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         nonlocal held

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,7 +21,7 @@ from weft.data.plan import Plan
 from weft.data.split import NAMES
 from weft.data.table import Table
 from weft.errors import RunError, SettingsError
-from weft.files import MANIFEST, write_manifest, write_whole
+from weft.files import MANIFEST, locked, sweep, write_manifest, write_whole
 from weft.models.recurrent import RecurrentConfig
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, split_in_words
@@ -59,6 +59,8 @@ class Steps:
             table = Table.open(settings.data.source, settings.data.format)
         self.table = table
         self.seconds: dict[str, float] = {}
+        self.held = ExitStack()
+        """What is let go of when the run ends, however it does."""
 
     def run(self) -> Run:
         """All steps; the finished run."""
@@ -83,7 +85,7 @@ class Steps:
                 raise RunError(
                     f"{self.out}: the folder must be new or empty. It holds {state}. Choose another with -o."
                 )
-            self.out.mkdir(parents=True, exist_ok=True)
+            self.held.enter_context(locked(self.out))
             write_whole(file, text)
             return
         if finished:
@@ -95,6 +97,8 @@ class Steps:
                 f"{self.out}: a run resumes with the settings, data and versions it began with ({file}). Got others. "
                 f"Start a new run with -o."
             )
+        self.held.enter_context(locked(self.out))
+        sweep(self.out)
 
     def _cleaner(self, plan: Plan) -> Cleaner:
         return make_cleaner(self.settings, plan)
@@ -137,9 +141,9 @@ class Steps:
         write_whole(self.out / REPORT_FILE, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
         write_report(self.out, figures)
         write_card(self.out, figures)
-        shutil.rmtree(self.work)
-        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
                 "report.json", "rejected.parquet")  # fmt: skip
         write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
+        for name in ("work", "checkpoints"):  # not before the run can do without them
+            shutil.rmtree(self.out / name, ignore_errors=True)
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
