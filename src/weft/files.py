@@ -66,8 +66,11 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, named: Path | None = None) -> Iterator[None]:
     """Hold a folder, made where there is none, against all other writers. One that dies lets go of it.
+
+    Args:
+        named: what is written, where it is not the folder.
 
     Raises:
         UsageError: another process, or another part of this one, writes there.
@@ -82,7 +85,7 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             os.close(handle)
             raise UsageError(
-                f"{folder}: only one process may write at a time. Another one does. Wait for its end, or choose "
+                f"{named or folder}: only one process may write at a time. Another one does. Wait for its end, or choose "
                 f"another name with -o."
             ) from None
         except FileNotFoundError:

@@ -11,6 +11,7 @@ many fields, a line that is not JSON) come out as ``Rejected``.
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,6 +56,8 @@ class Table:
         self.columns = columns
         self.parts = list(parts)
         self._memory = memory
+        self._first = 0
+        self._starts: list[int] = []  # the first row of each file that was reached
 
     @classmethod
     def open(cls, source: str | Path | Sequence[str | Path], format: str | None = None) -> Table:
@@ -104,14 +107,39 @@ class Table:
         start = 0
         if self._memory is not None:
             for batch in self._memory.select(keep).to_batches(max_chunksize=rows):
-                yield RawBatch(count(start, batch.num_rows), batch)
+                if start >= self._first:
+                    yield RawBatch(count(start, batch.num_rows), batch)
                 start += batch.num_rows
             return
-        for part in self.parts:
+        for number, part in enumerate(self.parts):
+            self._starts[number:] = [start]
+            known = row_count(part) if start < self._first else None
+            if known is not None and start + known <= self._first:
+                start += known
+                continue
             for raw in batches_of(part, keep, self.columns, start, rows):
-                yield raw
-                last = [raw.rows[-1]] if len(raw.rows) else []
-                start = max([start - 1, *last, *(r.row for r in raw.rejected)]) + 1
+                first, start = start, raw.end(start)
+                if first >= self._first:
+                    yield raw
+                assert first >= self._first or start <= self._first, "a batch ended there when the rows were read first"
+
+    def after(self, row: int) -> Table:
+        """The same rows but those before ``row``, which must be where a batch of the same size ended."""
+        rest = Table(self.name, self.columns, self.parts, self._memory)
+        rest._first = row
+        return rest
+
+    def place(self, row: int) -> tuple[str, int]:
+        """The file of a row that was streamed, and its number there (from 0); of rows in memory an empty name."""
+        number = bisect_right(self._starts, row) - 1
+        return (self.parts[number].path, row - self._starts[number]) if self.parts else ("", row)
+
+    def stamp(self) -> str:
+        """A word that is another one where the rows are; that of files is made without reading them."""
+        if self._memory is not None:
+            return self.fingerprint()
+        known = [(part.path, part.filesystem.ukey(part.path)) for part in self.parts]
+        return hashlib.sha256(repr(known).encode("utf-8", "backslashreplace")).hexdigest()
 
     def row_count(self) -> int | None:
         """Rows where the files say so without being read (Parquet, rows in memory); else None."""
