@@ -26,7 +26,7 @@ class TableWriter(Protocol):
 
 
 @contextmanager
-def writer_of(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
+def writing(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
     """A writer of tables of one schema to ``path``, which is on the disk when the block ends."""
     makers: dict[str, Callable[[IO[bytes], pa.Schema], TableWriter]] = {
         ".parquet": _Parquet,

@@ -30,7 +30,7 @@ from torch import nn
 from weft.data.table import Rejected, Table
 from weft.errors import CheckpointError, UsageError
 from weft.files import flush, locked, sweep, verify_manifest, whole_folder, write_whole
-from weft.inference.output import check, set_aside_name, writer_of
+from weft.inference.output import check, set_aside_name, writing
 from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
 
@@ -112,9 +112,10 @@ def _work(parts: _Parts, table: Table, work: Callable[[Table], Iterator[Piece]],
         def told() -> Iterator[Piece]:
             row = first
             for piece in work(table):
+                piece.end = max(piece.end, row)  # a piece may hold no row at all
                 yield piece
                 rate = (piece.end - first) / max(time.monotonic() - started, 1e-9)
-                bar.advance(piece.end - row, f"{piece.end:,} rows, {rate:,.3g} a second")
+                bar.advance(piece.end - row, f"{piece.end:,} rows, {rate:,.0f} a second")
                 row = piece.end
 
         pieces = told()
@@ -175,14 +176,14 @@ class _Parts:
     ) -> None:
         """Make the output of all parts, and let it take its name; what was there before is there until then."""
         whole, aside = self.folder / f"whole{out.suffix.lower()}", self.folder / "rejected.parquet"
-        with writer_of(whole, schema) as writer:
+        with writing(whole, schema) as writer:
             for table in self._read(ROWS):
                 joining(table)
                 writer.write(table)
         if self.counts["rejected"]:
             tables = self._read(REJECTED)
             first = next(tables)
-            with writer_of(aside, first.schema) as writer:
+            with writing(aside, first.schema) as writer:
                 for table in itertools.chain([first], tables):
                     writer.write(table)
         joined()

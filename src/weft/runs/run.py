@@ -125,6 +125,7 @@ class Run:
         ), columns)  # fmt: skip
 
         def work(rest: Table) -> Iterator[Piece]:
+            predictor.cut = 0
             for part in predictor.stream(rest, keep=keep):
                 found: dict[str, Any] = {"row": pa.array(part.clean.rows)}
                 places = pa.array(np.searchsorted(part.raw.rows, part.clean.rows))

@@ -51,12 +51,7 @@ class AnswerSteps(ReadingSteps):
         self.start = next((n for n, kind in plan.types.items() if kind == "number"), None)
         given = self.settings.features[self.context].max_tokens
         self.longest = self._fits(given or LONGEST, source)
-        self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
-        with self._timed("data"):
-            self.say.step("data", f"{self.table.name}: '{self.question}' is answered from '{self.context}'")
-        with self._timed("preprocess"):
-            clean, found, _ = self._preprocess(plan)
+        clean, found = self._begin(plan, f"'{self.question}' is answered from '{self.context}'")
         with self._timed("features"):
             tokenizer = self._tokenizer(clean, [self.question, self.context], source)
             store, parts = self._windows(clean, tokenizer)
@@ -73,7 +68,7 @@ class AnswerSteps(ReadingSteps):
         with self._timed("results"):
             figures = self._results(plan, clean, judged, answers, answerer.threshold)
         figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
-        figures["model"] = self._model_facts(model, trained)
+        figures["model"] = self._model_facts(model, trained, self.longest)
         self._finish(figures)
         return AnswerRun(self.out)
 

@@ -24,16 +24,14 @@ from weft.language_defaults import context, language_config, language_recipe, wi
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel, find
 from weft.models.recurrent import Recurrent
-from weft.models.row import backbone_in_words
-from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
 from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence, learning
 from weft.results.language_baselines import ngram_models
 from weft.runs.language import LanguageRun, surprise
 from weft.runs.opening import task_of
 from weft.tasks.kept import Kept
-from weft.tasks.steps import Steps, check_adapter
-from weft.training.adapters import LoraConfig, attach, detach, merge
+from weft.tasks.steps import TextModelSteps, check_adapter
+from weft.training.adapters import LoraConfig, attach
 from weft.training.language import Trained, fit_language
 
 SAMPLES, SAMPLE_TOKENS = 3, 120
@@ -41,7 +39,7 @@ MOST_JUDGED = 1 << 21
 """Tokens of the test texts that the final figures are made of; of more, pieces are drawn."""
 
 
-class LanguageSteps(Steps):
+class LanguageSteps(TextModelSteps):
     """Every next token, or hidden ones, of a column of texts are predicted."""
 
     kind: type[LanguageRun] = LanguageRun
@@ -55,12 +53,7 @@ class LanguageSteps(Steps):
         plan = self._look()
         source = open_source(settings)
         self.words = source.words if source is not None else {}
-        self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
-        with self._timed("data"):
-            self.say.step("data", f"{self.table.name}: {self._aim(plan)}")
-        with self._timed("preprocess"):
-            clean, found, _ = self._preprocess(plan)
+        clean, found = self._begin(plan, self._aim(plan))
         with self._timed("features"):
             corpus, tokenizer = self._features(clean, source)
         parts = self._parts(clean, corpus)
@@ -89,7 +82,8 @@ class LanguageSteps(Steps):
         figures |= self._data_facts(plan, clean, found)
         tokens = corpus.documents.lengths()[ids[TRAIN]].sum() / trained.steps_an_epoch
         figures["curves"] = {"learning": learning(self.out / "metrics.jsonl", float(tokens))}
-        figures |= {"model": self._model_facts(model, trained), "samples": self.samples, "seconds": dict(self.seconds)}
+        figures["model"] = self._model_facts(model, trained, self.context)
+        figures |= {"samples": self.samples, "seconds": dict(self.seconds)}
         self._finish(figures)
         return self.kind(self.out)
 
@@ -180,25 +174,9 @@ class LanguageSteps(Steps):
             settings, letters, pieces, int(lengths.sum()), corpus.context, shape.vocabulary, shape.backbone.width,
             device, source is not None,
         )  # fmt: skip
-        self.recipe = recipe
-        count = sum(p.numel() for p in model.parameters())
-        self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self.say.step(
-            "model",
-            f"{backbone_in_words(shape.backbone)}, {count:,} parameters; context {corpus.context:,} tokens; "
-            + (f"at most {recipe.minutes:g} minutes" if recipe.minutes else f"at most {recipe.epochs:,} epochs")
-            + (", bfloat16" if recipe.bfloat16 else ""),
-        )
+        self._say_model(model, recipe, f"context {corpus.context:,} tokens")
         trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say)
-        p = trained.progress
-        self.say.line(
-            f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
-            f"{trained.tokens_a_second:,.0f} tokens a second"
-        )
-        if settings.model.adapter == "lora":
-            merge(model.backbone)
-            detach(model.backbone)
-        self.family = save_language_model(model, self.out, tokenizer, self.words)
+        self._keep(model, trained, tokenizer, self.words)
         return model, trained
 
     def _samples(
@@ -230,17 +208,6 @@ class LanguageSteps(Steps):
             "models": [ours, *others], "shown": SHOWN_READING if self.masked else SHOWN_WRITING,
             "rows_judged": int(len(ids[TEST]) or len(ids[VALID])),
             "target": {"name": self.column, "type": "text", "reason": plan.target_reason},
-        }  # fmt: skip
-
-    def _model_facts(self, model: LanguageModel, trained: Trained) -> dict[str, Any]:
-        p = trained.progress
-        return {
-            "parameters": sum(q.numel() for q in model.parameters()), "trained": self.trained,
-            "shape": backbone_in_words(model.config.backbone), "from": self.settings.model.from_,
-            "context": self.context, "family": self.family, "vocabulary": model.config.vocabulary,
-            "bfloat16": self.recipe.bfloat16,
-            "epochs": round(p.best_step / trained.steps_an_epoch, 2), "stopped": p.stopped,
-            "tokens_a_second": round(trained.tokens_a_second),
         }  # fmt: skip
 
 

@@ -36,12 +36,7 @@ class PairSteps(ReadingSteps):
         source = self._open_source()
         (self.query,) = plan.types
         self.longest = self._fits(self.settings.features[self.query].max_tokens or LONGEST, source)
-        self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
-        with self._timed("data"):
-            self.say.step("data", f"{self.table.name}: '{self.query}' is to find '{plan.target}'")
-        with self._timed("preprocess"):
-            clean, found, _ = self._preprocess(plan)
+        clean, found = self._begin(plan, f"'{self.query}' is to find '{plan.target}'")
         if clean.count(TRAIN) < 2 or clean.count(VALID) < 2:
             raise DataError(
                 f"{self.table.name}: there must be at least two pairs to learn from and two to watch. "
@@ -74,7 +69,7 @@ class PairSteps(ReadingSteps):
         with self._timed("results"):
             figures = self._results(plan, clean, retrieval, ranks, nearest, source)
         figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
-        figures["model"] = self._model_facts(model, trained)
+        figures["model"] = self._model_facts(model, trained, self.longest)
         self._finish(figures)
         return PairRun(self.out)
 

@@ -17,18 +17,16 @@ from weft.features.store import Store
 from weft.language_defaults import language_config, reading_recipe, with_dropout, without_map_dropout
 from weft.models.language import LanguageModel, reader_of
 from weft.models.pretrained import TextModel, find
-from weft.models.row import backbone_in_words
-from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
 from weft.results.metrics import METRICS, Weighted, difference, with_intervals
-from weft.tasks.steps import Steps
-from weft.training.adapters import LoraConfig, attach, detach, merge
+from weft.tasks.steps import TextModelSteps
+from weft.training.adapters import LoraConfig, attach
 from weft.training.fit import LORA_RATE
 from weft.training.language import Trained
 from weft.training.reading import PairObjective, SpanObjective, fit_reading
 
 
-class ReadingSteps(Steps):
+class ReadingSteps(TextModelSteps):
     """A model that reads both ways, from a checkpoint or from nothing, learns something of two texts a row."""
 
     longest: int
@@ -103,35 +101,11 @@ class ReadingSteps(Steps):
         model, settings = objective.model, self.settings
         learn, watch = np.flatnonzero(parts == TRAIN), np.flatnonzero(parts == VALID)
         width = model.config.backbone.width
-        self.recipe = reading_recipe(settings, len(learn), batch, width, self.device, settings.model.from_ is not None)
-        count = sum(p.numel() for p in model.parameters())
-        self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self.say.step(
-            "model",
-            f"{backbone_in_words(model.config.backbone)}, {count:,} parameters; at most {self.longest:,} tokens; "
-            f"at most {self.recipe.epochs:,} epochs" + (", bfloat16" if self.recipe.bfloat16 else ""),
-        )
-        trained = fit_reading(objective.to(self.device), store, learn, watch, self.recipe, self.out, self.say)
-        p = trained.progress
-        self.say.line(
-            f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
-            f"{trained.tokens_a_second:,.0f} tokens a second"
-        )
-        if settings.model.adapter == "lora":
-            merge(model.backbone)
-            detach(model.backbone)
-        self.family = save_language_model(model, self.out, tokenizer)
+        recipe = reading_recipe(settings, len(learn), batch, width, self.device, settings.model.from_ is not None)
+        self._say_model(model, recipe, f"at most {self.longest:,} tokens")
+        trained = fit_reading(objective.to(self.device), store, learn, watch, recipe, self.out, self.say)
+        self._keep(model, trained, tokenizer)
         return trained
-
-    def _model_facts(self, model: LanguageModel, trained: Trained) -> dict[str, Any]:
-        p = trained.progress
-        return {
-            "parameters": sum(q.numel() for q in model.parameters()), "trained": self.trained,
-            "shape": backbone_in_words(model.config.backbone), "from": self.settings.model.from_,
-            "context": self.longest, "family": self.family, "vocabulary": model.config.vocabulary,
-            "bfloat16": self.recipe.bfloat16, "epochs": round(p.best_step / trained.steps_an_epoch, 2),
-            "stopped": p.stopped, "tokens_a_second": round(trained.tokens_a_second),
-        }  # fmt: skip
 
     def _beside(
         self,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from weft import config
 from weft.config import Settings
@@ -22,12 +24,18 @@ from weft.data.split import NAMES
 from weft.data.table import Table
 from weft.errors import RunError, SettingsError
 from weft.files import MANIFEST, locked, sweep, write_manifest, write_whole
+from weft.models.language import LanguageModel
 from weft.models.recurrent import RecurrentConfig
+from weft.models.row import backbone_in_words
+from weft.models.stored import save_language_model
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.progress import Silent, duration
 from weft.results.report import write_card, write_report
 from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
+from weft.training.adapters import detach, merge
+from weft.training.language import Trained
+from weft.training.loop import Recipe
 
 
 def free_name() -> Path:
@@ -47,7 +55,7 @@ def check_adapter(settings: Settings, backbone: object) -> None:
         )  # fmt: skip
 
 
-class Steps:
+class Steps(ABC):
     """One way through the six steps; a subclass a task fills them."""
 
     def __init__(self, settings: Settings, table: Table | None, out: Path, say: Silent, resume: bool):
@@ -62,9 +70,9 @@ class Steps:
         self.held = ExitStack()
         """What is let go of when the run ends, however it does."""
 
+    @abstractmethod
     def run(self) -> Run:
         """All steps; the finished run."""
-        raise NotImplementedError
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -147,3 +155,54 @@ class Steps:
         for name in ("work", "checkpoints"):  # not before the run can do without them
             shutil.rmtree(self.out / name, ignore_errors=True)
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
+
+
+class TextModelSteps(Steps):
+    """... whose run is a text model, with its tokenizer a checkpoint as well."""
+
+    def _begin(self, plan: Plan, aim: str) -> tuple[CleanRows, Ingested]:
+        """Take the run folder and read the table; ``aim``: what is learnt, in words."""
+        self._claim()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self._timed("data"):
+            self.say.step("data", f"{self.table.name}: {aim}")
+        with self._timed("preprocess"):
+            clean, found, _ = self._preprocess(plan)
+        return clean, found
+
+    def _say_model(self, model: LanguageModel, recipe: Recipe, length: str) -> None:
+        """What will be trained; ``length``: of the texts it reads, in words."""
+        self.recipe = recipe
+        self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.say.step(
+            "model",
+            f"{backbone_in_words(model.config.backbone)}, {sum(p.numel() for p in model.parameters()):,} parameters; "
+            f"{length}; "
+            + (f"at most {recipe.minutes:g} minutes" if recipe.minutes else f"at most {recipe.epochs:,} epochs")
+            + (", bfloat16" if recipe.bfloat16 else ""),
+        )
+
+    def _keep(
+        self, model: LanguageModel, trained: Trained, tokenizer: Tokenizer, words: Mapping[str, str] | None = None
+    ) -> None:
+        """Say how the training went, and write the model into the run, an adapter added to its matrices."""
+        p = trained.progress
+        self.say.line(
+            f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
+            f"{trained.tokens_a_second:,.0f} tokens a second"
+        )
+        if self.settings.model.adapter == "lora":
+            merge(model.backbone)
+            detach(model.backbone)
+        self.family = save_language_model(model, self.out, tokenizer, words)
+
+    def _model_facts(self, model: LanguageModel, trained: Trained, context: int) -> dict[str, Any]:
+        """What ``report.json`` says of the model; ``context``: tokens of the longest text it reads."""
+        p = trained.progress
+        return {
+            "parameters": sum(q.numel() for q in model.parameters()), "trained": self.trained,
+            "shape": backbone_in_words(model.config.backbone), "from": self.settings.model.from_,
+            "context": context, "family": self.family, "vocabulary": model.config.vocabulary,
+            "bfloat16": self.recipe.bfloat16, "epochs": round(p.best_step / trained.steps_an_epoch, 2),
+            "stopped": p.stopped, "tokens_a_second": round(trained.tokens_a_second),
+        }  # fmt: skip
