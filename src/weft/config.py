@@ -271,8 +271,8 @@ class TrainingSettings(_Settings):
         if self.mixup and self.consistency:
             raise ValueError("mixup and consistency exclude each other. Remove one of them")
         if self.accumulate and (self.mixup or (self.consistency and self.class_weight)):
-            raise ValueError(f"{'mixup' if self.mixup else 'class_weight with consistency'} is of all rows of a step at "
-                             "once. Remove it, or accumulate")  # fmt: skip
+            odd = "mixup" if self.mixup else "class_weight with consistency"
+            raise ValueError(f"{odd} needs all rows of a step at once. Remove it, or accumulate")
         return self
 
 

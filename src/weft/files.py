@@ -85,8 +85,8 @@ def locked(folder: Path, named: Path | None = None) -> Iterator[None]:
         except BlockingIOError:
             os.close(handle)
             raise UsageError(
-                f"{named or folder}: only one process may write at a time. Another one does. Wait for its end, or choose "
-                f"another name with -o."
+                f"{named or folder}: only one process may write at a time. Another one does. Wait for its end, or "
+                f"choose another name with -o."
             ) from None
         except FileNotFoundError:
             pass

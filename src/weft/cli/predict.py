@@ -27,6 +27,7 @@ def predict(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     keep: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    columns: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     allow_missing: bool = False,
     labels: str | None = None,
     column: str | None = None,
@@ -43,6 +44,7 @@ def predict(
         data: File, glob, folder or address of CSV, JSON Lines, Parquet or Arrow.
         out: The predictions: .parquet, .csv or .jsonl. Rows set aside go beside it.
         keep: A column of the input to repeat in the output; may be given several times.
+        columns: A column of the output to write (default: all); may be given several times.
         allow_missing: Treat an absent column as all missing values instead of stopping.
         labels: Classes for a checkpoint without training: "a,b,c", or a YAML file of them, with descriptions or not.
         column: With --labels: the column of texts (default: the only one that holds texts).
@@ -53,7 +55,7 @@ def predict(
     if labels is not None:
         if allow_missing or beams is not None:
             raise UsageError("--allow-missing and --beams are for a trained run. Leave them out with --labels.")
-        _without_training(run, data, out, keep, labels, column, template, json)
+        _without_training(run, data, out, keep, columns, labels, column, template, json)
         return
     if column is not None or template is not None:
         raise UsageError('--column and --template are for classes without training. Say which, with --labels "a,b".')
@@ -62,7 +64,7 @@ def predict(
         if not isinstance(finished, TextRun):
             raise UsageError(f"--beams is for a run that writes a column. {run} predicts one. Leave it out.")
         finished.beams = beams
-    done = finished.predict_file(data, out, allow_missing, keep, Spoken())
+    done = finished.predict_file(data, out, allow_missing, keep, Spoken(), columns)
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",
@@ -75,16 +77,14 @@ def predict(
 
 
 def _without_training(
-    run: Path, data: str, out: Path, keep: tuple[str, ...], labels: str, column: str | None, template: str | None,
-    json: bool,
+    run: Path, data: str, out: Path, keep: tuple[str, ...], columns: tuple[str, ...], labels: str, column: str | None,
+    template: str | None, json: bool,
 ) -> None:  # fmt: skip
     classes = read_labels(labels)
     if template is not None:
         check_template(template)
     output.check(out)
     table = Table.open(data)
-    if any(Path(part.path).resolve() == out.resolve() for part in table.parts):
-        raise UsageError(f"{out}: the output must not be the table that is read. Choose another name with -o.")
     if column is None:
         head = table.sample(SAMPLE_ROWS)
         column = text_column(table, {n: guess(n, head.column(n)).type for n in table.columns})
@@ -97,7 +97,7 @@ def _without_training(
         scorer = ByMeaning(Embedder(found), classes)
     else:
         scorer = ByWriting(found.model, found.tokenizer, classes, template or TEMPLATE)
-    done = classify_table(scorer, classes, table, column, out, keep, Spoken())
+    done = classify_table(scorer, classes, table, column, out, keep, Spoken(), columns)
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['missing']:,} without a text + "
         f"{done['rejected']:,} set aside",

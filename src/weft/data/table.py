@@ -33,6 +33,7 @@ from weft.data.formats import (
     plain,
     readable,
     row_count,
+    rows_about,
 )
 from weft.data.formats import RawBatch as RawBatch
 from weft.data.formats import Rejected as Rejected
@@ -138,7 +139,11 @@ class Table:
         """A word that is another one where the rows are; that of files is made without reading them."""
         if self._memory is not None:
             return self.fingerprint()
-        known = [(part.path, part.filesystem.ukey(part.path)) for part in self.parts]
+        known = []
+        for part in self.parts:
+            with readable(part):
+                facts = part.filesystem.info(part.path)
+                known.append((part.path, facts["size"], facts.get("mtime") or part.filesystem.ukey(part.path)))
         return hashlib.sha256(repr(known).encode("utf-8", "backslashreplace")).hexdigest()
 
     def row_count(self) -> int | None:
@@ -147,6 +152,11 @@ class Table:
             return self._memory.num_rows
         counts = [row_count(part) for part in self.parts]
         return None if None in counts else sum(c or 0 for c in counts)
+
+    def rows_about(self) -> int | None:
+        """Rows as far as can be told without reading the files."""
+        counts = [row_count(part) or rows_about(part) for part in self.parts]
+        return self.row_count() if self._memory is not None else None if None in counts else sum(c or 0 for c in counts)
 
     def head(self, rows: int) -> pa.Table:
         """The first ``rows`` rows, as they came."""

@@ -34,7 +34,7 @@ def writing(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
         ".jsonl": _JsonLines,
     }
     with path.open("wb") as stream:
-        writer = makers[path.suffix](stream, schema)
+        writer = makers[path.suffix.lower()](stream, schema)
         yield writer
         writer.close()
         stream.flush()

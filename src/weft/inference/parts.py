@@ -41,12 +41,12 @@ ROWS, REJECTED, STATE, JOB = "rows.arrow", "rejected.arrow", "state.json", "job.
 
 @dataclass
 class Piece:
-    """What some rows of a table led to. ``end``: the number after the last of them, read or set aside; ``counts``:
-    what is summed over all pieces."""
+    """What some rows of a table led to. ``end``: the number after the last of them, read or set aside; None where more
+    of the same rows follows. ``counts``: what is summed over all pieces."""
 
     table: pa.Table
     rejected: list[Rejected]
-    end: int
+    end: int | None
     counts: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -106,12 +106,14 @@ def _work(parts: _Parts, table: Table, work: Callable[[Table], Iterator[Piece]],
     if parts.number:
         say.line(f"going on after row {parts.end:,}")
     started, first = time.monotonic(), parts.end
-    with say.bar(label, table.rows_about() or 0) as bar:
-        bar.advance(first)
+    with say.bar(label, max(0, (table.rows_about() or 0) - first)) as bar:
 
         def told() -> Iterator[Piece]:
             row = first
             for piece in work(table):
+                if piece.end is None:
+                    yield piece
+                    continue
                 piece.end = max(piece.end, row)  # a piece may hold no row at all
                 yield piece
                 rate = (piece.end - first) / max(time.monotonic() - started, 1e-9)
@@ -165,9 +167,10 @@ class _Parts:
                     if piece.rejected:
                         rejected.write_table(rejected_table(piece.rejected, table))
                     counts.update({**piece.counts, "rejected": len(piece.rejected)})
-                    end = piece.end
-                    if time.monotonic() - started >= SECONDS_A_PART:
-                        break
+                    if piece.end is not None:
+                        end = piece.end
+                        if time.monotonic() - started >= SECONDS_A_PART:
+                            break
             (beside / STATE).write_text(json.dumps({"end": end, "counts": counts}))
         self.number, self.end, self.counts = self.number + 1, end, counts
 

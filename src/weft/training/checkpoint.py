@@ -57,7 +57,7 @@ class Checkpoints:
         return None
 
     def load(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
-        """Restore the model and the optimiser; returns the other tensors, the random state among them, and the state."""
+        """Restore the model and the optimiser; returns the other tensors, also of the random state, and the state."""
         state = json.loads((folder / "state.json").read_text())
         model.load_state_dict(load_file(folder / "model.safetensors"))
         _unflatten(optimizer, load_file(folder / "optimizer.safetensors"), state["optimizer"])
