@@ -240,6 +240,7 @@ class Loop:
                 parameter.copy_(values[name])
 
     def _save(self) -> None:
+        self.tracker.flush()  # a checkpoint that is there has its records
         extra = {f"average.{n}": v for n, v in self.average.items()} | {f"best.{n}": v for n, v in self.best.items()}
         state = {"progress": asdict(self.progress) | {"best_loss": _json_number(self.progress.best_loss)},
                  "recipe": asdict(self.recipe)}  # fmt: skip

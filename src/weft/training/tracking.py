@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ class Tracker:
         for name, value in values.items():
             if isinstance(value, (int, float)):
                 self._board.add_scalar(f"copy{self._copy}/{name}", value, step)
+
+    def flush(self) -> None:
+        """Wait until the records are on the disk."""
+        for stream in self._open[:1]:
+            os.fsync(stream.fileno())
 
     def close(self) -> None:
         for one in self._open:
