@@ -30,6 +30,8 @@ class Disk:
         self.at, self.power, self.count, self.dead = at, power, 0, False
         self.unflushed: set[int] = set()
         """Files (inodes) whose last bytes may not be on the disk, and folders whose names may not."""
+        self.safe: dict[int, int] = {}
+        """Bytes of files that are."""
 
     @property
     def failed(self) -> bool:
@@ -48,8 +50,9 @@ class Disk:
     def lose(self, folder: Path) -> None:
         """What was not flushed is half gone."""
         for path in folder.rglob("*"):
-            if path.is_file() and path.stat().st_ino in self.unflushed:
-                os.truncate(path, path.stat().st_size // 2)
+            facts = path.stat()
+            if path.is_file() and facts.st_ino in self.unflushed:
+                os.truncate(path, (self.safe.get(facts.st_ino, 0) + facts.st_size) // 2)
 
 
 class _Stream:
@@ -57,7 +60,9 @@ class _Stream:
 
     def __init__(self, stream: Any, disk: Disk):
         self._stream, self._disk = stream, disk
-        disk.unflushed.add(os.fstat(stream.fileno()).st_ino)
+        facts = os.fstat(stream.fileno())
+        disk.unflushed.add(facts.st_ino)
+        disk.safe[facts.st_ino] = min(facts.st_size, disk.safe.get(facts.st_ino, facts.st_size))
 
     def write(self, data: Any) -> int:
         half = data if isinstance(data, str) else memoryview(data).cast("B")
@@ -93,7 +98,9 @@ def failing(at: int, power: bool = False) -> Iterator[Disk]:
 
     def fsync(handle: int) -> None:
         disk.ask(lambda: flushed(handle))
-        disk.unflushed.discard(os.fstat(handle).st_ino)
+        facts = os.fstat(handle)
+        disk.unflushed.discard(facts.st_ino)
+        disk.safe[facts.st_ino] = facts.st_size
 
     def moving(plain: Callable[..., None]) -> Callable[..., None]:
         def move(source: Any, target: Any, **named: Any) -> None:

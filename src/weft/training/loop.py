@@ -250,7 +250,7 @@ class Loop:
         """Go back to the newest checkpoint; returns its tensors, of which the random state is not yet in use."""
         folder = self.checkpoints.newest(self.say)
         if folder is None:
-            self.tracker.rewind(0)  # a run killed before its first checkpoint begins anew
+            self.tracker.rewind(-1)  # a run killed before its first checkpoint begins anew
             return None
         extra, state = self.checkpoints.load(folder, self.model, self.optimizer)
         saved = state["progress"]
