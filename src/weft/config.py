@@ -179,7 +179,7 @@ class TargetSettings(_Settings):
 
 class ModelSettings(_Settings):
     from_: Annotated[str | None, Field(alias="from")] = None
-    """A checkpoint whose text model reads the row: a run, a Hugging Face folder or a hub id."""
+    """A checkpoint whose text model reads the row: a run, a Hugging Face folder, or hf://OWNER/NAME on the hub."""
     backbone: Literal["transformer", "rnn"] = "transformer"
     """What reads the tokens."""
     cell: Literal["rnn", "gru", "lstm"] | None = None

@@ -5,13 +5,15 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from weft.errors import CheckpointError, UsageError
+from weft.errors import CheckpointError, RunError
 
 MANIFEST = "manifest.json"
 
@@ -66,35 +68,55 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path, named: Path | None = None) -> Iterator[None]:
-    """Hold a folder, made where there is none, against all other writers. One that dies lets go of it.
+def held(folder: Path, named: Path | None = None) -> Iterator[None]:
+    """While open, ``folder`` (made where it is not there) is this writer's. One that dies lets go of it.
 
     Args:
         named: what is written, where it is not the folder.
 
     Raises:
-        UsageError: another process, or another part of this one, writes there.
+        RunError: another one writes there.
     """
     while True:
         make_folder(folder)
         handle = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if folder.is_dir() and os.path.samestat(os.fstat(handle), folder.stat()):
-                break  # else its last holder removed it in between
-        except BlockingIOError:
-            os.close(handle)
-            raise UsageError(
-                f"{named or folder}: only one process may write at a time. Another one does. Wait for its end, or "
-                f"choose another name with -o."
-            ) from None
-        except FileNotFoundError:
-            pass
+        with suppress(FileNotFoundError):  # its last holder removed it in between
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                raise RunError(
+                    f"{named or folder}: must be free. Another process is writing into it. Wait for it, or choose "
+                    f"another with -o."
+                ) from None
+            except OSError:
+                break  # a file system without locks
+            if os.path.samestat(os.fstat(handle), folder.stat()):
+                break
         os.close(handle)
     try:
         yield
     finally:
         os.close(handle)
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, which has no NaN and no infinity: they are null; times are ISO, bytes their text."""
+    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
 def flush(path: Path) -> None:

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from weft.data.table import Rejected, Table
-from weft.errors import DataError, UsageError
+from weft.errors import DataError, RunError, UsageError
 from weft.inference import parts
 from weft.inference.parts import Done, Piece, write_job
 from weft.progress import Silent
@@ -149,14 +149,14 @@ def test_a_damaged_part_is_made_again_aloud(table, tmp_path: Path) -> None:
 def test_a_second_writer_is_refused_and_a_dead_one_is_not_waited_for(table, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     code = (
-        "import sys, time; from pathlib import Path; from weft.files import locked\n"
-        "with locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
+        "import sys, time; from pathlib import Path; from weft.files import held\n"
+        "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path / ".out.csv.parts")], stdout=subprocess.PIPE, text=True
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "held\n"
-        with pytest.raises(UsageError, match=r"out\.csv: only one process may write"):
+        with pytest.raises(RunError, match=r"out\.csv: must be free"):
             job(out, table(), doubled())
         other.send_signal(signal.SIGKILL)
         other.wait()

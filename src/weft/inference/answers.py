@@ -83,6 +83,7 @@ class Answerer:
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, longest: int, most: int, threshold: float):
         self.model, self.tokenizer, self.longest, self.most = model.eval(), tokenizer, longest, most
         self.threshold, self.frame = threshold, Frame.of(tokenizer)
+        tokenizer.encode_special_tokens = True  # one in a question is letters, as when it learnt
         self.cut = 0
         """Questions so far that were longer than half a window and lost their end."""
 

@@ -29,7 +29,7 @@ from torch import nn
 
 from weft.data.table import Rejected, Table
 from weft.errors import CheckpointError, UsageError
-from weft.files import flush, locked, sweep, verify_manifest, whole_folder, write_whole
+from weft.files import flush, held, sweep, verify_manifest, whole_folder, write_whole
 from weft.inference.output import check, set_aside_name, writing
 from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
@@ -86,7 +86,7 @@ def write_job(
         if Path(part.path).resolve() in (out.resolve(), set_aside_name(out).resolve()):
             raise UsageError(f"{out}: the output must not be the table that is read. Choose another name with -o.")
     folder = out.with_name(f".{out.name}.parts")
-    with locked(folder, out):
+    with held(folder, out):
         parts = _Parts(folder, schema.remove_metadata(), {**job, "weft": version("weft"), "table": table.stamp()}, say)
         try:
             _work(parts, table.after(parts.end), work, label, say)

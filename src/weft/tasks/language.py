@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from weft.data.plan import Plan, look_texts
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
-from weft.features.documents import Marks, Said, encode_documents, learn_tokenizer
+from weft.features.documents import Marks, encode_documents
 from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
@@ -30,9 +31,11 @@ from weft.results.language_baselines import ngram_models
 from weft.runs.language import LanguageRun, surprise
 from weft.runs.opening import task_of
 from weft.tasks.kept import Kept
-from weft.tasks.steps import TextModelSteps, check_adapter
+from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
 from weft.training.adapters import LoraConfig, attach
-from weft.training.language import Trained, fit_language
+from weft.training.language import TokenObjective, Trained, fit_language
+from weft.training.loop import Recipe
+from weft.training.pace import some_rows, step_cost
 
 SAMPLES, SAMPLE_TOKENS = 3, 120
 MOST_JUDGED = 1 << 21
@@ -47,12 +50,29 @@ class LanguageSteps(TextModelSteps):
     words: Mapping[str, str] = {}
     """What tokenizer_config.json is to say beside the special tokens of the model's config."""
 
-    def run(self) -> LanguageRun:
+    def _opened(self) -> tuple[Plan, TextModel | None]:
         settings = self.settings
         self.column, self.masked = settings.target.name, settings.target.task == "masked_token"
         plan = self._look()
         source = open_source(settings)
         self.words = source.words if source is not None else {}
+        return plan, source
+
+    def foretell(self, scale: float) -> Foretold:
+        plan, source = self._opened()
+        clean, _ = self._begin(plan, self._aim(plan))
+        corpus, tokenizer = self._features(clean, source)
+        train = np.flatnonzero(self._parts(clean, corpus) == TRAIN)
+        model, recipe = self._built(corpus, tokenizer, source, train, scale)
+        objective, cuts = TokenObjective(model).train(), corpus.cuts(train)
+        rows = some_rows(np.arange(len(cuts)), recipe.batch_rows)
+        seconds, held = step_cost(objective, recipe, objective.loss, (corpus.batch(cuts, some, 0) for some in rows))
+        steps = math.ceil(len(cuts) * scale / recipe.batch_rows) * recipe.epochs
+        return Foretold(model, recipe, steps, seconds * recipe.batch_rows / len(rows[0]), held)
+
+    def run(self) -> LanguageRun:
+        settings = self.settings
+        plan, source = self._opened()
         clean, found = self._begin(plan, self._aim(plan))
         with self._timed("features"):
             corpus, tokenizer = self._features(clean, source)
@@ -128,28 +148,18 @@ class LanguageSteps(TextModelSteps):
         self.say.step("features", f"{corpus.documents.lengths().sum():,} tokens of {size:,} kinds ({learnt})")
         return corpus, tokenizer
 
-    def _tokenizer(
-        self, clean: CleanRows, source: TextModel | None, names: Sequence[str], said: Said = iter
-    ) -> Tokenizer:
-        """That of the model it goes on from, or one learnt from some columns."""
-        given = [f.vocabulary for name in names if (f := self.settings.features.get(name)) and f.vocabulary is not None]
-        if source is None:
-            return learn_tokenizer(clean, names, given[0] if given else None, self.settings.training.seed, said)
-        if given:
-            raise SettingsError([f"features.{names[0]}.vocabulary: the checkpoint has its own tokens. Remove it."])
-        return source.tokenizer
-
     def _recurrent(self, source: TextModel | None) -> bool:
         if source is not None:
             return isinstance(source.model.backbone, Recurrent)
         return self.settings.model.backbone == "rnn"
 
-    def _model(
-        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, ids: Sequence[np.ndarray]
-    ) -> tuple[LanguageModel, Trained]:
+    def _built(
+        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, train: np.ndarray, scale: float = 1.0
+    ) -> tuple[LanguageModel, Recipe]:
+        """The model as it begins, and how it is trained on ``scale`` times the documents ``train``."""
         settings, device = self.settings, "cuda" if torch.cuda.is_available() else "cpu"
-        letters = self._letters(corpus, ids[TRAIN])
-        lengths = corpus.documents.lengths()[ids[TRAIN]]
+        letters = round(self._letters(corpus, train) * scale)
+        lengths = corpus.documents.lengths()[train]
         if source is None and lengths.sum() < 1_000:
             raise DataError(
                 f"{self.table.name}: the training texts must hold at least 1,000 tokens to learn a language from. "
@@ -169,11 +179,17 @@ class LanguageSteps(TextModelSteps):
             model = LanguageModel(shape)
         model = model.to(device)
         shape = model.config
-        pieces = len(corpus.cuts(ids[TRAIN]))
+        pieces = round(len(corpus.cuts(train)) * scale)
         recipe = language_recipe(
-            settings, letters, pieces, int(lengths.sum()), corpus.context, shape.vocabulary, shape.backbone.width,
-            device, source is not None,
+            settings, letters, pieces, round(lengths.sum() * scale), corpus.context, shape.vocabulary,
+            shape.backbone.width, device, source is not None,
         )  # fmt: skip
+        return model, recipe
+
+    def _model(
+        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, ids: Sequence[np.ndarray]
+    ) -> tuple[LanguageModel, Trained]:
+        model, recipe = self._built(corpus, tokenizer, source, ids[TRAIN])
         self._say_model(model, recipe, f"context {corpus.context:,} tokens")
         trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say)
         self._keep(model, trained, tokenizer, self.words)
@@ -230,7 +246,7 @@ def open_source(settings: Settings) -> TextModel | None:
         raise SettingsError(
             [f"model.from: a dialogue needs a model that writes on. {name} writes a text from a source."]
         )
-    check_adapter(settings, config.backbone)
+    check_matrices(settings, config.backbone)
     context(settings, settings.target.name, source.model)
     given = settings.features.get(settings.target.name)
     if given is not None and given.vocabulary is not None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,8 +23,11 @@ from weft.data.plan import Plan
 from weft.data.split import NAMES
 from weft.data.table import Table
 from weft.errors import RunError, SettingsError
-from weft.files import MANIFEST, locked, sweep, write_manifest, write_whole
+from weft.features.documents import Said, learn_tokenizer
+from weft.files import MANIFEST, held, json_text, sweep, write_manifest, write_whole
+from weft.language_defaults import one_setting
 from weft.models.language import LanguageModel
+from weft.models.pretrained import TextModel
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import backbone_in_words
 from weft.models.stored import save_language_model
@@ -37,6 +40,12 @@ from weft.training.adapters import detach, merge
 from weft.training.language import Trained
 from weft.training.loop import Recipe
 
+BEFORE_CHECKPOINTS = {
+    "weft.yaml", "work", "rejected.parquet", "split.npy", "columns.json", "tokenizer.json", "metrics.jsonl",
+    "checkpoints",
+}  # fmt: skip
+"""What a run has written when it has no checkpoint yet."""
+
 
 def free_name() -> Path:
     """``runs/1``, ``runs/2``, ...: the first that is not taken."""
@@ -46,13 +55,19 @@ def free_name() -> Path:
     return path
 
 
-def check_adapter(settings: Settings, backbone: object) -> None:
-    """Raises SettingsError where an adapter is asked for that the checkpoint has no place for."""
-    if settings.model.adapter is not None and isinstance(backbone, RecurrentConfig):
-        raise SettingsError(
-            [f"model.adapter: {settings.model.adapter} stands beside the matrices of a Transformer. "
-             f"{settings.model.from_} is a recurrent network. Remove adapter."]
-        )  # fmt: skip
+def check_matrices(settings: Settings, backbone: object) -> None:
+    """Raises SettingsError where a recurrent checkpoint is to be trained as only a Transformer's matrices can be."""
+    if not isinstance(backbone, RecurrentConfig):
+        return
+    wanted = {"model.adapter": settings.model.adapter, "training.optimizer": settings.training.optimizer}
+    problems = [
+        f"{name}: {value} is for the matrices of a Transformer. {settings.model.from_} is a recurrent network. "
+        f"Remove {name.partition('.')[2]}."
+        for name, value in wanted.items()
+        if value in ("lora", "muon")
+    ]
+    if problems:
+        raise SettingsError(problems)
 
 
 class Steps(ABC):
@@ -66,9 +81,9 @@ class Steps(ABC):
                 raise SettingsError(["settings: data.source is missing. Name the file, glob or folder to read."])
             table = Table.open(settings.data.source, settings.data.format)
         self.table = table
+        self.holding = ExitStack()
+        """Closed when the run ends: until then no other one may write into its folder."""
         self.seconds: dict[str, float] = {}
-        self.held = ExitStack()
-        """What is let go of when the run ends, however it does."""
 
     @abstractmethod
     def run(self) -> Run:
@@ -88,12 +103,21 @@ class Steps(ABC):
         text = versions + config.dumps(self.settings)
         finished = (self.out / MANIFEST).exists()
         if not self.resume:
-            if self.out.exists() and any(self.out.iterdir()):
+            self.out.mkdir(parents=True, exist_ok=True)
+        if self.out.is_dir():
+            self.holding.enter_context(held(self.out))
+        if not self.resume:
+            for left in self.out.glob(f".{SETTINGS_FILE}.*.part"):  # killed at its very beginning
+                left.unlink()
+            if self._nothing_to_lose():
+                self.say.line(f"{self.out}: a run that ended before its first checkpoint is begun anew")
+                for path in self.out.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if any(self.out.iterdir()):
                 state = "a finished run" if finished else "files; --resume goes on with a run that was stopped"
                 raise RunError(
                     f"{self.out}: the folder must be new or empty. It holds {state}. Choose another with -o."
                 )
-            self.held.enter_context(locked(self.out))
             write_whole(file, text)
             return
         if finished:
@@ -105,8 +129,15 @@ class Steps(ABC):
                 f"{self.out}: a run resumes with the settings, data and versions it began with ({file}). Got others. "
                 f"Start a new run with -o."
             )
-        self.held.enter_context(locked(self.out))
         sweep(self.out)
+
+    def _nothing_to_lose(self) -> bool:
+        """Whether the folder holds a run that failed or was killed before its first checkpoint, and nothing else."""
+        file = self.out / SETTINGS_FILE
+        # a pipeline file that a person wrote has no such head, and no work beside it
+        begun = self.work.is_dir() and file.exists() and "\n# data sha256 " in file.read_text(encoding="utf-8")[:200]
+        names = {path.name for path in self.out.iterdir() if not path.name.startswith("events.out.")}
+        return begun and names <= BEFORE_CHECKPOINTS and not any((self.out / "checkpoints").glob("**/state.json"))
 
     def _cleaner(self, plan: Plan) -> Cleaner:
         return make_cleaner(self.settings, plan)
@@ -146,7 +177,7 @@ class Steps(ABC):
         }  # fmt: skip
 
     def _finish(self, figures: dict[str, Any]) -> None:
-        write_whole(self.out / REPORT_FILE, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
+        write_whole(self.out / REPORT_FILE, json_text(figures, indent=1) + "\n")
         write_report(self.out, figures)
         write_card(self.out, figures)
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
@@ -157,8 +188,23 @@ class Steps(ABC):
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
 
 
+@dataclass
+class Foretold:
+    """What a training would take: the model as it begins, its steps, and seconds and bytes of activations of each."""
+
+    model: LanguageModel
+    recipe: Recipe
+    steps: int
+    seconds: float
+    activations: int
+
+
 class TextModelSteps(Steps):
     """... whose run is a text model, with its tokenizer a checkpoint as well."""
+
+    @abstractmethod
+    def foretell(self, scale: float) -> Foretold:
+        """What training on ``scale`` times as many rows as the table's would take, measured on these."""
 
     def _begin(self, plan: Plan, aim: str) -> tuple[CleanRows, Ingested]:
         """Take the run folder and read the table; ``aim``: what is learnt, in words."""
@@ -169,6 +215,18 @@ class TextModelSteps(Steps):
         with self._timed("preprocess"):
             clean, found, _ = self._preprocess(plan)
         return clean, found
+
+    def _tokenizer(
+        self, clean: CleanRows, source: TextModel | None, names: Sequence[str], said: Said = iter
+    ) -> Tokenizer:
+        """That of the model it goes on from, or one learnt from some columns."""
+        given = one_setting(self.settings, names, "vocabulary")
+        if source is None:
+            return learn_tokenizer(clean, names, given, self.settings.training.seed, said)
+        if given:
+            name = next(n for n in names if n in self.settings.features and self.settings.features[n].vocabulary)
+            raise SettingsError([f"features.{name}.vocabulary: the checkpoint has its own tokens. Remove it."])
+        return source.tokenizer
 
     def _say_model(self, model: LanguageModel, recipe: Recipe, length: str) -> None:
         """What will be trained; ``length``: of the texts it reads, in words."""
