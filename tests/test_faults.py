@@ -166,7 +166,7 @@ class TestTraining:
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(28, "the disk must have room. It is full"), (13, "must be allowed to be read and written"), (2, "It is gone")],
+    [(28, "the disk: must have room. It is full"), (13, "must be allowed to be read and written"), (2, "It is gone")],
 )
 def test_what_the_system_refuses_is_said_in_words(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, number: int, words: str
