@@ -18,6 +18,7 @@ app = App(
     name="weft",
     help="Turns every column of a big table into tokens, and lets one large model read the row.",
     version=lambda: f"weft {version('weft')}",
+    suppress_keyboard_interrupt=False,  # which signal it was tells the exit code
     help_epilogue="Start with: weft demo    ·    your own table: weft init DATA",
 )
 for name, line in {
