@@ -38,7 +38,7 @@ class StoreWriter:
                     self._open(key, array)
                 if isinstance(array, Ragged):
                     self._files[key][0].write(np.ascontiguousarray(array.values))
-                    self._files[key][1].write((array.offsets[1:] + self._ends[key]).astype(np.int64))
+                    self._files[key][1].write((array.offsets[1:] + self._ends[key]).astype(np.int64).data)
                     self._ends[key] += int(array.offsets[-1])
                 else:
                     self._files[key][0].write(np.ascontiguousarray(array))
