@@ -53,7 +53,7 @@ class StoreWriter:
         files = [(self.folder / f"{stem}.bin").open("wb")]
         if ragged:
             files.append((self.folder / f"{stem}.offsets").open("wb"))
-            files[1].write(np.zeros(1, np.int64))
+            files[1].write(np.zeros(1, np.int64).data)
             self._ends[key] = 0
         self._files[key] = files
 
