@@ -321,9 +321,11 @@ class TrainingSettings(_Settings):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Most passes over the training rows; early stopping usually ends sooner."""
     minutes: Annotated[float, Field(gt=0)] | None = None
-    """Stop after this long, whatever the epoch."""
+    """Stop after this long, whatever the epoch. By the clock, so that no two such runs are the same."""
     batch_rows: Annotated[int, Field(ge=1)] | None = None
     """Rows of one optimiser step."""
+    accumulate: Annotated[int, Field(ge=2)] | None = None
+    """Parts that a step's rows are computed in, one after another: the same step in less memory."""
     optimizer: Literal["adamw", "muon"] | None = None
     """Muon makes the steps of a Transformer's matrices orthogonal (default where a text model begins from nothing)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -356,6 +358,9 @@ class TrainingSettings(_Settings):
         given = [n for n in ("mixup", "cutmix", "consistency") if getattr(self, n)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other. Remove one of them")
+        if self.accumulate and (self.mixup or self.cutmix or (self.consistency and self.class_weight)):
+            odd = "mixup" if self.mixup else "cutmix" if self.cutmix else "class_weight with consistency"
+            raise ValueError(f"{odd} needs all rows of a step at once. Remove it, or accumulate")
         return self
 
 
@@ -398,6 +403,9 @@ class Settings(_Settings):
             raise ValueError(f"{listing(given + long)} is for a target column of a row, not {task}. Remove it")
         if long and self.model.from_ is not None:
             raise ValueError(f"{listing(long)} is for a model from scratch: a checkpoint reads every token. Remove it")
+        if self.training.accumulate and task in ("embedding", "ranking"):
+            what = "each text is compared with all others" if task == "embedding" else "items are drawn for all histories"
+            raise ValueError(f"training.accumulate: {what} of its step. Remove it")
         if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):
             raise ValueError("training.optimizer: muon is for the matrices of a Transformer, all trained. Remove it")
         return self

@@ -187,6 +187,7 @@ def _resolved(
         bfloat16=half,
         seed=t.seed,
         minutes=t.minutes,
+        accumulate=t.accumulate or 1,
         optimizer=t.optimizer or "adamw",
         mixup=t.mixup or 0.0,
         cutmix=t.cutmix or 0.0,

@@ -16,6 +16,7 @@ A message says *where*, *what must hold*, *what came* and *what to do*:
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
 
@@ -53,6 +54,20 @@ class CheckpointError(RunError):
 
 class TrainingError(WeftError):
     """Training cannot go on."""
+
+
+def in_words(error: OSError) -> str:
+    """What the system refused, where, and what to do."""
+    where = str(error.filename or "the disk")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        what = "must have room. It is full. Free some, or write elsewhere"
+    elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        what = "must be allowed to be read and written. It is not. Change its permissions, or choose another place"
+    elif error.errno == errno.ENOENT:
+        what = "must stay where it is. It is gone. Put it back"
+    else:
+        return f"{where}: {error.strerror or error}."
+    return f"{where}: {what}. What was whole before is as it was; the same command tries again."
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

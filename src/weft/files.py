@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         beside.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         beside.unlink(missing_ok=True)
 
@@ -38,34 +38,62 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; when the block ends it gets a manifest, is flushed and takes its name."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir(parents=True)
+    make_folder(beside)
     try:
         yield beside
         write_manifest(beside)
-        for file in beside.iterdir():
-            _flush(file)
-        _flush(beside)
         if path.exists():
             shutil.rmtree(path)
         beside.rename(path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are not there, so that they outlast a loss of power."""
+    if not path.is_dir():
+        make_folder(path.parent)
+        path.mkdir(exist_ok=True)
+        flush(path.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a writer that was killed left half-written. Only for who alone writes there."""
+    for left in folder.glob(".*.part"):
+        if left.is_dir():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
+
+
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """While open, ``folder`` is this process's: another one that asks for it gets a RunError."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def held(folder: Path, named: Path | None = None) -> Iterator[None]:
+    """While open, ``folder`` (made where it is not there) is this writer's. One that dies lets go of it.
+
+    Args:
+        named: what is written, where it is not the folder.
+
+    Raises:
+        RunError: another one writes there.
+    """
+    while True:
+        make_folder(folder)
+        handle = os.open(folder, os.O_RDONLY)
+        with suppress(FileNotFoundError):  # its last holder removed it in between
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                raise RunError(
+                    f"{named or folder}: must be free. Another process is writing into it. Wait for it, or choose "
+                    f"another with -o."
+                ) from None
+            except OSError:
+                break  # a file system without locks
+            if os.path.samestat(os.fstat(handle), folder.stat()):
+                break
         os.close(handle)
-        raise RunError(
-            f"{folder}: must be free. Another run is writing into it. Wait for it, or choose another with -o."
-        ) from None
-    except OSError:
-        pass  # a file system without locks
     try:
         yield
     finally:
@@ -91,7 +119,8 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -105,14 +134,16 @@ def sha256(path: Path) -> str:
 
 
 def write_manifest(folder: Path, names: list[str] | None = None) -> None:
-    """Record the sha256 of the named files (default: all) of a folder."""
+    """Record the sha256 of the named files (default: all) of a folder, each on the disk before."""
     files = sorted(names if names is not None else (p.name for p in folder.iterdir() if p.is_file()))
     sums = {name: sha256(folder / name) for name in files if name != MANIFEST}
+    for name in sums:
+        flush(folder / name)
     write_whole(folder / MANIFEST, json.dumps({"sha256": sums}, indent=1) + "\n")
 
 
-def verify_manifest(folder: Path) -> None:
-    """Raises CheckpointError naming every file that is missing or whose bytes have changed."""
+def verify_manifest(folder: Path) -> set[str]:
+    """The names of the files. Raises CheckpointError naming every one that is missing or whose bytes have changed."""
     try:
         sums = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
     except FileNotFoundError:
@@ -128,3 +159,4 @@ def verify_manifest(folder: Path) -> None:
             problems.append(f"{name} has changed since it was written")
     if problems:
         raise CheckpointError(f"{folder}: files must be as they were written. Got: {'; '.join(problems)}.")
+    return set(sums)

@@ -105,6 +105,7 @@ def language_recipe(
         bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
         seed=t.seed,
         minutes=t.minutes,
+        accumulate=t.accumulate or 1,
         optimizer=optimizer,
         check_steps=max(50, min(steps, 500)),
         warmup=0.02,
@@ -130,6 +131,7 @@ def reading_recipe(settings: Settings, rows: int, batch: int, width: int, device
         bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
         seed=t.seed,
         minutes=t.minutes,
+        accumulate=t.accumulate or 1,
         optimizer=t.optimizer or "adamw",
     )
 

@@ -64,7 +64,7 @@ class Spoken(Silent):
                 TextColumn("{task.fields[note]}"),
             )
             with Progress(*columns, console=self.console, transient=True) as progress:
-                yield _RichBar(progress, progress.add_task(label, total=total, note=""))
+                yield _RichBar(progress, progress.add_task(label, total=total or None, note=""))
         else:
             yield _LineBar(self, label, total)
 
@@ -90,7 +90,10 @@ class _LineBar(Bar):
         if now - self._last < _SECONDS_BETWEEN_LINES:
             return
         self._last = now
-        share = min(1.0, self._done / max(self._total, 1e-9))
+        if not self._total:
+            self._owner.line(f"{self._label}: {note or f'{self._done:,.0f}'}")
+            return
+        share = min(1.0, self._done / self._total)
         left = (now - self._start) * (1 - share) / max(share, 1e-9)
         self._owner.line(f"{self._label}: {share:.0%}, about {duration(left)} left{'; ' + note if note else ''}")
 

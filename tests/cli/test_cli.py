@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.tables import mixed, numeric
 
-from weft.cli import app, call
+from weft.cli import app, call, main
 
 SMALL = ["--set", "model.width=16", "--set", "model.layers=1", "--set", "model.copies=1", "--set", "training.epochs=2"]
 
@@ -148,7 +148,42 @@ def test_asked_to_stop_it_saves_and_goes_on_later(here, how):
         time.sleep(0.05)
     process.send_signal(how)
     _, told = process.communicate(timeout=300)
-    assert process.returncode == 130, told
+    assert process.returncode == 128 + how and "interrupted" in told, told
     assert "--resume" in told and list((here / "model" / "checkpoints").rglob("step-*"))
     code = call(["run", "weft.yaml", "-o", "model", "--resume"])
     assert code == 0 and (here / "model" / "manifest.json").exists()
+
+
+def test_a_prediction_that_is_told_to_end_says_how_to_go_on(here, capsys, monkeypatch):
+    from weft.inference import parts, predict
+
+    pq.write_table(numeric(400), "t.parquet", row_group_size=50)
+    (here / "weft.yaml").write_text("data: {source: t.parquet}\ntarget: label\nfeatures: {y: off}\n")
+    assert call(["run", "weft.yaml", "-o", "model", *SMALL]) == 0
+    plain, seen = predict.predict_codes, []
+
+    def ending(*given):
+        seen.append(1)
+        if len(seen) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(*given)
+
+    monkeypatch.setattr(parts, "SECONDS_A_PART", 0.0)
+    monkeypatch.setattr(predict, "predict_codes", ending)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit, match="143"):
+            main(["predict", "model", "t.parquet", "-o", "out.csv"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    told = capsys.readouterr().err
+    assert "stopped after row 150; the same command goes on from there" in told and "interrupted" in told
+    assert not (here / "out.csv").exists()
+    assert call(["predict", "model", "t.parquet", "-o", "out.csv", "--columns", "row", "--columns", "prediction"]) == 0
+    assert "going on after row" not in capsys.readouterr().err  # other columns: another job
+    lines = (here / "out.csv").read_text().splitlines()
+    assert lines[0] == '"row","prediction"' and [line.split(",")[0] for line in lines[1:]] == [
+        str(i) for i in range(400)
+    ]
+    assert call(["predict", "model", "t.parquet", "-o", "out.csv", "--columns", "predicton"]) == 2
+    assert "Did you mean 'prediction'?" in capsys.readouterr().err

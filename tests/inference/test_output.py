@@ -1,4 +1,4 @@
-"""Output files: three formats, whole or not at all."""
+"""Output files: three formats."""
 
 from __future__ import annotations
 
@@ -48,18 +48,6 @@ def test_columns_that_were_kept_may_be_of_any_type(tmp_path: Path, ending: str) 
     assert len(text.splitlines()) == (3 if ending == ".csv" else 2)
 
 
-@pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
-def test_an_error_half_way_leaves_the_old_file(tmp_path: Path, ending: str) -> None:
-    path = tmp_path / f"out{ending}"
-    for old in (None, b"old"):
-        if old is not None:
-            path.write_bytes(old)
-        with pytest.raises(KeyboardInterrupt), writing(path, TABLE.schema) as writer:
-            writer.write(TABLE)
-            raise KeyboardInterrupt
-        assert [p.read_bytes() for p in tmp_path.iterdir()] == ([] if old is None else [old])
-
-
 def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     for path, what in [
@@ -70,8 +58,6 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
     ]:
         with pytest.raises(UsageError, match=what):
             check(path)
-        with pytest.raises(UsageError, match=what):
-            write(path, TABLE)
     assert [p.name for p in tmp_path.iterdir()] == ["folder.csv"]
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from weft.errors import TrainingError
-from weft.features.batching import Batch
+from weft.features.batching import Batch, shuffled
+from weft.files import write_manifest
 from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Recipe
@@ -94,6 +95,55 @@ def test_killed_and_resumed_ends_with_the_same_bits(tmp_path, step):
         return [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
 
     assert records("whole") == records("killed")
+
+
+def test_killed_before_its_first_checkpoint_it_begins_anew_without_a_record_twice(tmp_path):
+    whole = loop(tmp_path / "whole")
+    whole.run()
+    first = loop(tmp_path / "killed")
+    plain = first._step
+
+    def dying(parts):
+        if first.progress.step == 3:
+            raise Killed
+        plain(parts)
+
+    first._step = dying
+    with pytest.raises(Killed):
+        first.run()
+    loop(tmp_path / "killed").run()
+    assert (tmp_path / "whole" / "metrics.jsonl").read_text() == (tmp_path / "killed" / "metrics.jsonl").read_text()
+
+
+def test_what_the_order_of_the_batches_draws_is_not_drawn_twice(tmp_path, monkeypatch):
+    from weft.training import loop as module
+
+    def drawing(*given):
+        torch.rand(3)
+        return shuffled(*given)
+
+    monkeypatch.setattr(module, "shuffled", drawing)
+    whole = loop(tmp_path / "whole")
+    whole.run()
+    first = loop(tmp_path / "killed")
+    stop_at(first, 14)
+    with pytest.raises(Killed):
+        first.run()
+    second = loop(tmp_path / "killed")
+    second.run()
+    for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_checkpoint_whose_manifest_leaves_files_out_is_none(tmp_path):
+    made = loop(tmp_path / "run")
+    made._save()
+    folder = tmp_path / "run" / "checkpoints" / "step-00000000"
+    (folder / ".left.1.part").mkdir()
+    write_manifest(folder, ["state.json"])
+    heard = Heard()
+    assert Checkpoints(folder.parent).newest(heard) is None
+    assert "Got no 'extra.safetensors', 'model.safetensors'" in heard.said[0] and not folder.exists()
 
 
 class Heard(Silent):
@@ -190,7 +240,7 @@ def test_records_reach_tensorboard_and_jsonl(tmp_path):
     events.Reload()
     lines = [json.loads(x) for x in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [x["train_loss"] for x in lines if "train_loss" in x]
-    assert len(losses) == 60
+    assert len(losses) == 60 and len(list((tmp_path / "run").glob("events.out.*"))) == 1
     np.testing.assert_allclose([s.value for s in events.Scalars("copy0/train_loss")], losses, rtol=1e-6)
 
 

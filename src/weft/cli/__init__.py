@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from importlib.metadata import version
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 from cyclopts import App, CycloptsError
 from rich.console import Console
 
-from weft.errors import SettingsError, UsageError, WeftError
+from weft.errors import SettingsError, UsageError, WeftError, in_words
 from weft.files import json_text
 
 app = App(
     name="weft",
     help="Turns every column of a big table into tokens, and lets one large model read the row.",
     version=lambda: f"weft {version('weft')}",
+    suppress_keyboard_interrupt=False,  # which signal it was tells the exit code
     help_epilogue="Start with: weft demo    ·    your own table: weft init DATA",
 )
 for name, line in {
@@ -41,8 +43,13 @@ app.command(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Exit 0 done, 1 failed, 2 wrong use, 130 interrupted."""
+    """Exit 0 done, 1 failed, 2 wrong use, 130 interrupted (Ctrl-C), 143 told to end (SIGTERM)."""
+    signal.signal(signal.SIGTERM, _end)
     sys.exit(call(sys.argv[1:] if arguments is None else arguments))
+
+
+def _end(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt(number)  # as Ctrl-C does: what is half done is tidied up
 
 
 def call(arguments: list[str]) -> int:
@@ -66,14 +73,17 @@ def call(arguments: list[str]) -> int:
         code = 2 if isinstance(error, (UsageError, SettingsError)) else 1
         _fail(errors, as_json, str(error))
         return code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         errors.print("interrupted")
-        return 130
+        return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (MemoryError, PermissionError, OSError) as error:
-        _fail(errors, as_json, f"{type(error).__name__}: {error}")
+    except OSError as error:
+        _fail(errors, as_json, in_words(error))
+        return 1
+    except MemoryError as error:
+        _fail(errors, as_json, f"the memory is full. {error}".strip())
         return 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +11,12 @@ from cyclopts import Parameter
 
 from weft.cli import answer
 from weft.data.columns import SAMPLE_ROWS, guess
-from weft.data.table import Rejected, Table
+from weft.data.table import Table
 from weft.errors import UsageError
 from weft.exchange import open_text_model
 from weft.inference import output
 from weft.inference.embed import Embedder, check_columns, text_column
+from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.search import MEASURED_NEAREST, VECTOR, GraphBuilder, recall, remove_graphs
 from weft.progress import Spoken
 
@@ -51,40 +53,36 @@ def embed(
     wanted = tuple(dict.fromkeys([column, *keep]))
     check_columns(table, wanted)  # before the model is loaded
     embedder = Embedder(open_text_model(run))
-    rejected: list[Rejected] = []
-    rows = cut = 0
     kind = pa.list_(pa.float32(), embedder.width)
     schema = pa.schema([("row", pa.int64()), *((n, table.columns[n]) for n in wanted), (VECTOR, kind)])
     builder = GraphBuilder(out, embedder.width) if graph else None
-    if builder is not None:
-        schema = builder.schema(schema)
-    with output.writing(out, schema) as writer, Spoken().bar("embedding", table.row_count() or 0) as bar:
-        for piece in embedder.table(table, column, wanted):
-            columns = {n: piece.kept.column(i).cast(table.columns[n]) for i, n in enumerate(wanted)}
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(piece.vectors.ravel()), embedder.width)
-            writer.write(pa.table({"row": pa.array(piece.rows), **columns, VECTOR: vectors}, schema=schema))
-            if builder is not None:
-                builder.add(piece.vectors)
-            rows += len(piece.rows)
-            cut += piece.cut
-            rejected += piece.rejected
-            bar.advance(len(piece.rows) + len(piece.rejected))
-        if builder is not None:
-            builder.save()
+
+    def work(rest: Table) -> Iterator[Piece]:
+        for some in embedder.table(rest, column, wanted):
+            columns = {n: some.kept.column(i).cast(table.columns[n]) for i, n in enumerate(wanted)}
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(some.vectors.ravel()), embedder.width)
+            rows = pa.table({"row": pa.array(some.rows), **columns, VECTOR: vectors}, schema=schema)
+            yield Piece(rows, some.rejected, some.end, {"rows": len(some.rows), "cut": some.cut})
+
+    done = write_job(
+        out, builder.schema(schema) if builder else schema, table,
+        {"model": fingerprint(embedder.model, embedder.source.tokenizer), "column": column, "graph": graph},
+        work, "embedding", Spoken(), *((builder.join, builder.save) if builder else ()),
+    )  # fmt: skip
+    rows, cut, rejected = (done.counts[name] for name in ("rows", "cut", "rejected"))
     remove_graphs(out)
-    aside = output.set_aside(out, rejected)
     found = recall(out, embedder.width) if builder is not None and rows else None
     answer(
         json,
         {
             "output": str(out),
-            "rows": rows + len(rejected),
+            "rows": rows + rejected,
             "embedded": rows,
-            "rejected": len(rejected),
+            "rejected": rejected,
             "width": embedder.width,
             "column": column,
             "cut": cut,
-            "rejected_output": aside,
+            "rejected_output": done.rejected_output,
             "graph": None if builder is None else str(out.with_name(builder.name)),
             "recall": found,
         },
@@ -93,7 +91,7 @@ def embed(
             + (f"; {cut:,} were longer than the model reads and were cut" if cut else ""),
             f"wrote:   {out}",
             *([] if found is None else [f"graph:   finds {found:.1%} of the {MEASURED_NEAREST} nearest rows"]),
-            *([f"aside:   {len(rejected):,} rows, {aside}"] if rejected else []),
+            *([f"aside:   {rejected:,} rows, {done.rejected_output}"] if rejected else []),
             f'next:    weft search {run} {out} "your words"',
         ],
     )

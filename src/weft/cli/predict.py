@@ -29,6 +29,7 @@ def predict(
     *,
     out: Annotated[Path, Parameter(name=["--out", "-o"])],
     keep: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    columns: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     allow_missing: bool = False,
     labels: str | None = None,
     column: str | None = None,
@@ -47,6 +48,7 @@ def predict(
         data: File, glob, folder or address of CSV, JSON Lines, Parquet or Arrow.
         out: The predictions: .parquet, .csv or .jsonl. Rows set aside go beside it.
         keep: A column of the input to repeat in the output; may be given several times.
+        columns: A column of the output to write (default: all); may be given several times.
         allow_missing: Go on without a column even if another of a like name may be it.
         labels: Classes for a checkpoint without training: "a,b,c", or a YAML file of them, with descriptions or not.
         column: With --labels: the column of texts (default: the only one that holds texts).
@@ -59,7 +61,7 @@ def predict(
     if labels is not None:
         if allow_missing or beams is not None or top is not None or taken is not None:
             raise UsageError("--allow-missing, --beams, --top and --taken are for a trained run. Leave them out.")
-        _without_training(run, data, out, keep, labels, column, template, json)
+        _without_training(run, data, out, keep, columns, labels, column, template, json)
         return
     if column is not None or template is not None:
         raise UsageError('--column and --template are for classes without training. Say which, with --labels "a,b".')
@@ -72,7 +74,7 @@ def predict(
         if not isinstance(finished, RankingRun):
             raise UsageError(f"--top and --taken are for a run that recommends items. {run} does not. Leave them out.")
         finished.top, finished.taken = finished.top if top is None else top, taken
-    done = finished.predict_file(data, out, allow_missing, keep, Spoken())
+    done = finished.predict_file(data, out, allow_missing, keep, Spoken(), columns)
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",
@@ -87,16 +89,14 @@ def predict(
 
 
 def _without_training(
-    run: Path, data: str, out: Path, keep: tuple[str, ...], labels: str, column: str | None, template: str | None,
-    json: bool,
+    run: Path, data: str, out: Path, keep: tuple[str, ...], columns: tuple[str, ...], labels: str, column: str | None,
+    template: str | None, json: bool,
 ) -> None:  # fmt: skip
     classes = read_labels(labels)
     if template is not None:
         check_template(template)
     output.check(out)
     table = Table.open(data)
-    if any(Path(part.path).resolve() == out.resolve() for part in table.parts):
-        raise UsageError(f"{out}: the output must not be the table that is read. Choose another name with -o.")
     if column is None:
         head = table.sample(SAMPLE_ROWS)
         column = text_column(table, {n: guess(n, head.column(n)).type for n in table.columns})
@@ -109,7 +109,7 @@ def _without_training(
         scorer = ByMeaning(Embedder(found), classes)
     else:
         scorer = ByWriting(found.model, found.tokenizer, classes, template or TEMPLATE)
-    done = classify_table(scorer, classes, table, column, out, keep, Spoken())
+    done = classify_table(scorer, classes, table, column, out, keep, Spoken(), columns)
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['missing']:,} without a text + "
         f"{done['rejected']:,} set aside",

@@ -39,8 +39,10 @@ def run(
     path = out or free_name()
     try:
         done = pipeline.run(settings, out=path, say=Spoken(), resume=resume)
-    except Interrupted:
-        Spoken().line(f"stopped and saved; go on with: weft run {file} -o {path} --resume")
+    except KeyboardInterrupt as stop:
+        if path.exists():
+            saved = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"
+            Spoken().line(f"{saved}; go on with: weft run {file} -o {path} --resume")
         raise
     use = {
         "next_token": f'weft generate {done.path} "PROMPT"    or a table\'s model: {{from: {done.path}}}',

@@ -56,6 +56,11 @@ class RawBatch:
     rejected: list[Rejected] = field(default_factory=list)
     folder: Path | None = None
 
+    def end(self, start: int) -> int:
+        """The number after its last row, read or set aside; ``start`` where it holds none."""
+        last = [int(self.rows[-1])] if len(self.rows) else []
+        return max([start - 1, *last, *(r.row for r in self.rejected)]) + 1
+
 
 @dataclass(frozen=True)
 class Part:
@@ -100,6 +105,15 @@ def row_count(part: Part) -> int | None:
         return pq.ParquetFile(stream).metadata.num_rows
 
 
+def rows_about(part: Part) -> int | None:
+    """Rows of a file of lines as its first million bytes let expect; None where they are no lines."""
+    if part.format not in ("csv", "jsonl") or part.path.endswith((".gz", ".bz2", ".xz", ".zst")):
+        return None
+    with readable(part), part.filesystem.open(part.path, "rb") as stream:
+        start = stream.read(1_000_000)
+    return round(start.count(b"\n") * part.size / max(1, len(start)))
+
+
 def columns_of(part: Part) -> dict[str, pa.DataType]:
     """Names and types of the columns of a file."""
     with readable(part):
@@ -139,8 +153,12 @@ def readable(part: Part) -> Iterator[None]:
     except DataError:
         raise
     except (pa.ArrowException, OSError, EOFError, zlib.error, UnicodeError) as error:
-        said = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise DataError(f"{part.path}: must be a readable {part.format} file. Got: {said}. Write it again.") from None
+        what = f"{part.path}: must be a readable {part.format} file. Got: {_said(error)}. Write it again."
+        raise DataError(what) from None
+
+
+def _said(error: Exception) -> str:
+    return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
 def check_names(names: Sequence[str], where: str) -> None:
@@ -392,9 +410,25 @@ def _read_parquet(
     part: Part, keep: list[str], columns: Mapping[str, pa.DataType], start: int, rows: int
 ) -> Iterator[RawBatch]:
     with _binary(part) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(batch_size=rows, columns=keep):
-            yield RawBatch(count(start, batch.num_rows), _ordered(batch, keep, columns))
-            start += batch.num_rows
+        file = pq.ParquetFile(stream, page_checksum_verification=True)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        if sum(sizes) != file.metadata.num_rows:
+            raise DataError(f"{part.path}: the rows of its row groups must add up. They do not. Write it again.")
+        for group, left in enumerate(sizes):
+            reason = f"row group {group} of the file holds fewer rows than it says"
+            try:
+                for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=keep):
+                    yield RawBatch(count(start, batch.num_rows), _ordered(batch, keep, columns))
+                    start, left = start + batch.num_rows, left - batch.num_rows
+            except (pa.ArrowException, OSError, UnicodeError) as error:
+                if getattr(error, "errno", None):
+                    raise  # the disk or the network, not the bytes
+                reason = f"row group {group} of the file is damaged: {_said(error)}"
+            for first in range(start, start + left, rows):
+                lost = range(first, min(first + rows, start + left))
+                nothing = pa.RecordBatch.from_arrays([pa.array([], columns[name]) for name in keep], names=keep)
+                yield RawBatch(_ids([]), nothing, [Rejected(row, "", reason, "") for row in lost])
+            start += left
 
 
 def _arrow_reader(stream: Any) -> Any:

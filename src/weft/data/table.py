@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from weft.data.formats import (
     plain,
     readable,
     row_count,
+    rows_about,
 )
 from weft.data.formats import RawBatch as RawBatch
 from weft.data.formats import Rejected as Rejected
@@ -60,6 +62,8 @@ class Table:
         self.columns = columns
         self.parts = list(parts)
         self._memory = memory
+        self._first = 0
+        self._starts: list[int] = []  # the first row of each file that was reached
 
     @classmethod
     def open(cls, source: str | Path | Sequence[str | Path], format: str | None = None) -> Table:
@@ -112,14 +116,43 @@ class Table:
         rows = max(1, min(rows, int(_BATCH_BYTES / self._row_bytes())))
         if self._memory is not None:
             for batch in self._memory.select(keep).to_batches(max_chunksize=rows):
-                yield RawBatch(count(start, batch.num_rows), batch, folder=Path.cwd())
+                if start >= self._first:
+                    yield RawBatch(count(start, batch.num_rows), batch, folder=Path.cwd())
                 start += batch.num_rows
             return
-        for part in self.parts:
+        for number, part in enumerate(self.parts):
+            self._starts[number:] = [start]
+            known = row_count(part) if start < self._first else None
+            if known is not None and start + known <= self._first:
+                start += known
+                continue
             for raw in batches_of(part, keep, self.columns, start, rows):
-                yield raw
-                last = [raw.rows[-1]] if len(raw.rows) else []
-                start = max([start - 1, *last, *(r.row for r in raw.rejected)]) + 1
+                first, start = start, raw.end(start)
+                if first >= self._first:
+                    yield raw
+                assert first >= self._first or start <= self._first, "a batch ended there when the rows were read first"
+
+    def after(self, row: int) -> Table:
+        """The same rows but those before ``row``, which must be where a batch of the same size ended."""
+        rest = Table(self.name, self.columns, self.parts, self._memory)
+        rest._first = row
+        return rest
+
+    def place(self, row: int) -> tuple[str, int]:
+        """The file of a row that was streamed, and its number there (from 0); of rows in memory an empty name."""
+        number = bisect_right(self._starts, row) - 1
+        return (self.parts[number].path, row - self._starts[number]) if self.parts else ("", row)
+
+    def stamp(self) -> str:
+        """A word that is another one where the rows are; that of files is made without reading them."""
+        if self._memory is not None:
+            return self.fingerprint()
+        known = []
+        for part in self.parts:
+            with readable(part):
+                facts = part.filesystem.info(part.path)
+                known.append((part.path, facts["size"], facts.get("mtime") or part.filesystem.ukey(part.path)))
+        return hashlib.sha256(repr(known).encode("utf-8", "backslashreplace")).hexdigest()
 
     def _row_bytes(self) -> float:
         """Bytes of a row, where it is known without reading."""
@@ -132,6 +165,11 @@ class Table:
             return self._memory.num_rows
         counts = [row_count(part) for part in self.parts]
         return None if None in counts else sum(c or 0 for c in counts)
+
+    def rows_about(self) -> int | None:
+        """Rows as far as can be told without reading the files."""
+        counts = [row_count(part) or rows_about(part) for part in self.parts]
+        return self.row_count() if self._memory is not None else None if None in counts else sum(c or 0 for c in counts)
 
     def head(self, rows: int) -> pa.Table:
         """The first ``rows`` rows, as they came."""

@@ -134,6 +134,6 @@ def _probe(model: LanguageModel, corpus: Corpus, recipe: Recipe) -> tuple[float,
     """Seconds a step, and bytes of activations of a step, measured on the model itself."""
     objective = TokenObjective(model).train()
     cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
-    rows = some_rows(np.arange(len(cuts)), recipe.batch_rows)
+    rows = some_rows(np.arange(len(cuts)), -(-recipe.batch_rows // recipe.accumulate))
     seconds, held = step_cost(objective, recipe, objective.loss, (corpus.batch(cuts, some, 0) for some in rows))
     return seconds * recipe.batch_rows / len(rows[0]), held

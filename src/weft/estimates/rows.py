@@ -64,12 +64,12 @@ def estimate(settings: Settings) -> dict[str, Any]:
         start(models.each()[0], source.model, settings.model.adapter == "lora", settings.model.rank or 16)
     trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
     codes = columns.encode(clean, with_target=True)
-    size = min(recipe.batch_rows, len(clean.rows))
+    size = min(-(-recipe.batch_rows // recipe.accumulate), len(clean.rows))
     tokens, seconds, activations = _probe(models.each()[0], codes, len(clean.rows), size, recipe)
     parameters = models.parameter_count()
     learnt = pool * (1 - 1 / copies) if copies > 1 else rows * (1 - split.test - split.valid)
     steps = int(np.ceil(learnt / recipe.batch_rows)) * recipe.epochs * copies
-    most = steps * seconds * 1.15
+    most = steps * seconds * recipe.accumulate * 1.15
     if recipe.minutes:
         most = min(most, 60 * recipe.minutes * copies)
     # the weights of all copies; of what is trained also gradients, two moments, the average and the best

@@ -37,11 +37,11 @@ class StoreWriter:
                 if key not in self._index:
                     self._open(key, array)
                 if isinstance(array, Ragged):
-                    array.values.tofile(self._files[key][0])
-                    (array.offsets[1:] + self._ends[key]).astype(np.int64).tofile(self._files[key][1])
+                    self._files[key][0].write(np.ascontiguousarray(array.values))
+                    self._files[key][1].write((array.offsets[1:] + self._ends[key]).astype(np.int64).data)
                     self._ends[key] += int(array.offsets[-1])
                 else:
-                    np.ascontiguousarray(array).tofile(self._files[key][0])
+                    self._files[key][0].write(np.ascontiguousarray(array))
         self.rows += rows
 
     def _open(self, key: tuple[str, str], array: np.ndarray | Ragged) -> None:
@@ -53,7 +53,7 @@ class StoreWriter:
         files = [(self.folder / f"{stem}.bin").open("wb")]
         if ragged:
             files.append((self.folder / f"{stem}.offsets").open("wb"))
-            np.zeros(1, np.int64).tofile(files[1])
+            files[1].write(np.zeros(1, np.int64).data)
             self._ends[key] = 0
         self._files[key] = files
 

@@ -27,12 +27,14 @@ ROWS_AT_ONCE = 1_024
 
 @dataclass
 class TextRows:
-    """Some rows of a column of texts, None where one is missing; the kept columns; the rows set aside."""
+    """Some rows of a column of texts, None where one is missing; the kept columns; the rows set aside; the number
+    after the last of them."""
 
     rows: np.ndarray
     texts: list[str | None]
     kept: pa.RecordBatch
     rejected: list[Rejected]
+    end: int
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Embedder:
         """Vectors of a column, batch by batch; a missing text has that of an empty one."""
         for some in read_texts(table, column, keep):
             vectors, cut = self([t or "" for t in some.texts])
-            yield Embedded(some.rows, some.texts, some.kept, some.rejected, vectors, cut)
+            yield Embedded(some.rows, some.texts, some.kept, some.rejected, some.end, vectors, cut)
 
 
 def read_texts(table: Table, column: str, keep: tuple[str, ...] = ()) -> Iterator[TextRows]:
@@ -92,7 +94,7 @@ def read_texts(table: Table, column: str, keep: tuple[str, ...] = ()) -> Iterato
         clean = cleaner(raw)
         places = pa.array(np.searchsorted(raw.rows, clean.rows))
         kept = shown(raw.batch.select(list(keep)), table.columns).take(places)
-        yield TextRows(clean.rows, clean.columns[column].to_pylist(), kept, clean.rejected)
+        yield TextRows(clean.rows, clean.columns[column].to_pylist(), kept, clean.rejected, raw.end(0))
 
 
 def check_columns(table: Table, names: Sequence[str]) -> None:

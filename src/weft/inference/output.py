@@ -1,21 +1,19 @@
-"""Predictions to a file: Parquet, CSV or JSON Lines by the file's ending, whole or not at all."""
+"""Tables to a file: Parquet, CSV or JSON Lines by the file's ending."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from weft.data.table import Rejected
-from weft.errors import UsageError, listing
+from weft.errors import UsageError, did_you_mean, listing
 from weft.files import json_text
-from weft.preprocess.ingest import rejected_table
 
 ENDINGS = (".parquet", ".csv", ".jsonl")
 
@@ -28,40 +26,23 @@ class TableWriter(Protocol):
 
 @contextmanager
 def writing(path: Path, schema: pa.Schema) -> Iterator[TableWriter]:
-    """A writer of tables of one schema. The file takes its name when the block ends without an error.
-
-    Raises:
-        UsageError: the ending is not known or the folder is not there.
-    """
-    makers: dict[str, Callable[[Path, pa.Schema], TableWriter]] = {
+    """A writer of tables of one schema to ``path``, which is on the disk when the block ends."""
+    makers: dict[str, Callable[[IO[bytes], pa.Schema], TableWriter]] = {
         ".parquet": _Parquet,
         ".csv": _Csv,
         ".jsonl": _JsonLines,
     }
-    check(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        writer = makers[path.suffix.lower()](beside, schema)
-        try:
-            yield writer
-        finally:
-            writer.close()
-        with beside.open("rb") as stream:
-            os.fsync(stream.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with path.open("wb") as stream:
+        writer = makers[path.suffix.lower()](stream, schema)
+        yield writer
+        writer.close()
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
-def set_aside(path: Path, rejected: list[Rejected]) -> str | None:
-    """Write the rows set aside beside the output ``path``; the name of their file, None where there are none."""
-    beside = path.with_name(path.stem + ".rejected.parquet")
-    beside.unlink(missing_ok=True)
-    if not rejected:
-        return None
-    with writing(beside, rejected_table([]).schema) as writer:
-        writer.write(rejected_table(rejected))
-    return str(beside)
+def set_aside_name(path: Path) -> Path:
+    """Where the rows set aside of an output go."""
+    return path.with_name(path.stem + ".rejected.parquet")
 
 
 def check(path: Path) -> None:
@@ -76,12 +57,23 @@ def check(path: Path) -> None:
         raise UsageError(f"{path}: the folder {folder} must be writable. It is not. Choose another.")
 
 
+def chosen(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
+    """Some columns of an output, in the order asked for; all where none is named. Raises UsageError."""
+    for name in columns:
+        if name not in schema.names:
+            near = did_you_mean(name, schema.names)
+            raise UsageError(f"--columns {name}: must be one of {listing(schema.names)}.{near}")
+    if len(set(columns)) < len(columns):
+        raise UsageError(f"--columns: each column is written once. Got {listing(columns)}.")
+    return pa.schema([schema.field(name) for name in columns]) if columns else schema
+
+
 class _Parquet:
-    def __init__(self, path: Path, schema: pa.Schema):
+    def __init__(self, stream: IO[bytes], schema: pa.Schema):
         # vectors hardly repeat: a dictionary of their numbers makes the file larger and slower
         repeats = [f.name for f in schema if not pa.types.is_fixed_size_list(f.type)]
         self._writer = pq.ParquetWriter(
-            path, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeats
+            stream, schema, compression="zstd", write_page_checksum=True, use_dictionary=repeats
         )
 
     def write(self, table: pa.Table) -> None:
@@ -92,9 +84,9 @@ class _Parquet:
 
 
 class _Csv:
-    def __init__(self, path: Path, schema: pa.Schema):
+    def __init__(self, stream: IO[bytes], schema: pa.Schema):
         self._schema = pa.schema([(f.name, f.type if _fits_csv(f.type) else pa.string()) for f in schema])
-        self._writer = pacsv.CSVWriter(path, self._schema)
+        self._writer = pacsv.CSVWriter(stream, self._schema)
 
     def write(self, table: pa.Table) -> None:
         columns = [
@@ -108,15 +100,15 @@ class _Csv:
 
 
 class _JsonLines:
-    def __init__(self, path: Path, schema: pa.Schema):
-        self._stream = path.open("w", encoding="utf-8")
+    def __init__(self, stream: IO[bytes], schema: pa.Schema):
+        self._stream = stream
 
     def write(self, table: pa.Table) -> None:
         rows: list[dict[str, Any]] = table.to_pylist()
-        self._stream.writelines(json_text(row) + "\n" for row in rows)
+        self._stream.writelines((json_text(row) + "\n").encode("utf-8") for row in rows)
 
     def close(self) -> None:
-        self._stream.close()
+        """There is nothing to add."""
 
 
 def _fits_csv(kind: pa.DataType) -> bool:

@@ -173,6 +173,10 @@ class GraphBuilder:
         """The next rows' vectors."""
         self.graph.add(np.arange(len(vectors_ND)) + len(self.graph), vectors_ND, threads=_threads())
 
+    def join(self, table: pa.Table) -> None:
+        """The next rows of the index."""
+        self.add(table.column(VECTOR).combine_chunks().flatten().to_numpy().reshape(-1, self.graph.ndim))
+
     def save(self) -> None:
         """Write the graph beside the index, whole."""
         beside = self.index.with_name(f".{self.name}.part")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from weft.data.table import Rejected, Table
 from weft.errors import UsageError
-from weft.inference import output
-from weft.inference.embed import Embedder, check_columns
+from weft.inference.embed import Embedded, Embedder, check_columns
+from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.search import VectorIndex
-from weft.progress import Bar, Silent
+from weft.progress import Silent
 
 QUERIES_AT_ONCE = 32_768
 """Queries that share one reading of an index without a graph."""
@@ -38,8 +38,6 @@ def search_table(
 
     Returns the counts: rows in = searched + missing + rejected.
     """
-    say = say or Silent()
-    output.check(out)
     check_columns(table, [column])
     if out.resolve() == index.path.resolve():
         raise UsageError(f"{out}: the output must not be the index that is read. Choose another name with -o.")
@@ -47,45 +45,57 @@ def search_table(
     fields = [index.file.schema_arrow.field(name) for name in index.columns]
     named = [f.with_name(f"index {f.name}") if f.name in head else f for f in fields]
     schema = pa.schema([*head.items(), *named])
-    done = _Done()
-    with output.writing(out, schema) as writer, say.bar("searching", table.row_count() or 0) as bar:
-        for rows, queries_QD in _blocks(embedder, table, column, done, bar):
-            scores, places = index.search(queries_QD, top)
-            for start in range(0, len(rows), _WRITTEN_AT_ONCE):
+
+    def work(rest: Table) -> Iterator[Piece]:
+        for block in _blocks(embedder, rest, column):
+            scores, places = index.search(block.vectors_QD, top) if len(block.rows) else np.zeros((2, 0, 0), np.int64)
+            for start in range(0, len(block.rows), _WRITTEN_AT_ONCE):
                 some = slice(start, start + _WRITTEN_AT_ONCE)
-                writer.write(_found(rows[some], scores[some], places[some], index, schema))
+                yield Piece(_found(block.rows[some], scores[some], places[some], index, schema), [], None)
+            counts = {"searched": len(block.rows), "missing": block.missing}
+            yield Piece(schema.empty_table(), block.rejected, block.end, counts)
+
+    job = {
+        "model": fingerprint(embedder.model, embedder.source.tokenizer), "column": column, "top": top,
+        "index": (str(index.path.resolve()), index.path.stat().st_mtime_ns, index.graph is None),
+    }  # fmt: skip
+    done = write_job(out, schema, table, job, work, "searching", say or Silent())
+    counts = done.counts
     return {
-        "rows": done.searched + done.missing + len(done.rejected), "searched": done.searched, "missing": done.missing,
-        "rejected": len(done.rejected), "output": str(out), "rejected_output": output.set_aside(out, done.rejected),
+        "rows": counts["searched"] + counts["missing"] + counts["rejected"], "searched": counts["searched"],
+        "missing": counts["missing"], "rejected": counts["rejected"], "output": str(out),
+        "rejected_output": done.rejected_output,
     }  # fmt: skip
 
 
 @dataclass
-class _Done:
-    searched: int = 0
-    missing: int = 0
-    rejected: list[Rejected] = field(default_factory=list)
+class _Block:
+    """Queries that are searched together: their row numbers and vectors; how many are missing, which were set aside;
+    the number after the last row."""
+
+    rows: np.ndarray
+    vectors_QD: np.ndarray
+    missing: int
+    rejected: list[Rejected]
+    end: int
 
 
-def _blocks(
-    embedder: Embedder, table: Table, column: str, done: _Done, bar: Bar
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Row numbers and vectors of the queries that there are, ``QUERIES_AT_ONCE`` or so; counted in ``done``."""
-    rows: list[np.ndarray] = []
-    vectors: list[np.ndarray] = []
+def _blocks(embedder: Embedder, table: Table, column: str) -> Iterator[_Block]:
+    """The queries, ``QUERIES_AT_ONCE`` or so at a time."""
+    pieces: list[Embedded] = []
     for piece in embedder.table(table, column):
-        there = np.array([t is not None for t in piece.texts], bool)
-        rows.append(piece.rows[there])
-        vectors.append(piece.vectors[there])
-        done.searched += int(there.sum())
-        done.missing += int((~there).sum())
-        done.rejected += piece.rejected
-        bar.advance(len(there) + len(piece.rejected))
-        if sum(map(len, rows)) >= QUERIES_AT_ONCE:
-            yield np.concatenate(rows), np.concatenate(vectors)
-            rows, vectors = [], []
-    if sum(map(len, rows)):
-        yield np.concatenate(rows), np.concatenate(vectors)
+        pieces.append(piece)
+        if sum(len(p.rows) for p in pieces) >= QUERIES_AT_ONCE:
+            yield _block(pieces)
+            pieces = []
+    if pieces:
+        yield _block(pieces)
+
+
+def _block(pieces: list[Embedded]) -> _Block:
+    there = np.array([t is not None for p in pieces for t in p.texts], bool)
+    rows, vectors = (np.concatenate([getattr(p, name) for p in pieces])[there] for name in ("rows", "vectors"))
+    return _Block(rows, vectors, int((~there).sum()), [r for p in pieces for r in p.rejected], pieces[-1].end)
 
 
 def _found(rows: np.ndarray, scores: np.ndarray, places: np.ndarray, index: VectorIndex, schema: pa.Schema) -> pa.Table:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,13 @@ from tokenizers import Tokenizer
 
 from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import DataError, did_you_mean
-from weft.inference import output
 from weft.inference.generate import Prompt, Written, grammar_of, read_prompt, write_prompts
+from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
 from weft.progress import Silent
 
-ROWS_AT_ONCE = 1_024
+ROWS_AT_ONCE = 256
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.string())])
 VALID = pa.field("valid", pa.bool_())
 
@@ -44,7 +44,6 @@ def write_table(
     Returns the counts: rows in = written + missing + rejected, why the texts stopped, how many break the constraint.
     """
     say, out = say or Silent(), Path(out)
-    output.check(out)
     table = Table.of(source)
     if column not in table.columns:
         raise DataError(f"{table.name}: there is no column '{column}'.{did_you_mean(column, table.columns)}")
@@ -53,31 +52,31 @@ def write_table(
         raise DataError(f"{table.name}: column '{column}' must hold texts to be prompts. Got {kind}.")
     grammar = grammar_of(model, tokenizer, sampling)
     schema = SCHEMA.append(VALID) if grammar else SCHEMA
-    rejected: list[Rejected] = []
-    rows = missing = invalid = 0
-    stopped: Counter[str] = Counter()
-    with output.writing(out, schema) as writer, say.bar("writing", table.row_count() or 0) as bar:
-        for raw in table.batches([column], ROWS_AT_ONCE):
+
+    def work(rest: Table) -> Iterator[Piece]:
+        for raw in rest.batches([column], ROWS_AT_ONCE):
             prompts, aside = _prompts(model, tokenizer, raw, column, sampling, cut, clean)
             written: dict[int, Written] = {}
             chosen = [(row, prompt) for row, prompt in prompts.items() if prompt is not None]
             for places, texts in write_prompts(model, tokenizer, [p for _, p in chosen], sampling, grammar):
                 written |= {chosen[i][0]: text for i, text in zip(places, texts, strict=True)}
-                bar.advance(len(texts))
             of_row = [written.get(row) for row in prompts]
             cells_of = {"row": list(prompts), "text": [w and w.text for w in of_row]}
             if grammar:
                 cells_of["valid"] = [w and w.valid for w in of_row]
-                invalid += sum(not w.valid for w in written.values())
-            writer.write(pa.table(cells_of, schema))
-            stopped.update(w.stopped for w in written.values())
-            rejected += aside
-            rows, missing = rows + len(written), missing + len(prompts) - len(written)
-            bar.advance(len(aside) + len(prompts) - len(written))
+            counts = Counter(f"stopped {w.stopped}" for w in written.values())
+            counts["invalid"] = sum(w.valid is False for w in written.values())
+            counts["written"], counts["missing"] = len(written), len(prompts) - len(written)
+            yield Piece(pa.table(cells_of, schema), aside, raw.end(0), counts)
+
+    job = {"model": fingerprint(model, tokenizer), "column": column, "sampling": repr(sampling), "cut": cut}
+    done = write_job(out, schema, table, job, work, "writing", say)
+    counts = done.counts
     return {
-        "rows": rows + missing + len(rejected), "written": rows, "missing": missing, "rejected": len(rejected),
-        "stopped": dict(stopped), "invalid": invalid, "output": str(out),
-        "rejected_output": output.set_aside(out, rejected),
+        "rows": counts["written"] + counts["missing"] + counts["rejected"], "written": counts["written"],
+        "missing": counts["missing"], "rejected": counts["rejected"],
+        "stopped": {k.removeprefix("stopped "): n for k, n in counts.items() if k.startswith("stopped ")},
+        "invalid": counts["invalid"], "output": str(out), "rejected_output": done.rejected_output,
     }  # fmt: skip
 
 

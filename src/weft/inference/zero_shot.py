@@ -7,7 +7,7 @@ how probable each description is after the text (Brown et al. 2020), in a templa
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tokenizers import Tokenizer
 
-from weft.data.table import Rejected, Table
+from weft.data.table import Table
 from weft.errors import UsageError, listing
 from weft.features.batching import in_turn
-from weft.inference import output
 from weft.inference.embed import Embedder, check_columns, read_texts
 from weft.inference.generate import encode_prompt
+from weft.inference.output import chosen
+from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.predict import class_columns
 from weft.models.language import LanguageModel, check_writes
 from weft.progress import Silent
@@ -82,6 +83,9 @@ class ByMeaning:
         vectors_ND, cut = self.embedder(texts)
         return _softmax((vectors_ND @ self.vectors_CD.T).astype(np.float64) / self.temperature), cut
 
+    def fingerprint(self) -> str:
+        return fingerprint(self.embedder.model, self.embedder.source.tokenizer)
+
 
 class ByWriting:
     """Classes by the probability that a model goes on with a description, and with what the template has after it.
@@ -108,6 +112,9 @@ class ByWriting:
             starts += [start] * len(some)
             cuts += cut
         return _softmax(self._log_probabilities(lines, starts).reshape(len(texts), len(self.ends))), cuts
+
+    def fingerprint(self) -> str:
+        return fingerprint(self.model, self.tokenizer) + self.template
 
     def _lines(self, text: str) -> tuple[list[list[int]], int, bool]:
         """The tokens of the template with each description, and with how many of them all begin alike.
@@ -171,40 +178,41 @@ def classify_table(
     out: Path,
     keep: tuple[str, ...] = (),
     say: Silent | None = None,
+    columns: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Write ``row``, ``prediction``, ``probability`` and those of each class, in the order of the table.
 
     A missing text has a missing prediction; one that cannot be read is set aside beside ``out``.
     Returns the counts: rows in = predicted + missing + rejected.
     """
-    say, classes = say or Silent(), list(labels)
-    output.check(out)
+    classes = list(labels)
     check_columns(table, [column, *keep])
     nothing = class_columns(classes, np.zeros((0, len(classes))))
     taken = [name for name in keep if name in {"row", *nothing}]
     if taken:
         raise UsageError(f"--keep {taken[0]}: the output has a column of that name already. Rename it in the input.")
-    schema = pa.schema(
-        [("row", pa.int64()), *((n, table.columns[n]) for n in keep), *((n, a.type) for n, a in nothing.items())]
-    )
-    rejected: list[Rejected] = []
-    predicted = missing = cuts = 0
-    with output.writing(out, schema) as writer, say.bar("classifying", table.row_count() or 0) as bar:
-        for some in read_texts(table, column, keep):
+    whole = [("row", pa.int64()), *((n, table.columns[n]) for n in keep), *((n, a.type) for n, a in nothing.items())]
+    schema = chosen(pa.schema(whole), columns)
+
+    def work(rest: Table) -> Iterator[Piece]:
+        for some in read_texts(rest, column, keep):
             there = np.array([t is not None for t in some.texts], bool)
             probabilities, cut = scorer([t for t in some.texts if t is not None])
             found = pa.table(class_columns(classes, probabilities))
             place = np.cumsum(there) - 1
             found = found.take(pa.array(place, mask=~there))
             kept = [some.kept.column(i).cast(table.columns[n]) for i, n in enumerate(keep)]
-            writer.write(pa.table([pa.array(some.rows), *kept, *found.columns], schema=schema))
-            predicted, missing, cuts = predicted + int(there.sum()), missing + int((~there).sum()), cuts + cut
-            rejected += some.rejected
-            bar.advance(len(there) + len(some.rejected))
+            rows = pa.table([pa.array(some.rows), *kept, *found.columns], schema=pa.schema(whole)).select(schema.names)
+            counts = {"predicted": int(there.sum()), "missing": int((~there).sum()), "cut": cut}
+            yield Piece(rows, some.rejected, some.end, counts)
+
+    job = {"model": scorer.fingerprint(), "labels": dict(labels), "column": column}
+    done = write_job(out, schema, table, job, work, "classifying", say or Silent())
+    counts = done.counts
     return {
-        "rows": predicted + missing + len(rejected), "predicted": predicted, "missing": missing, "cut": cuts,
-        "rejected": len(rejected), "classes": classes, "output": str(out),
-        "rejected_output": output.set_aside(out, rejected),
+        "rows": counts["predicted"] + counts["missing"] + counts["rejected"], "predicted": counts["predicted"],
+        "missing": counts["missing"], "cut": counts["cut"], "rejected": counts["rejected"], "classes": classes,
+        "output": str(out), "rejected_output": done.rejected_output,
     }  # fmt: skip
 
 

@@ -106,7 +106,11 @@ class ClassHead(nn.Module):
             reduction="sum",
         )  # fmt: skip
         uniform = -out_BC[outside_B].log_softmax(dim=-1).mean(dim=-1)
-        return (inside + uniform.sum()) / (self.weight[target_B[target_B >= 0]].sum() + len(uniform))
+        return (inside + uniform.sum()) / self.weigh(target_B)
+
+    def weigh(self, target_B: Tensor) -> Tensor:
+        """What the loss is the mean of: the rows, each by the weight of its class."""
+        return self.weight[target_B[target_B >= 0]].sum() + (target_B == OUTSIDE).sum()
 
     def answer(self, out_BC: Tensor) -> Tensor:
         """Log probabilities [B, C]."""

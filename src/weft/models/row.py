@@ -156,6 +156,12 @@ class RowModel(nn.Module):
         assert batch.target is not None
         return self.head.loss(self(batch), batch.target)
 
+    def weigh(self, batch: Batch) -> float:
+        """What the loss of a batch is the mean of: its rows, each by the weight of its class."""
+        if isinstance(self.head, ClassHead) and batch.target is not None:
+            return float(self.head.weigh(batch.target))
+        return batch.rows
+
     def answer(self, batch: Batch) -> Tensor:
         """Log probabilities [B, C], logits of labels [B, L], or numbers [B] in the target's unit."""
         return self.head.answer(self(batch))

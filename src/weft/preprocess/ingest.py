@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +137,7 @@ def ingest(
         raise DataError(f"{table.name}: must hold rows that can be used. Got none of {found.read:,}; {why}.")
     aside.unlink(missing_ok=True)
     if found.rejected:
-        pq.write_table(rejected_table(found.rejected), aside, compression="zstd", write_page_checksum=True)
+        pq.write_table(rejected_table(found.rejected, table), aside, compression="zstd", write_page_checksum=True)
     check_limit(found, settings.data.max_rejected, table.name, aside)
     parts = np.full(found.read, NOT_USED, np.uint8)
     clean = CleanRows(path, parts)
@@ -189,11 +189,14 @@ def split_in_words(settings: Settings, clean: CleanRows) -> str:
     return ", ".join(f"{clean.count(p):,} {name}" for p, name in enumerate(NAMES)) + f" ({way})"
 
 
-def rejected_table(rejected: list[Rejected]) -> pa.Table:
-    """Rows set aside, as a table: row, column, reason, text."""
+def rejected_table(rejected: Sequence[Rejected], table: Table) -> pa.Table:
+    """Rows of ``table`` set aside, as a table: row, file and the row's number there, column, reason, text."""
+    places = [table.place(r.row) for r in rejected]
     return pa.table(
         {
             "row": pa.array([r.row for r in rejected], pa.int64()),
+            "file": pa.array([file for file, _ in places], pa.string()),
+            "file_row": pa.array([row for _, row in places], pa.int64()),
             "column": pa.array([r.column for r in rejected], pa.string()),
             "reason": pa.array([r.reason for r in rejected], pa.string()),
             "text": pa.array([_printable(r.text) for r in rejected], pa.string()),

@@ -54,6 +54,9 @@ class RankingRun(Run):
     taken: bool | None = None
     """Whether ``predict`` may recommend what the user has had; None: as the run decided."""
 
+    def _asked(self) -> dict[str, Any]:
+        return {"top": self.top, "taken": self.taken}
+
     @cached_property
     def _ranker(self) -> Ranker:
         catalogue = Catalogue.load(self.path)

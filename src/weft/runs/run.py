@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from safetensors.torch import load_file, save_file
 from weft import config
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
-from weft.data.table import Rejected, Table, shown
+from weft.data.table import Table, shown
 from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.targets import known
-from weft.files import verify_manifest, write_whole
-from weft.inference import output
+from weft.files import MANIFEST, sha256, verify_manifest, write_whole
+from weft.inference.output import chosen
+from weft.inference.parts import Piece, write_job
 from weft.inference.predict import Predictor, without_in_words
 from weft.models.row import RowConfig, RowModels
 from weft.progress import Silent
@@ -103,18 +105,14 @@ class Run:
         return _like(table, found.take(pa.array(place, mask=place < 0)))
 
     def predict_file(self, source: Any, out: str | Path, allow_missing: bool = False, keep: tuple[str, ...] = (),
-                     say: Silent | None = None) -> dict[str, Any]:  # fmt: skip
+                     say: Silent | None = None, columns: tuple[str, ...] = ()) -> dict[str, Any]:  # fmt: skip
         """Predict a table of any size into a file, whole or not at all; rows set aside go beside it.
+
+        A call that was stopped goes on where it was when it is made again. ``columns``: those of the output to write.
 
         Returns the counts: rows in, predicted, rejected; ``in = predicted + rejected``.
         """
-        say = say or Silent()
-        out = Path(out)
-        output.check(out)
-        table = Table.of(source)
-        for file in table.parts:
-            if Path(file.path).resolve() in (out.resolve(), out.with_name(out.stem + ".rejected.parquet").resolve()):
-                raise UsageError(f"{out}: the output must not be the table that is read. Choose another name with -o.")
+        table, out = Table.of(source), Path(out)
         taken = {"row", *self._outputs()}
         for name in keep:
             if name in taken:
@@ -126,29 +124,33 @@ class Run:
                     f"{table.name}: there is no column '{name}' to keep.{did_you_mean(name, table.columns)}"
                 )
         predictor = self._predictor(allow_missing)
-        rejected: list[Rejected] = []
-        done = 0
-        schema = pa.schema(
+        schema = chosen(pa.schema(
             [("row", pa.int64()), *((name, table.columns[name]) for name in keep)]
             + [(name, array.type) for name, array in predictor.as_columns(self._no_rows()).items()]
-        )
-        with output.writing(out, schema) as writer, say.bar("predicting", table.row_count() or 0) as bar:
-            for part in predictor.stream(table, keep=keep):
-                columns: dict[str, Any] = {"row": pa.array(part.clean.rows)}
+        ), columns)  # fmt: skip
+
+        def work(rest: Table) -> Iterator[Piece]:
+            predictor.cut = 0
+            for part in predictor.stream(rest, keep=keep):
+                found: dict[str, Any] = {"row": pa.array(part.clean.rows)}
                 places = pa.array(np.searchsorted(part.raw.rows, part.clean.rows))
                 kept = shown(part.raw.batch.select(list(keep)), table.columns) if keep else None
                 for name in keep:
                     assert kept is not None
                     cells = kept.column(kept.schema.get_field_index(name))
-                    columns[name] = cells.take(places).cast(table.columns[name])
-                columns |= predictor.as_columns(part.output)
-                writer.write(pa.table(columns, schema=schema))
-                rejected += part.clean.rejected
-                done += len(part.clean.rows)
-                bar.advance(len(part.clean.rows) + len(part.clean.rejected))
+                    found[name] = cells.take(places).cast(table.columns[name])
+                found |= predictor.as_columns(part.output)
+                cut, predictor.cut = predictor.cut, 0
+                counts = {"predicted": len(part.clean.rows), "cut": cut}
+                rows = pa.table({name: found[name] for name in schema.names}, schema=schema)
+                yield Piece(rows, part.clean.rejected, part.raw.end(0), counts)
+
+        job = {"run": sha256(self.path / MANIFEST), "allow_missing": allow_missing, "asked": self._asked()}
+        done = write_job(out, schema, table, job, work, "predicting", say or Silent())
+        predicted, rejected = done.counts["predicted"], done.counts["rejected"]
         return {
-            "rows": done + len(rejected), "predicted": done, "rejected": len(rejected), "output": str(out),
-            "rejected_output": output.set_aside(out, rejected), "cut": predictor.cut,
+            "rows": predicted + rejected, "predicted": predicted, "rejected": rejected, "output": str(out),
+            "rejected_output": done.rejected_output, "cut": done.counts["cut"],
             "absent": getattr(predictor, "without", []),
         }  # fmt: skip
 
@@ -197,6 +199,10 @@ class Run:
     def _predictor(self, allow_missing: bool) -> Any:
         """What answers the rows of a table: ``stream`` and ``as_columns``."""
         return Predictor(self.columns, self.model, allow_missing)
+
+    def _asked(self) -> dict[str, Any]:
+        """What its predictions depend on beside the run."""
+        return {}
 
     def _outputs(self) -> list[str]:
         return list(self._predictor(False).as_columns(self._no_rows()))

@@ -105,6 +105,9 @@ class TextRun(LanguageRun):
         cuts = corpus.cuts(np.arange(len(examples.row)))
         return surprise(model, corpus, cuts, np.arange(len(cuts)))
 
+    def _asked(self) -> dict[str, Any]:
+        return {"beams": self.beams}
+
     def _sampling(self) -> Sampling:
         return Sampling(max_tokens=self.pairing.target_room, beams=self.beams or self.settings.target.beams or 1)
 

@@ -24,7 +24,7 @@ from weft.data.split import NAMES
 from weft.data.table import Table
 from weft.errors import RunError, SettingsError
 from weft.features.documents import Said, learn_tokenizer
-from weft.files import MANIFEST, held, json_text, write_manifest, write_whole
+from weft.files import MANIFEST, held, json_text, sweep, write_manifest, write_whole
 from weft.language_defaults import one_setting
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel
@@ -107,6 +107,8 @@ class Steps(ABC):
         if self.out.is_dir():
             self.holding.enter_context(held(self.out))
         if not self.resume:
+            for left in self.out.glob(f".{SETTINGS_FILE}.*.part"):  # killed at its very beginning
+                left.unlink()
             if self._nothing_to_lose():
                 self.say.line(f"{self.out}: a run that ended before its first checkpoint is begun anew")
                 for path in self.out.iterdir():
@@ -127,6 +129,7 @@ class Steps(ABC):
                 f"{self.out}: a run resumes with the settings, data and versions it began with ({file}). Got others. "
                 f"Start a new run with -o."
             )
+        sweep(self.out)
 
     def _nothing_to_lose(self) -> bool:
         """Whether the folder holds a run that failed or was killed before its first checkpoint, and nothing else."""
@@ -180,11 +183,11 @@ class Steps(ABC):
         write_whole(self.out / REPORT_FILE, json_text(figures, indent=1) + "\n")
         write_report(self.out, figures)
         write_card(self.out, figures)
-        shutil.rmtree(self.work)
-        shutil.rmtree(self.out / "checkpoints", ignore_errors=True)
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
                 "report.json", "rejected.parquet", "catalogue.arrow", "users.arrow")  # fmt: skip
         write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
+        for name in ("work", "checkpoints"):  # not before the run can do without them
+            shutil.rmtree(self.out / name, ignore_errors=True)
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
 
 

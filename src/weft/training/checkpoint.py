@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from weft.errors import CheckpointError
-from weft.files import verify_manifest, whole_folder
+from weft.errors import CheckpointError, listing
+from weft.files import sweep, verify_manifest, whole_folder
+
+FILES = {"model.safetensors", "optimizer.safetensors", "extra.safetensors", "state.json"}
 
 
 class Checkpoints:
@@ -40,10 +42,13 @@ class Checkpoints:
             shutil.rmtree(old)
 
     def newest(self, say: Any) -> Path | None:
-        """The newest folder that verifies; damaged ones are set aside aloud."""
+        """The newest folder that verifies; damaged ones are set aside aloud. What was never finished is removed."""
+        sweep(self.folder)
         for folder in reversed(self._folders()):
             try:
-                verify_manifest(folder)
+                missing = FILES - verify_manifest(folder)
+                if missing:
+                    raise CheckpointError(f"{folder}: must list all files. Got no {listing(sorted(missing))}.")
                 return folder
             except CheckpointError as error:
                 aside = self._aside(folder)
@@ -52,16 +57,11 @@ class Checkpoints:
         return None
 
     def load(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
-        """Restore the model, the optimiser and the random state; returns the extra tensors and the state."""
+        """Restore the model and the optimiser; returns the other tensors, also of the random state, and the state."""
         state = json.loads((folder / "state.json").read_text())
         model.load_state_dict(load_file(folder / "model.safetensors"))
         _unflatten(optimizer, load_file(folder / "optimizer.safetensors"), state["optimizer"])
-        extra = load_file(folder / "extra.safetensors")
-        torch.set_rng_state(extra.pop("random"))
-        on_gpu = extra.pop("random_cuda", None)
-        if on_gpu is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(on_gpu)
-        return extra, state
+        return load_file(folder / "extra.safetensors"), state
 
     def _folders(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("step-*") if p.is_dir() and p.suffix == "")
@@ -72,6 +72,13 @@ class Checkpoints:
         while (aside := folder.with_name(f"{folder.name}.corrupt-{number}")).exists():
             number += 1
         return aside
+
+
+def restore_random(extra: dict[str, Tensor]) -> None:
+    """Draw on from where the checkpoint with these tensors was saved."""
+    torch.set_rng_state(extra["random"])
+    if "random_cuda" in extra and torch.cuda.is_available():
+        torch.cuda.set_rng_state(extra["random_cuda"])
 
 
 def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -144,6 +144,7 @@ def _fit(
         loop = Loop(
             copy, recipe, fetch_training, learn, lengths, validate, tracker,
             Checkpoints(folder / "checkpoints" / f"copy-{number}"), say, Objective(copy, recipe),
+            weigh=copy.weigh,
         )  # fmt: skip
         progress = loop.run()
         done.append(progress)

@@ -99,6 +99,7 @@ def fit_language(
     loop = Loop(
         objective, recipe, fetch, np.arange(len(cuts)), None, validate, Tracker(folder),
         Checkpoints(folder / "checkpoints"), say, pace=lambda p: f"{rate(p):,.0f} tokens a second",
+        weigh=lambda batch: float((batch.targets_BT != IGNORED).sum()),
     )  # fmt: skip
     progress = loop.run()
     model.eval()

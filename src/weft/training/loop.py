@@ -24,11 +24,12 @@ from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
 from weft.features.next_items import HistoryBatch
 from weft.features.pieces import TextBatch
-from weft.training.checkpoint import Checkpoints
+from weft.training.checkpoint import Checkpoints, restore_random
 from weft.training.muon import muon
 from weft.training.optimizers import Schedule, adamw
 from weft.training.tracking import Tracker
 
+SECONDS_BETWEEN_SAVES = 60.0
 DropoutSchedule = Literal["early", "late", "rising"]
 
 
@@ -56,6 +57,8 @@ class Recipe:
     """Steps between two looks at the validation rows; None: an epoch."""
     threads: int | None = None
     """Threads of a matrix product; None: as many as the machine has. A small model loses by sharing its steps."""
+    accumulate: int = 1
+    """Parts that a batch is computed in one after another; their gradients add up to the batch's."""
     mixup: float = 0.0
     """a of Beta(a, a), from which the share comes that two rows are mixed by (Zhang 2018)."""
     cutmix: float = 0.0
@@ -80,7 +83,7 @@ class Progress:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Asked to stop (Ctrl-C or SIGTERM); the state was saved first."""
+    """Asked to stop by a signal, whose number is the argument; the state was saved first."""
 
 
 class Loop:
@@ -92,6 +95,7 @@ class Loop:
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
         objective: batch, share of the training that is done -> loss; default: the model's own.
         pace: how fast it goes, in words for a person.
+        weigh: of a part of a batch, how many rows or tokens its loss is the mean of.
     """
 
     def __init__(
@@ -107,11 +111,12 @@ class Loop:
         say: Any,
         objective: Callable[[Any, float], Tensor] | None = None,
         pace: Callable[[Progress], str] = lambda progress: "",
+        weigh: Callable[[Any], float] = lambda batch: batch.rows,
     ):
         self.objective = objective or (lambda batch, done: model.loss(batch))  # type: ignore[operator]
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
-        self.pace = pace
+        self.pace, self.weigh = pace, weigh
         self.optimizer = optimizer_of(model, recipe)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
@@ -127,7 +132,7 @@ class Loop:
             return self._run()
 
     def _run(self) -> Progress:
-        self._resume()
+        saved = self._resume()
         p, recipe = self.progress, self.recipe
         if p.step == 0:
             self._check()  # the start may be the best there is: a linear path fitted first
@@ -138,8 +143,11 @@ class Loop:
             while p.step < self.total and not p.stopped:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
                 batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
+                if saved is not None:  # after all that a beginning may draw
+                    restore_random(saved)
+                    saved = None
                 for rows in batches[first:]:
-                    self._step(self.fetch(rows, epoch))
+                    self._step([self.fetch(some, epoch) for some in _parts(rows, recipe.accumulate)])
                     p.seconds = before + time.monotonic() - started
                     if p.step % self.check_steps == 0 or p.step == self.total:
                         checked = self._check()
@@ -149,11 +157,11 @@ class Loop:
                     if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
                         self._check()
                         p.stopped = f"the {recipe.minutes:g} minutes were over"
-                    if asked.is_set() or time.monotonic() - last_save > 60:
+                    if asked or time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
                         self._save()
                         last_save = time.monotonic()
-                    if asked.is_set():
-                        raise Interrupted
+                    if asked:
+                        raise Interrupted(asked[0])
                     if p.stopped:
                         break
         p.stopped = p.stopped or f"all {recipe.epochs} epochs were done"
@@ -169,7 +177,8 @@ class Loop:
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
-    def _step(self, batch: Batch | TextBatch | HistoryBatch) -> None:
+    def _step(self, parts: list[Batch | TextBatch | HistoryBatch]) -> None:
+        """One step of the optimiser on a batch that comes in parts."""
         p, recipe = self.progress, self.recipe
         self.model.train()
         share = 0.0
@@ -180,9 +189,7 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(_device(self.model), torch.bfloat16, enabled=recipe.bfloat16):
-            loss = self.objective(batch, min(1.0, now / self.total))
-        loss.backward()
+        loss = self._gradients(parts, min(1.0, now / self.total))
         length = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         if not (torch.isfinite(loss) and torch.isfinite(length)):
             raise TrainingError(
@@ -197,6 +204,18 @@ class Loop:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), [q.detach() for _, q in self._trained()], 1 - decay)
         self.tracker.log(p.step, train_loss=loss.item(), train_rate=rate, train_gradient=length.item())
+
+    def _gradients(self, parts: list[Batch | TextBatch | HistoryBatch], done: float) -> Tensor:
+        """The loss of the batch, its gradients in the parameters: the mean over all parts of what each is a mean of."""
+        weights = [1.0] if len(parts) == 1 else [self.weigh(part) for part in parts]
+        whole = max(sum(weights), 1e-9)  # nothing may be asked for
+        total = torch.zeros((), device=_device(self.model))
+        for part, weight in zip(parts, weights, strict=True):
+            with torch.autocast(_device(self.model), torch.bfloat16, enabled=self.recipe.bfloat16):
+                loss = self.objective(part, done) * (weight / whole)
+            loss.backward()
+            total = total + loss.detach()
+        return total
 
     def _check(self) -> str:
         p = self.progress
@@ -226,16 +245,18 @@ class Loop:
                 parameter.copy_(values[name])
 
     def _save(self) -> None:
+        self.tracker.flush()  # a checkpoint that is there has its records
         extra = {f"average.{n}": v for n, v in self.average.items()} | {f"best.{n}": v for n, v in self.best.items()}
         state = {"progress": asdict(self.progress) | {"best_loss": _json_number(self.progress.best_loss)},
                  "recipe": asdict(self.recipe)}  # fmt: skip
         self.checkpoints.save(self.progress.step, self.model, self.optimizer, extra, state)
 
-    def _resume(self) -> None:
+    def _resume(self) -> dict[str, Tensor] | None:
+        """Go back to the newest checkpoint; returns its tensors, of which the random state is not yet in use."""
         folder = self.checkpoints.newest(self.say)
         if folder is None:
-            self.tracker.rewind(0)  # a run killed before its first checkpoint begins anew
-            return
+            self.tracker.rewind(-1)  # a run killed before its first checkpoint begins anew
+            return None
         extra, state = self.checkpoints.load(folder, self.model, self.optimizer)
         saved = state["progress"]
         if saved["best_loss"] is None:
@@ -246,6 +267,7 @@ class Loop:
             self.best[name].copy_(extra[f"best.{name}"])
         self.tracker.rewind(self.progress.step)
         self.say.line(f"resumed at step {self.progress.step:,} of {self.total:,}")
+        return extra
 
 
 def optimizer_of(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -262,18 +284,23 @@ def _device(model: nn.Module) -> str:
     return next(model.parameters()).device.type
 
 
+def _parts(rows: np.ndarray, count: int) -> list[np.ndarray]:
+    return [some for some in np.array_split(rows, count) if len(some)]
+
+
 @contextlib.contextmanager
-def _polite() -> Iterator[threading.Event]:
-    """While open, Ctrl-C and SIGTERM ask for a stop after the step at hand; a second one stops at once."""
-    asked = threading.Event()
+def _polite() -> Iterator[list[int]]:
+    """While open, Ctrl-C and SIGTERM ask for a stop after the step at hand, by their number in the list; a second one
+    stops at once."""
+    asked: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
     def ask(number: int, frame: Any) -> None:
-        if asked.is_set():
-            raise KeyboardInterrupt
-        asked.set()
+        if asked:
+            raise KeyboardInterrupt(number)
+        asked.append(number)
 
     old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
