@@ -31,7 +31,6 @@ from weft.files import verify_manifest, write_whole
 from weft.inference import output
 from weft.inference.predict import Predictor
 from weft.models.row import RowConfig, RowModels
-from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
 from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
@@ -143,15 +142,9 @@ class Run:
                 rejected += part.clean.rejected
                 done += len(part.clean.rows)
                 bar.advance(len(part.clean.rows) + len(part.clean.rejected))
-        beside = out.with_name(out.stem + ".rejected.parquet")
-        beside.unlink(missing_ok=True)
-        if rejected:
-            with output.writing(beside, rejected_table([]).schema) as writer:
-                writer.write(rejected_table(rejected))
         return {
             "rows": done + len(rejected), "predicted": done, "rejected": len(rejected), "output": str(out),
-            "rejected_output": str(beside) if rejected else None,
-            "sources_cut": getattr(predictor, "cut", 0),  # of a run that writes from sources
+            "rejected_output": output.set_aside(out, rejected), "cut": predictor.cut,
         }  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:

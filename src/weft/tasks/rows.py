@@ -39,7 +39,7 @@ from weft.results.summary import (
     verdict,
 )
 from weft.runs.run import Run, load_model, save_model
-from weft.tasks.steps import Steps, check_adapter
+from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
@@ -121,7 +121,7 @@ class RowSteps(Steps):
                  "or remove it."]
             )  # fmt: skip
         found = load_text_model(source)
-        check_adapter(self.settings, found.backbone)
+        check_matrices(self.settings, found.backbone)
         return found
 
     def _say_data(self, plan: Plan) -> None:
