@@ -13,6 +13,7 @@ from rich.text import Text
 from weft.cli import answer
 from weft.data.table import Table
 from weft.errors import UsageError
+from weft.results.explain.page import write_page
 from weft.results.explain.why import EVALUATIONS, Explanation
 from weft.results.explain.words import sentences
 from weft.runs.opening import open_run
@@ -34,6 +35,7 @@ def explain(
     evaluations: int = EVALUATIONS,
     seed: int = 0,
     language: Literal["en", "zh"] = "en",
+    html: Path | None = None,
     allow_missing: bool = False,
     json: bool = False,
 ) -> None:
@@ -47,7 +49,8 @@ def explain(
         of: The class or label to explain (default: the one that the run answers).
         evaluations: Most questions that shap and lime put to the model about one row; more is surer.
         seed: Of the questions that are drawn.
-        language: Of the sentences: en or zh.
+        language: Of the sentences and the page: en or zh.
+        html: Write the rows to this page too: one file that needs nothing else.
         allow_missing: Treat an absent column as all missing values instead of stopping.
         json: One JSON object on stdout.
     """
@@ -58,13 +61,17 @@ def explain(
     found = open_run(run).explain(Table.open(data).rows(row), method, of, evaluations, seed, allow_missing)
     for why, number in zip(found, row, strict=True):
         why.row = number
+    if html is not None:
+        write_page(html, found, run.name, Path(data).name, language)
     if json:
         told = [{**why.to_dict(), "sentences": sentences(why, language)} for why in found]
-        answer(True, {"explanations": told}, [])
+        answer(True, {"explanations": told, "page": None if html is None else str(html)}, [])
         return
     console = Console(highlight=False, soft_wrap=True)
     for why in found:
         _print(console, why, language)
+    if html is not None:
+        console.print(f"page: {html}")
 
 
 def _print(console: Console, why: Explanation, language: str) -> None:

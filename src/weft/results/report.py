@@ -8,14 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from weft.files import write_whole
-from weft.progress import duration
 from weft.results import svg
 from weft.results.abstention import abstention_in_words
 from weft.results.metrics import METRICS
+from weft.results.pages import environment
 
 _STEPS = (
     ("data", "read the table and guess what each column holds"),
@@ -25,7 +24,6 @@ _STEPS = (
     ("inference", "predict rows it never saw"),
     ("results", "judge it beside simple models"),
 )
-_THREE_DIGITS = {"auc", "f1", "micro_f1", "macro_f1", "average_precision", "r2"}
 _LANGUAGE_STEPS = (
     ("data", "read the texts"),
     ("preprocess", "clean them, set bad ones aside, split"),
@@ -36,28 +34,6 @@ _LANGUAGE_STEPS = (
 )
 _PAGES = {"row": "report.html", "text": "text.html", "span": "answers.html", "embedding": "pairs.html"}
 _CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "embedding": "pairs_card.md"}
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("weft.results", "templates"),
-        autoescape=select_autoescape(("html",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["count"] = lambda n: f"{n:,}"
-    environment.filters["duration"] = duration
-    environment.globals["figure"] = _figure
-    return environment
-
-
-def _figure(key: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if METRICS[key].percent:
-        return f"{100 * value:.1f} %"
-    return f"{value:.3f}" if key in _THREE_DIGITS else f"{value:.3g}"
 
 
 def write_report(folder: Path, figures: dict[str, Any]) -> Path:
@@ -95,7 +71,7 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
             "tokens read", "Surprise at a token in nats, over the tokens read while training",
         )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
-    page = _environment().get_template(template).render(
+    page = environment().get_template(template).render(
         f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if "task" in figures else _STEPS,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
@@ -116,5 +92,5 @@ def _ends(figure: dict[str, float | None]) -> dict[str, float | None]:
 def write_card(folder: Path, figures: dict[str, Any]) -> None:
     """Write the run's ``README.md``."""
     template = _CARDS.get(figures.get("task", "row"), "language_card.md")
-    page = _environment().get_template(template).render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
+    page = environment().get_template(template).render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
     write_whole(folder / "README.md", page.replace("<", "&lt;"))  # names come from the data, markup does not

@@ -68,6 +68,10 @@ class Games:
     def named(self, row: int) -> list[Player]:
         return self.players.rows[row]
 
+    def texts(self, row: int) -> dict[str, str]:
+        """The texts of a row, whose characters its words count."""
+        return {name: part.texts[row] for name, part in self.players.parts.items() if hasattr(part, "texts")}
+
     def _score(self, row: np.ndarray, output: np.ndarray) -> np.ndarray:
         if self.model.kind == "number":
             return output.astype(np.float64)

@@ -69,6 +69,8 @@ class Explanation:
     change_to: str | None = None
     evaluations: int = 0
     seconds: float = 0.0
+    texts: dict[str, str] = field(default_factory=dict)
+    """The text columns as the model reads them; ``start`` and ``end`` of their players count its characters."""
 
     @property
     def reliable(self) -> bool:
@@ -90,7 +92,7 @@ class Explanation:
         return {
             "row": self.row, "method": self.method, "target": self.target, "of": self.of, "answer": self.answer,
             "probability": self.probability, "score": self.score, "base": self.base,
-            "unit": "log odds" if self.of is not None else self.target, "columns": self.by_column(),
+            "unit": "log odds" if self.of is not None else self.target, "columns": self.by_column(), "texts": self.texts,
             "players": [
                 {"column": p.column, "shown": p.shown, "start": p.start, "end": p.end, "share": s, "error": e}
                 for p, s, e in zip(self.players, self.shares.tolist(), self.errors.tolist(), strict=True)
@@ -132,7 +134,7 @@ def explain(
                 int(clean.rows[r]), method, target.name, name, float(games.output[r]) if number else str(name),
                 None if number else float(games.output[r, games.of[r]]), games.named(r), shares, errors,
                 float(games.full[r]), float(games.empty[r]), checks, flip, classes[flip.answer] if flip else None,
-                games.evaluations // max(1, len(rows)), seconds,
+                games.evaluations // max(1, len(rows)), seconds, games.texts(r),
             )
         )  # fmt: skip
     return explained
