@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from weft.progress import duration
-from weft.results.chinese import CHINESE
 from weft.results.metrics import METRICS
 
 _THREE_DIGITS = {"auc", "f1", "micro_f1", "macro_f1", "average_precision", "r2"}
+
+
+@cache
+def chinese() -> dict[str, str]:
+    """The phrases of the pages in Chinese, by their English ones."""
+    return json.loads((files("weft.results") / "templates" / "chinese.json").read_text(encoding="utf-8"))
 
 
 class Phrases:
@@ -18,7 +26,7 @@ class Phrases:
 
     def __init__(self, language: str = "en"):
         self.language = language
-        self._known = CHINESE if language == "zh" else {}
+        self._known = chinese() if language == "zh" else {}
 
     def __call__(self, phrase: str, **values: Any) -> str:
         return self._known.get(phrase, phrase).format(**values)

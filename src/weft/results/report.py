@@ -13,8 +13,9 @@ from markupsafe import Markup
 from weft.files import write_whole
 from weft.results import svg
 from weft.results.abstention import abstention_in_words
+from weft.results.explain.section import shown as shown_why
 from weft.results.metrics import METRICS
-from weft.results.pages import environment
+from weft.results.pages import Phrases, environment
 
 _STEPS = (
     ("data", "read the table and guess what each column holds"),
@@ -36,8 +37,8 @@ _PAGES = {"row": "report.html", "text": "text.html", "span": "answers.html", "em
 _CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "embedding": "pairs_card.md"}
 
 
-def write_report(folder: Path, figures: dict[str, Any]) -> Path:
-    """Write ``report.html`` from the figures; returns its path."""
+def write_report(folder: Path, figures: dict[str, Any], language: str = "en") -> Path:
+    """Write ``report.html`` from the figures in a language (en or zh); returns its path."""
     shown = [METRICS[k] for k in figures["shown"]]
     first = shown[0]
     models = figures["models"]
@@ -71,7 +72,9 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
             "tokens read", "Surprise at a token in nats, over the tokens read while training",
         )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
-    page = environment().get_template(template).render(
+    why, number = figures.get("explain"), figures["target"].get("type") == "number"
+    page = environment(language).get_template(template).render(
+        why=shown_why(why, number, figures["rows_judged"], Phrases(language)) if why else None, number=number,
         f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if "task" in figures else _STEPS,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},

@@ -126,6 +126,36 @@ def scatter(points: Sequence[Sequence[float]], label: str) -> str:
     return _svg(top + size + 48, label, parts, left + size + 110)
 
 
+def effect(points: Sequence[Sequence[float]], line: Sequence[Sequence[float]], across: str, up: str, label: str) -> str:
+    """What a number adds (up) against its value (across): a dot a row, and the line of their means."""
+    width, height, left, top = 420, 180, 56, 16
+    xs, ys = [p[0] for p in points], [*(p[1] for p in points), 0.0]
+    low_x, span_x = min(xs), (max(xs) - min(xs)) or 1.0
+    low_y, span_y = min(ys), (max(ys) - min(ys)) or 1.0
+
+    def x(v: float) -> float:
+        return left + (v - low_x) / span_x * width
+
+    def y(v: float) -> float:
+        return top + (low_y + span_y - v) / span_y * height
+
+    parts = [f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>']
+    for tick in _ticks(low_y, low_y + span_y):
+        parts.append(f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:+.3g}</text>')
+    for tick in _ticks(low_x, low_x + span_x):
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{top + height + 18}" text-anchor="middle">{_short(tick)}</text>'
+        )
+    parts += [f'<circle class="other" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill-opacity="0.5"/>' for a, b in points]
+    parts.append('<polyline class="curve ours" points="' + " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line) + '"/>')
+    parts.append(
+        f'<text class="name" x="{left + width / 2}" y="{top + height + 38}" text-anchor="middle">{escape(across)}</text>'
+    )
+    if up:
+        parts.append(f'<text class="tick" x="{left}" y="11">↑ {escape(_cut(up, 60))}</text>')
+    return _svg(top + height + 48, label, parts, left + width + 24)
+
+
 def learning(lines: Sequence[dict[str, Any]], across: str, label: str) -> str:
     """Losses (up) over what was read (across); ``lines``: title, ours, points [[x, y], ...], the last to the right.
 
@@ -171,7 +201,7 @@ def learning(lines: Sequence[dict[str, Any]], across: str, label: str) -> str:
 def _short(value: float) -> str:
     """15000 as 15k."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+        if abs(value) >= size:
             return f"{value / size:.4g}{unit}"
     return f"{value:.4g}"
 

@@ -217,9 +217,10 @@ class Run:
             raise DataError(f"{source.name}: must hold rows to explain. Got none.")
         return found
 
-    def report(self) -> Path:
-        """Write ``report.html`` again from ``report.json``; returns its path."""
-        return write_report(self.path, self.figures)
+    def report(self, language: str | None = None) -> Path:
+        """Write ``report.html`` again from ``report.json``, in English (en), Chinese (zh) or the language that the run
+        was told; returns its path."""
+        return write_report(self.path, self.figures, language or self.settings.results.report)
 
     def _positive(self) -> int | None:
         positive = self.figures["target"].get("positive")

@@ -26,8 +26,10 @@ from weft.models.row import RowModels, shape_in_words
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
 from weft.results.baselines import MOST_ROWS
+from weft.results.explain.section import relies, section
 from weft.results.groups import by_group, languages
 from weft.results.labels import each_label
+from weft.results.pages import Phrases
 from weft.results.summary import (
     SHOWN,
     Judged,
@@ -244,6 +246,7 @@ class RowSteps(Steps):
             "curves": curves(target, output, truth), "declines": abstention,
             "labels": None if thresholds is None else each_label(target.classes, output, truth, thresholds),  # type: ignore[union-attr]
             "languages": self._languages(clean, columns, judged, output, truth, positive, thresholds),
+            "explain": self._explain(columns, clean, judged, output, truth, positive, thresholds),
             "target": {
                 "name": target.name, "type": target.type, "reason": plan.target_reason,
                 **({} if isinstance(target, NumberTarget) else {"classes": target.classes, "counts": target.counts}),
@@ -268,6 +271,21 @@ class RowSteps(Steps):
         if names is None or len(set(names)) < 2:
             return None
         return {"column": column, "groups": by_group(names, columns.target, output, truth, positive, thresholds)}
+
+    def _explain(
+        self, columns: Columns, clean: CleanRows, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
+        positive: int | None, thresholds: np.ndarray | None,
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """What the model relies on, and rows explained; None where that is off."""
+        if self.settings.results.explain == "off":
+            return None
+        found = section(
+            columns, self.model, clean, judged, output, truth, positive, thresholds, self.seconds["model"],
+            self.settings.training.seed,
+        )  # fmt: skip
+        for line in relies(found, Phrases(self.settings.results.report)):
+            self.say.line(line)
+        return found
 
     def _facts(
         self,

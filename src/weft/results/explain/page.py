@@ -116,6 +116,7 @@ def _ends(row: dict[str, Any], t: Phrases) -> str:
         )  # fmt: skip
     base, score = (1 / (1 + np.exp(-np.clip(row[k], -700, 700))) for k in ("base", "score"))
     return t(
-        "Knowing nothing of the row (typical values, no text) it would give {name} {base:.1%}; with all of it {score:.1%}.",
+        "Knowing nothing of the row (typical values, no text) it would give {name} {base:.1%}; "
+        "with all of it {score:.1%}.",
         name=t.quoted(row["of"]), base=base, score=score,
     )  # fmt: skip

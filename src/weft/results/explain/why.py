@@ -92,7 +92,8 @@ class Explanation:
         return {
             "row": self.row, "method": self.method, "target": self.target, "of": self.of, "answer": self.answer,
             "probability": self.probability, "score": self.score, "base": self.base,
-            "unit": "log odds" if self.of is not None else self.target, "columns": self.by_column(), "texts": self.texts,
+            "unit": "log odds" if self.of is not None else self.target, "columns": self.by_column(),
+            "texts": self.texts,
             "players": [
                 {"column": p.column, "shown": p.shown, "start": p.start, "end": p.end, "share": s, "error": e}
                 for p, s, e in zip(self.players, self.shares.tolist(), self.errors.tolist(), strict=True)

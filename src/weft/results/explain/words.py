@@ -131,9 +131,13 @@ def _changes(changes: Sequence[Change], say: dict[str, str]) -> str:
     return _list(told, say)
 
 
-def _word(word: str, say: dict[str, str]) -> str:
+def bare(word: str) -> str:
     """A word of a text, without the marks around it."""
-    return _name(word.strip(_EDGES) or word, say)
+    return word.strip(_EDGES) or word
+
+
+def _word(word: str, say: dict[str, str]) -> str:
+    return _name(bare(word), say)
 
 
 def _name(name: str, say: dict[str, str]) -> str:
