@@ -92,7 +92,7 @@ def once(name: str, tool: str, seed: int) -> dict[str, object]:
         run = weft.train(
             make(), "answer", Path(folder) / "run", quiet=True, model={"from": minilm()} if checkpoint else {},
             features={"text": "text"}, data={"split": {"column": "part"}},
-            training={"seed": seed, **TOOLS[tool]}, results={"baselines": False},
+            training={"seed": seed, **TOOLS[tool]}, results={"baselines": False, "explain": "off"},
         )  # fmt: skip
         metrics = run.figures["models"][0]["metrics"]
         return {

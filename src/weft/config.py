@@ -276,10 +276,11 @@ class ResultsSettings(_Settings):
     """Train the trivial, the linear and the boosted-tree baselines beside the model."""
     language: str | None = None
     """The column that says each row's language, for figures by language (default: detected in the texts)."""
-    explain: Literal["shap", "off"] = "shap"
-    """What a model of rows relies on, and some of its answers explained, in about a tenth of the training time."""
-    report: Literal["en", "zh"] = "en"
-    """The language that the report is written in."""
+    explain: Literal["shap", "off"] | None = None
+    """What a model of rows relies on, and some of its answers explained, in a tenth of the training time; `off` leaves
+    it out (default: shap)."""
+    report: Literal["en", "zh"] | None = None
+    """The language that the report is written in (default: en)."""
 
 
 class Settings(_Settings):
@@ -304,7 +305,8 @@ class Settings(_Settings):
         names = ("augment", "mixup", "consistency", "dropout_schedule", "class_weight")
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []
-        given += ["results.language"] if self.results.language is not None else []
+        own = ("language", "explain", "report")
+        given += [f"results.{name}" for name in own if getattr(self.results, name) is not None]
         if given and task != "row":
             raise ValueError(f"{listing(given)} is for a target column of a row, not {task}. Remove it")
         if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):

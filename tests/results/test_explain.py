@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return weft.train(
         planted(900, 0), "answer", tmp_path_factory.mktemp("explain") / "run", quiet=True,
         features={"text": "text"}, training={"epochs": 3}, model={"width": 32, "layers": 1},
-        results={"baselines": False},
+        results={"baselines": False, "explain": "off"},
     )  # fmt: skip
 
 
@@ -179,7 +179,7 @@ def test_a_failed_check_is_said(run: Run) -> None:
 def test_chinese_words_are_found(tmp_path: Path) -> None:
     run = weft.train(
         planted(1_500, 0, chinese=True), "answer", tmp_path / "zh", quiet=True, features={"text": "text"},
-        training={"epochs": 6}, model={"width": 32, "layers": 1}, results={"baselines": False},
+        training={"epochs": 6}, model={"width": 32, "layers": 1}, results={"baselines": False, "explain": "off"},
     )  # fmt: skip
     codec = next(c for c in run.columns.codecs if c.name == "text")
     text = "我们收到精彩 box 2 个"
@@ -195,7 +195,7 @@ def test_a_number_is_explained_in_its_unit(tmp_path: Path) -> None:
     x, y = random.normal(size=(2, 800))
     table = pa.table({"x": x, "y": y, "z": 3 * x + 0.1 * y})
     run = weft.train(
-        table, "z", tmp_path / "run", quiet=True, results={"baselines": False}, model={"copies": 1},
+        table, "z", tmp_path / "run", quiet=True, results={"baselines": False, "explain": "off"}, model={"copies": 1},
         training={"epochs": 8},
     )  # fmt: skip
     e = run.explain(pa.table({"x": [1.0], "y": [1.0]}))[0]
@@ -225,7 +225,7 @@ def test_wrong_use_is_told(run: Run, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_a_recurrent_network_has_no_attention_and_the_rest(tmp_path: Path) -> None:
     run = weft.train(
         planted(300, 0), "answer", tmp_path / "rnn", quiet=True, features={"text": "text"},
-        model={"backbone": "rnn", "width": 32}, training={"epochs": 2}, results={"baselines": False},
+        model={"backbone": "rnn", "width": 32}, training={"epochs": 2}, results={"baselines": False, "explain": "off"},
     )  # fmt: skip
     with pytest.raises(UsageError, match="recurrent"):
         run.explain(planted(1, 1), "attention")

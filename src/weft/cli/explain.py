@@ -58,11 +58,13 @@ def explain(
         raise UsageError(f"--row: must be 1 to {MOST_ROWS} row numbers from 0 on. Got {len(row)}.")
     if evaluations < 64:
         raise UsageError(f"--evaluations: must be at least 64. Got {evaluations}.")
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
     found = open_run(run).explain(Table.open(data).rows(row), method, of, evaluations, seed, allow_missing)
     for why, number in zip(found, row, strict=True):
         why.row = number
     if html is not None:
-        write_page(html, found, run.name, Path(data).name, language)
+        write_page(html, found, run.resolve().name, Path(data).name, language)
     if json:
         told = [{**why.to_dict(), "sentences": sentences(why, language)} for why in found]
         answer(True, {"explanations": told, "page": None if html is None else str(html)}, [])

@@ -220,7 +220,9 @@ class Run:
     def report(self, language: str | None = None) -> Path:
         """Write ``report.html`` again from ``report.json``, in English (en), Chinese (zh) or the language that the run
         was told; returns its path."""
-        return write_report(self.path, self.figures, language or self.settings.results.report)
+        if language == "zh" and "task" in self.figures:
+            raise UsageError("--language zh: only the report of a model of rows is written in Chinese. Leave it out.")
+        return write_report(self.path, self.figures, language or self.settings.results.report or "en")
 
     def _positive(self) -> int | None:
         positive = self.figures["target"].get("positive")

@@ -283,7 +283,7 @@ class RowSteps(Steps):
             columns, self.model, clean, judged, output, truth, positive, thresholds, self.seconds["model"],
             self.settings.training.seed,
         )  # fmt: skip
-        for line in relies(found, Phrases(self.settings.results.report)):
+        for line in relies(found, Phrases(self.settings.results.report or "en")):
             self.say.line(line)
         return found
 

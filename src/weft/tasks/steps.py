@@ -175,7 +175,7 @@ class Steps(ABC):
 
     def _finish(self, figures: dict[str, Any]) -> None:
         write_whole(self.out / REPORT_FILE, json_text(figures, indent=1) + "\n")
-        write_report(self.out, figures, self.settings.results.report)
+        write_report(self.out, figures, self.settings.results.report or "en")
         write_card(self.out, figures)
         shutil.rmtree(self.work)
         shutil.rmtree(self.out / "checkpoints", ignore_errors=True)

@@ -6,7 +6,8 @@ All from a sample of judged rows, as large as a time budget allows:
 - the effect of a number: its Shapley value beside its value, in those rows;
 - pairs that are read together: Shapley interactions (Grabisch & Roubens 1999), exact, of the columns that matter most
   while the others stay as they are;
-- words: their mean Shapley value over the rows they stand in, drawn towards 0 where those are few;
+- words: their mean Shapley value over the rows they stand in, drawn towards 0 where those are few, where it is
+  farther from 0 than two standard errors;
 - rows as examples: explained as ``weft explain`` does.
 
 Of two classes all shares speak for the one that is looked for; of more, for the answer that the row gets.
@@ -37,6 +38,7 @@ from weft.results.explain.words import bare
 
 LEAST_SECONDS, MOST_SECONDS, SHARE_OF_TRAINING = 5.0, 120.0, 0.1
 LEAST_ROWS, MOST_ROWS = 8, 120
+AT_ONCE = 512  # hidden rows asked about together
 EXACT = 7  # columns: 128 sets a row
 PAIRED = 6  # columns whose pairs are looked at: 64 sets a row
 MOST_PLAYERS = 400  # a row of more is no sample for words
@@ -44,6 +46,7 @@ EXAMPLE_EVALUATIONS = 512
 MOST_CURVES, MOST_PAIRS, MOST_WORDS, MOST_WORD_CLASSES = 3, 4, 8, 4
 LEAST_WORD_ROWS, DRAWN_TO_ZERO = 3, 3.0
 BINS = 8
+HARDLY = 0.02  # of all shares: a column below it hardly matters
 
 
 def budget(training: float) -> float:
@@ -100,7 +103,8 @@ def overview(
             for k in order
         ],
         "effects": [
-            effect(names[k], sample, shares_RK[:, k]) for k in order if kinds[names[k]] == "number"
+            effect(names[k], sample, shares_RK[:, k]) for k in order
+            if kinds[names[k]] == "number" and mean[k] >= HARDLY * mean.sum() > 0
         ][:MOST_CURVES] if one_way else [],
         "pairs": _pairs(games, shares_RK, order, names, clock),
         "words": _words(games, classes, of, clock, seed),
@@ -114,32 +118,51 @@ def _examples(
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in examples}
     for turn in range(max((len(rows.rows) for rows in examples.values()), default=0)):
         for kind, rows in examples.items():
-            if turn < len(rows.rows) and not (turn and clock.spent(0.4)):
+            if turn < len(rows.rows) and not (turn and clock.spent(0.3)):
                 one = rows.chosen(np.arange(len(rows.rows)) == turn)
                 found[kind].append(told(explain(columns, model, one, "shap", None, EXAMPLE_EVALUATIONS, seed)[0]))
     return found
 
 
-def column_game(games: Games, row: int) -> Value:
-    """The game of one row whose players are the columns: sets [N, K] of columns that are there."""
-    groups = games.players.groups(row)
-    return lambda present: games.ask(np.full(len(present), row), [p[groups] for p in present])
+def _worth(games: Games, rows: list[int], sets: np.ndarray) -> np.ndarray:
+    """What the model says [rows, N] of each row when only the columns of a set [N, K] are there."""
+    groups = [games.players.groups(r) for r in rows]
+    asked = games.ask(np.repeat(rows, len(sets)), [s[g] for g in groups for s in sets])
+    return asked.reshape(len(rows), len(sets))
+
+
+def _every_set(players: int) -> np.ndarray:
+    return (np.arange(2**players)[:, None] >> np.arange(players)) & 1 == 1
 
 
 def _by_column(games: Games, clock: Clock, seed: int) -> np.ndarray:
-    """The share of each column [R, K], of as many rows as half of the budget is enough for."""
+    """The share of each column [R, K], of as many rows as there is time for."""
     k = len(games.players.parts)
-    found = []
-    for row in range(len(games.players.rows)):
-        if row >= LEAST_ROWS and clock.spent(0.7):
+    found: list[np.ndarray] = []
+    few = k <= EXACT
+    sets = _every_set(k) if few else np.zeros((max(128, 4 * k), k), bool)
+    for rows in _in_turn(games, len(sets)):
+        if len(found) >= LEAST_ROWS and clock.spent(0.6):
             break
-        game = column_game(games, row)
-        if k <= EXACT:
-            found.append(shapley.exact(game, k).values)
-        else:
-            sets = shapley.draw_sets(k, max(64, 2 * k), np.random.default_rng([seed, row]))
-            found.append(shapley.by_regression(sets, game(sets), games.empty[row], games.full[row]).values)
+        if not few:
+            sets = shapley.draw_sets(k, len(sets) // 2, np.random.default_rng([seed, rows[0]]))
+        for row, worth in zip(rows, _worth(games, rows, sets), strict=True):
+            if few:
+                found.append(shapley.exact(_said(worth), k).values)
+            else:
+                found.append(shapley.by_regression(sets, worth, games.empty[row], games.full[row]).values)
     return np.array(found).reshape(len(found), k)
+
+
+def _said(worth: np.ndarray) -> Value:
+    """The game of a row that was asked about already."""
+    return lambda present: worth
+
+
+def _in_turn(games: Games, sets: int) -> list[list[int]]:
+    """The rows, some at a time: so many that ``AT_ONCE`` hidden rows are asked about together."""
+    rows, step = len(games.players.rows), max(1, AT_ONCE // sets)
+    return [list(range(i, min(i + step, rows))) for i in range(0, rows, step)]
 
 
 def effect(name: str, sample: CleanBatch, shares: np.ndarray) -> dict[str, Any]:
@@ -159,7 +182,7 @@ def effect(name: str, sample: CleanBatch, shares: np.ndarray) -> dict[str, Any]:
     moves = all(r.std() > 0 for r in ranks)
     return {
         "column": name, "points": points, "line": line,
-        "direction": float(np.corrcoef(*ranks)[0, 1]) if moves else 0.0,
+        "direction": float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if moves else 0.0,
     }  # fmt: skip
 
 
@@ -170,18 +193,15 @@ def _pairs(
     chosen = [k for k in order if np.abs(shares_RK[:, k]).any()][:PAIRED] if len(shares_RK) else []
     if len(chosen) < 2:
         return []
-    found = []
-    for row in range(len(shares_RK)):
-        if row >= LEAST_ROWS and clock.spent(0.85):
+    found: list[np.ndarray] = []
+    sets = np.ones((2 ** len(chosen), len(names)), bool)
+    sets[:, chosen] = _every_set(len(chosen))
+    for rows in _in_turn(games, len(sets)):
+        if rows[-1] >= len(shares_RK) or (len(found) >= LEAST_ROWS and clock.spent(0.75)):
             break
-        game = column_game(games, row)
-
-        def few(present: np.ndarray, game: Value = game) -> np.ndarray:
-            whole = np.ones((len(present), len(names)), bool)
-            whole[:, chosen] = present
-            return game(whole)
-
-        found.append(interactions(few, len(chosen)))
+        found += [interactions(_said(worth), len(chosen)) for worth in _worth(games, rows, sets)]
+    if not found:
+        return []
     mean = np.abs(found).mean(axis=0)
     pairs: list[dict[str, Any]] = [
         {"columns": [names[chosen[i]], names[chosen[j]]], "mean": float(mean[i, j]), "rows": len(found)}
@@ -196,8 +216,7 @@ def interactions(value: Value, players: int) -> np.ndarray:
     sum over S without i, j of |S|! (P - |S| - 2)! / (P - 1)! (v(S + i + j) - v(S + i) - v(S + j) + v(S))
     """
     assert players <= 12
-    sets = np.arange(2**players)
-    present = (sets[:, None] >> np.arange(players)) & 1 == 1
+    present = _every_set(players)
     worth, size = value(present), present.sum(axis=1)
     found = np.zeros((players, players))
     for i, j in combinations(range(players), 2):
@@ -233,7 +252,8 @@ def _words(games: Games, classes: list[str], of: int | None, clock: Clock, seed:
     for place in sorted(shares, key=lambda c: -rows[c])[:MOST_WORD_CLASSES]:
         ranked: list[dict[str, Any]] = [
             {"word": word, "share": sum(s) / (len(s) + DRAWN_TO_ZERO), "rows": len(s)}
-            for word, s in shares[place].items() if len(s) >= LEAST_WORD_ROWS
+            for word, s in shares[place].items()
+            if len(s) >= LEAST_WORD_ROWS and abs(np.mean(s)) > 2 * np.std(s, ddof=1) / np.sqrt(len(s))
         ]  # fmt: skip
         ranked.sort(key=lambda w: -w["share"])
         up = [w for w in ranked if w["share"] > 0][:MOST_WORDS]

@@ -14,14 +14,14 @@ from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import CleanRows
 from weft.results import svg
-from weft.results.explain.overview import MOST_ROWS, budget, overview
+from weft.results.explain.overview import HARDLY, MOST_ROWS, budget, overview
 from weft.results.explain.page import drawn
 from weft.results.pages import Phrases
 from weft.results.uneven import uneven
 
 EXAMPLES = 3
 GROUPED = 8  # most important columns whose groups are looked at
-HARDLY, RELIED = 0.02, 4
+RELIED = 4
 TOGETHER = 0.1  # of the largest column's share: from here on two columns are said to be read together
 STEADY = 0.7
 
@@ -133,7 +133,7 @@ def relies(f: dict[str, Any], t: Phrases) -> list[str]:
         told.append(t("Of all that moves its answers, most comes from {parts}.", parts=t.listed(parts)))
     if least:
         named = least[-RELIED:] if len(least) <= RELIED else [*least[-RELIED:], t("{n} others", n=len(least) - RELIED)]
-        told.append(t("{parts}: hardly matters.", parts=t.listed(named)))
+        told.append(t("These hardly matter: {parts}.", parts=t.listed(named)))
     return told
 
 
