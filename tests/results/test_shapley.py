@@ -8,7 +8,7 @@ import shap
 from lime.lime_text import LimeTextExplainer
 
 from weft.results.explain.lime import by_line, draw_near
-from weft.results.explain.shapley import by_orders, by_regression, draw_sets, exact, orders
+from weft.results.explain.shapley import all_sets, by_orders, by_regression, draw_sets, exact, orders
 
 
 class Tangled:
@@ -62,8 +62,13 @@ def test_estimates_come_to_the_exact_values_within_their_errors(seed: int) -> No
     none, all_ = value(np.array([[False] * players, [True] * players]))
     sets = draw_sets(players, 400, random)
     kernel = by_regression(sets, value(sets), none, all_)
+    small, known = all_sets(players, 200)
+    assert known == 2 and len(small) == 2 * (10 + 45)
+    both = np.concatenate([small, draw_sets(players, 345, random, known)])
+    better = by_regression(both, value(both), none, all_, known)
+    assert better.errors.mean() < kernel.errors.mean()
     walked = by_orders(value, orders(players, 60, random))
-    for found in (kernel, walked):
+    for found in (kernel, better, walked):
         assert found.values.sum() == pytest.approx(all_ - none, abs=1e-9)
         assert np.abs(found.values - truth).max() < 0.1
         assert (np.abs(found.values - truth) <= 4 * found.errors + 1e-9).all()
@@ -86,6 +91,15 @@ def test_sets_come_in_opposite_pairs_with_the_sizes_of_the_kernel() -> None:
     assert sizes[0] == sizes[6] == 0
     kernel = np.array([1 / (s * (6 - s)) for s in range(1, 6)])
     assert np.allclose(sizes[1:6] / sizes.sum(), kernel / kernel.sum(), atol=0.01)
+
+
+def test_all_sets_are_enough_where_they_are_all() -> None:
+    value = Tangled(5)
+    sets, known = all_sets(5, 100)
+    assert known == 2 and len(sets) == 2**5 - 2 and len(np.unique(sets, axis=0)) == len(sets)
+    none, all_ = value(np.array([[False] * 5, [True] * 5]))
+    found = by_regression(sets, value(sets), none, all_, known)
+    assert np.allclose(found.values, exact(value, 5).values, atol=1e-9)
 
 
 def test_players_of_a_group_come_in_together() -> None:

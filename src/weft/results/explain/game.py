@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 
 from weft.features.columns import Columns
 from weft.inference.predict import predict_codes
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
 from weft.results.explain.players import Player, Players
+from weft.training.loop import machine_has_bfloat16
 
 AT_ONCE = 8_192  # hidden rows whose codes are held together
 TINY = 1e-12
@@ -44,10 +46,14 @@ class Games:
 
     def __init__(self, columns: Columns, model: RowModels, clean: CleanBatch, of: int | None = None):
         self.model, self.players = model, Players(columns, clean)
+        self.device = model.temperature.device
+        # a rounding far below what the sample leaves open, at less than half the time
+        width = model.each()[0].config.backbone.width
+        self.bfloat16 = width >= 128 and machine_has_bfloat16(self.device.type)
         self.evaluations = 0
         rows = len(clean.rows)
         full = [np.ones(len(p), bool) for p in self.players.rows]
-        self.output = self._predict(np.arange(rows), full)
+        self.output = self._predict(np.arange(rows), full, exact=True)
         """What the model says of the whole rows [R, C], or numbers [R]."""
         if model.kind == "number":
             self.of = np.zeros(rows, np.int64)
@@ -55,10 +61,14 @@ class Games:
             classes = self.output.shape[1] - (model.score is not None)
             self.of = np.full(rows, of) if of is not None else self.output[:, :classes].argmax(axis=1)
         self.full = self._score(np.arange(rows), self.output)
-        self.empty = self.ask(np.arange(rows), [~f for f in full])
+        nothing = self._predict(np.arange(rows), [~f for f in full], exact=True)
+        self.empty = self._score(np.arange(rows), nothing)
 
     def ask(self, row: np.ndarray, present: Sequence[np.ndarray]) -> np.ndarray:
-        """The score [N] of hidden rows: log odds of what is explained, or a number in the target's unit."""
+        """The score [N] of hidden rows: log odds of what is explained, or a number in the target's unit.
+
+        Where the machine multiplies bfloat16 in hardware wide models are asked in it.
+        """
         return self._score(row, self._predict(row, present))
 
     def game(self, row: int) -> Value:
@@ -81,7 +91,7 @@ class Games:
         classes = output.shape[1] - (self.model.score is not None)
         return log_odds(output[:, :classes], self.of[row])
 
-    def _predict(self, row: np.ndarray, present: Sequence[np.ndarray]) -> np.ndarray:
+    def _predict(self, row: np.ndarray, present: Sequence[np.ndarray], exact: bool = False) -> np.ndarray:
         keys = [(r, p.tobytes()) for r, p in zip(row.tolist(), present, strict=True)]
         place: dict[tuple[int, bytes], int] = {}
         back = np.array([place.setdefault(key, len(place)) for key in keys], np.int64)
@@ -90,5 +100,6 @@ class Games:
         found = []
         for chosen in np.split(first, range(AT_ONCE, len(first), AT_ONCE)):
             codes = self.players.codes(row[chosen], [present[i] for i in chosen.tolist()])
-            found.append(predict_codes(self.model, codes, len(chosen)))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16 and not exact):
+                found.append(predict_codes(self.model, codes, len(chosen)))
         return np.concatenate(found)[back]

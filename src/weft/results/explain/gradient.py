@@ -2,9 +2,9 @@
 
     IG_i = (x_i - x'_i) integral_0^1 d score(x' + a (x - x')) / d x_i  da                (Sundararajan 2017)
 
-x are the tokens of the row as they enter the backbone and what the linear path says of each column; x' the same
-of a row of typical values, whose texts hold as many hidden tokens. The integral is a Gauss-Legendre sum, whose
-points are doubled until the shares add up to score(x) - score(x') (completeness).
+x are the vectors of the texts' tokens, the other tokens as they enter the backbone and what the linear path says of
+each column; x' the same of a row of typical values, whose texts hold as many hidden tokens. The integral is a
+Gauss-Legendre sum, whose points are doubled until the shares add up to score(x) - score(x') (completeness).
 
 Rollout multiplies the attention maps of all blocks, each with the stream that passes it by, (A + I) / 2 (Abnar &
 Zuidema 2020): where the reading token looked, which is not why it decided.
@@ -99,27 +99,57 @@ def _along(
 ) -> tuple[Tensor, list[Leaf]]:
     """Scores [A] along the path."""
     model, leaves, outs = games.model.eval(), [], []
-    path = path.to(games.model.temperature.device)
+    path = path.to(games.model.temperature.device)[:, None, None]
     for copy in model.each():
+        embedding = copy.embedding
+        text = embedding.by_type["text"] if "text" in embedding.types else None
+        vectors, columns = None, {c: {n: t.expand(len(path), *t.shape[1:]) for n, t in f.items()}
+                                  for c, f in here.columns.items()}  # fmt: skip
+        if text is not None:
+            with torch.no_grad():
+                ends = [text.vectors(text.ids(b.columns)) for b in (there, here)]  # type: ignore[operator]
+            vectors = (ends[0] + path * (ends[1] - ends[0])).requires_grad_(grad)
+            leaves.append((vectors, (ends[1] - ends[0])[0], _owners_of_texts(games, row, copy, here)))
+        tokens = embedding(columns, vectors)
         with torch.no_grad():
-            x, start = copy.embedding(here.columns), copy.embedding(there.columns)
-        step = x.states_BTD - start.states_BTD
-        states = (start.states_BTD + path[:, None, None] * step).requires_grad_(grad)
+            x, start = embedding(here.columns), embedding(there.columns)
+        step = (x.states_BTD - start.states_BTD) * ~_of_texts(copy, x)
+        states = (start.states_BTD + path * step).requires_grad_(grad)
         leaves.append((states, step[0], owners(games, row, copy, x)))
-        out = copy.head(copy.read(_repeated(x, states)))
+        tokens.states_BTD = torch.where(_of_texts(copy, x), tokens.states_BTD, states)
+        out = copy.head(copy.read(tokens))
         if copy.linear is not None:
             base, parts, owner = _linear(games, row, copy, here, there)
-            moving = (path[:, None, None] * parts).requires_grad_(grad)
+            moving = (path * parts).requires_grad_(grad)
             leaves.append((moving, parts, owner))
             out = out + base + moving.sum(dim=1)
         outs.append(copy.head.answer(out))
     return _score(games, row, torch.stack(outs)), leaves
 
 
-def _repeated(tokens: Tokens, states_ATD: Tensor) -> Tokens:
-    a = len(states_ATD)
-    mask = None if tokens.mask_BT is None else tokens.mask_BT.expand(a, -1)
-    return Tokens(states_ATD, mask, tokens.positions_BT.expand(a, -1), tokens.columns_BT.expand(a, -1))
+def _of_texts(copy: RowModel, tokens: Tokens) -> Tensor:
+    """Which tokens of a row come from texts [1, T, 1]: they are followed from their vectors on."""
+    texts = torch.tensor(copy.texts, device=tokens.columns_BT.device)
+    return torch.isin(tokens.columns_BT[:1], texts).unsqueeze(-1)
+
+
+def _owners_of_texts(games: Games, row: int, copy: RowModel, batch: Batch) -> np.ndarray:
+    """The player of each token of the texts, column after column; -1 for the end of a text."""
+    first, firsts = 0, {}
+    for name, part in games.players.parts.items():
+        firsts[name] = first
+        first += len(part.players[row])
+    text = copy.embedding.by_type["text"]
+    names: list[str] = text.names  # type: ignore[assignment]
+    widths = [batch.columns[name]["tokens"].shape[1] for name in names]
+    total = text.ids(batch.columns).shape[1]  # type: ignore[operator]
+    end = (total - sum(widths)) // len(names)  # a checkpoint closes each text by a token
+    owner, at = np.full(total, -1), 0
+    for name, width in zip(names, widths, strict=True):
+        here = games.players.parts[name].words_of_tokens(row)[:width]  # type: ignore[union-attr]
+        owner[at : at + len(here)] = np.where(here >= 0, here + firsts[name], -1)
+        at += width + end
+    return owner
 
 
 def _score(games: Games, row: int, answers: Tensor) -> Tensor:

@@ -4,7 +4,8 @@
 
 Exact for few players. For more there are two estimates, which agree in the limit: by orders, each walked forwards
 and backwards (Castro 2009; antithetic, Mitchell 2022), and by the weighted regression whose solution the values
-are (kernel SHAP, Lundberg & Lee 2017), on sets drawn in complementary pairs (Covert & Lee 2021). Both give the
+are (kernel SHAP, Lundberg & Lee 2017), on all the smallest and largest
+sets and others drawn in complementary pairs (Covert & Lee 2021). Both give the
 standard error of each value. All three share out v(all) - v(none) to the last bit.
 
 Shape suffixes: N hidden rows, P players.
@@ -13,6 +14,8 @@ Shape suffixes: N hidden rows, P players.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
 
 import numpy as np
 
@@ -73,9 +76,24 @@ def by_orders(value: Value, drawn: np.ndarray) -> Shares:
     return Shares(added.mean(axis=0), error)
 
 
-def draw_sets(players: int, pairs: int, random: np.random.Generator) -> np.ndarray:
-    """Sets [2 pairs, P] by the kernel (P - 1) / (C(P, s) s (P - s)), every second the rest of the one before it."""
-    sizes = np.arange(1, players)
+def all_sets(players: int, most: int) -> tuple[np.ndarray, int]:
+    """The smallest sets and their opposites [N, P], size after size as long as they are at most ``most``, and how many
+    sizes those are on each side."""
+    found: list[np.ndarray] = []
+    size = 0
+    while 2 * (size + 1) < players and sum(map(len, found)) + 2 * comb(players, size + 1) <= most:
+        size += 1
+        chosen = np.zeros((comb(players, size), players), bool)
+        for row, members in zip(chosen, combinations(range(players), size), strict=True):
+            row[list(members)] = True
+        found.append(np.stack([chosen, ~chosen], axis=1).reshape(-1, players))
+    return np.concatenate([np.zeros((0, players), bool), *found]), size
+
+
+def draw_sets(players: int, pairs: int, random: np.random.Generator, known: int = 0) -> np.ndarray:
+    """Sets [2 pairs, P] by the kernel (P - 1) / (C(P, s) s (P - s)), every second the rest of the one before it;
+    none of the ``known`` smallest and largest sizes."""
+    sizes = np.arange(1 + known, players - known)
     chance = 1 / (sizes * (players - sizes))
     size = random.choice(sizes, pairs, p=chance / chance.sum())
     rank = np.argsort(np.argsort(random.random((pairs, players)), axis=1), axis=1)
@@ -83,23 +101,36 @@ def draw_sets(players: int, pairs: int, random: np.random.Generator) -> np.ndarr
     return np.stack([chosen, ~chosen], axis=1).reshape(-1, players)
 
 
-def by_regression(sets: np.ndarray, worth: np.ndarray, none: float, all_: float) -> Shares:
-    """The least squares over the sets [N, P] drawn by :func:`draw_sets`, their worth [N], under the constraint that
-    the values add up to ``all_ - none``."""
+def by_regression(sets: np.ndarray, worth: np.ndarray, none: float, all_: float, known: int = 0) -> Shares:
+    """The weighted least squares over sets [N, P] and their worth [N], whose values add up to ``all_ - none``.
+
+    The first sets are those of :func:`all_sets`, all of the ``known`` smallest and largest sizes, each with its own
+    weight; the others were drawn by :func:`draw_sets` and share the weight of their sizes.
+    """
     players = sets.shape[1]
+    size = sets.sum(axis=1)
+    whole = (size <= known) | (size >= players - known)
+    kernel = np.array([0.0, *((players - 1) / (s * (players - s)) for s in range(1, players)), 0.0])
+    weight = np.zeros(len(sets))
+    weight[whole] = [kernel[s] / comb(players, s) for s in size[whole].tolist()]
+    rest = kernel[known + 1 : players - known].sum()
+    drawn = np.flatnonzero(~whole)
+    # the last value is the rest of the sum
+    a = sets[:, :-1].astype(np.float64) - sets[:, -1:]
+    b = worth - none - sets[:, -1] * (all_ - none)
 
     def solve(chosen: np.ndarray) -> np.ndarray:
-        z, y = sets[chosen].astype(np.float64), worth[chosen] - none
-        # the last value is the rest of the sum
-        a, b = z[:, :-1] - z[:, -1:], y - z[:, -1] * (all_ - none)
-        found = np.linalg.lstsq(a, b, rcond=None)[0]
+        w = weight.copy()
+        w[chosen] = rest / max(1, len(chosen))
+        root = np.sqrt(w)
+        found = np.linalg.lstsq(a * root[:, None], b * root, rcond=None)[0]
         return np.append(found, all_ - none - found.sum())
 
-    pairs = len(sets) // 2
-    values = solve(np.arange(len(sets)))
+    values = solve(drawn)
+    pairs = len(drawn) // 2
     part = np.repeat(np.arange(pairs) % PARTS, 2)
-    if pairs < 2 * PARTS or pairs * (PARTS - 1) // PARTS < players:
+    if pairs < 2 * PARTS or (not known and pairs * (PARTS - 1) // PARTS < players):
         return Shares(values, np.full(players, np.inf))
-    left_out = np.stack([solve(np.flatnonzero(part != k)) for k in range(PARTS)])  # the jackknife over parts
+    left_out = np.stack([solve(drawn[part != k]) for k in range(PARTS)])  # the jackknife over parts
     error = np.sqrt((PARTS - 1) / PARTS * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
     return Shares(values, error)

@@ -155,22 +155,15 @@ def _shap(games: Games, evaluations: int, seed: int) -> Found:
             shares[r] = shapley.exact(games.game(r), n)
         else:
             open_.append(r)
-    random = {r: np.random.default_rng([seed, r]) for r in open_}
-    sets = {r: np.zeros((0, players[r]), bool) for r in open_}
-    worth = {r: np.zeros(0) for r in open_}
+    samples = {r: _Sample(players[r], evaluations, seed, r) for r in open_}
     while open_:
-        drawn = [shapley.draw_sets(players[r], ROUND // 2, random[r]) for r in open_]
-        asked = games.ask(np.repeat(open_, ROUND), [s for d in drawn for s in d]).reshape(len(open_), ROUND)
-        for r, new, said in zip(open_, drawn, asked, strict=True):
-            sets[r], worth[r] = np.concatenate([sets[r], new]), np.concatenate([worth[r], said])
-            shares[r] = shapley.by_regression(sets[r], worth[r], games.empty[r], games.full[r])
-            half = len(sets[r]) // 4 * 2
-            ends = games.empty[r], games.full[r]
-            halves[r] = _alike(
-                shapley.by_regression(sets[r][:half], worth[r][:half], *ends).values,
-                shapley.by_regression(sets[r][half:], worth[r][half:], *ends).values,
-            )
-        open_ = [r for r in open_ if len(sets[r]) + ROUND <= evaluations and not _sure(shares[r])]
+        drawn = [samples[r].next() for r in open_]
+        asked = games.ask(np.repeat(open_, [len(d) for d in drawn]), [s for d in drawn for s in d])
+        for r, said in zip(open_, np.split(asked, np.cumsum([len(d) for d in drawn])[:-1]), strict=True):
+            shares[r] = samples[r].learn(said, games.empty[r], games.full[r])
+        open_ = [r for r in open_ if samples[r].left and not _sure(shares[r])]
+    for r, sample in samples.items():
+        halves[r] = sample.same_again(games.empty[r], games.full[r])
     found: Found = []
     for r, s in enumerate(shares):
         missed = abs(s.values.sum() - (games.full[r] - games.empty[r]))
@@ -181,6 +174,39 @@ def _shap(games: Games, evaluations: int, seed: int) -> Found:
         ]
         found.append((s.values, s.errors, checks))
     return found
+
+
+class _Sample:
+    """The sets of one row, round after round: first all the smallest and largest, then drawn ones."""
+
+    def __init__(self, players: int, most: int, seed: int, row: int):
+        self.random = np.random.default_rng([seed, row])
+        self.sets, self.known = shapley.all_sets(players, most // 2)
+        self.fixed, self.worth, self.most = len(self.sets), np.zeros(0), most
+
+    def next(self) -> np.ndarray:
+        """The sets to ask about now."""
+        pairs = min(ROUND, max(0, self.most - len(self.sets))) // 2
+        drawn = shapley.draw_sets(self.sets.shape[1], pairs, self.random, self.known)
+        self.sets = np.concatenate([self.sets, drawn])
+        return self.sets[len(self.worth) :]
+
+    def learn(self, worth: np.ndarray, none: float, all_: float) -> shapley.Shares:
+        """What the model said of them."""
+        self.worth = np.concatenate([self.worth, worth])
+        return shapley.by_regression(self.sets, self.worth, none, all_, self.known)
+
+    @property
+    def left(self) -> bool:
+        return len(self.sets) + 2 <= self.most
+
+    def same_again(self, none: float, all_: float) -> float:
+        """How alike the answers are that the two halves of what was drawn give."""
+        fixed, pairs = np.arange(self.fixed), (len(self.sets) - self.fixed) // 2
+        first, second = (self.fixed + np.flatnonzero(np.repeat(np.arange(pairs) % 2 == half, 2)) for half in (0, 1))
+        tries = [np.concatenate([fixed, drawn]) for drawn in (first, second)]
+        one, other = (shapley.by_regression(self.sets[t], self.worth[t], none, all_, self.known).values for t in tries)
+        return _alike(one, other)
 
 
 def _sure(shares: shapley.Shares) -> bool:
