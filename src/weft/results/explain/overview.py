@@ -38,8 +38,9 @@ from weft.results.explain.words import bare
 
 LEAST_SECONDS, MOST_SECONDS, SHARE_OF_TRAINING = 5.0, 120.0, 0.1
 LEAST_ROWS, MOST_ROWS = 8, 120
+SETS = 128  # of columns, a row
 AT_ONCE = 512  # hidden rows asked about together
-EXACT = 7  # columns: 128 sets a row
+EXACT = 7  # columns
 PAIRED = 6  # columns whose pairs are looked at: 64 sets a row
 MOST_PLAYERS = 400  # a row of more is no sample for words
 EXAMPLE_EVALUATIONS = 512
@@ -139,18 +140,23 @@ def _by_column(games: Games, clock: Clock, seed: int) -> np.ndarray:
     """The share of each column [R, K], of as many rows as there is time for."""
     k = len(games.players.parts)
     found: list[np.ndarray] = []
-    few = k <= EXACT
-    sets = _every_set(k) if few else np.zeros((max(128, 4 * k), k), bool)
-    for rows in _in_turn(games, len(sets)):
+    few, known = k <= EXACT, 0
+    asked = 2**k if few else max(SETS, 4 * k)
+    if few:
+        sets = fixed = _every_set(k)
+    else:
+        fixed, known = shapley.all_sets(k, asked // 2)
+    for rows in _in_turn(games, asked):
         if len(found) >= LEAST_ROWS and clock.spent(0.6):
             break
         if not few:
-            sets = shapley.draw_sets(k, len(sets) // 2, np.random.default_rng([seed, rows[0]]))
+            random = np.random.default_rng([seed, rows[0]])
+            sets = np.concatenate([fixed, shapley.draw_sets(k, (asked - len(fixed)) // 2, random, known)])
         for row, worth in zip(rows, _worth(games, rows, sets), strict=True):
             if few:
                 found.append(shapley.exact(_said(worth), k).values)
             else:
-                found.append(shapley.by_regression(sets, worth, games.empty[row], games.full[row]).values)
+                found.append(shapley.by_regression(sets, worth, games.empty[row], games.full[row], known).values)
     return np.array(found).reshape(len(found), k)
 
 

@@ -29,6 +29,8 @@ CHECKS = {
     "local R2": "A straight line tells what the model does near this row",
     "completeness gap": "The gradients account for the whole answer",
 }
+AT_LEAST = ("same again", "local R2")
+"""The checks whose value must be at least their limit."""
 
 
 def write_page(path: Path, found: Sequence[Explanation], run: str, table: str, language: str = "en") -> Path:
@@ -61,8 +63,8 @@ def drawn(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
         },
         "unit": _unit(row, t), "ends": _ends(row, t), "change": row["change"],
         "checks": [
-            {"words": t(CHECKS[c["name"]]), "value": f"{c['value']:.3g}", "limit": f"{c['limit']:g}",
-             "sign": "≤" if (c["value"] <= c["limit"]) == c["passed"] else "≥", "passed": c["passed"]}
+            {"words": t(CHECKS[c["name"]]), "value": "–" if c["value"] is None else f"{c['value']:.3g}",
+             "sign": "≥" if c["name"] in AT_LEAST else "≤", "limit": f"{c['limit']:g}", "passed": c["passed"]}
             for c in row["checks"]
         ],
         "evaluations": row["evaluations"],
@@ -90,7 +92,7 @@ def _bar(player: dict[str, Any], largest: float, method: str) -> dict[str, Any]:
     return {
         "name": player["shown"], "column": player["column"], "word": player["start"] is not None,
         "share": f"{player['share']:+.3f}" if method != "attention" else f"{player['share']:.1%}",
-        "error": f"{2 * error:.2g}" if 0 < error < float("inf") else "",
+        "error": f"{2 * error:.2g}" if error and np.isfinite(error) else "",  # None: it cannot be told
         "width": round(100 * abs(player["share"]) / largest, 1), "side": _side(player["share"], method),
     }  # fmt: skip
 
