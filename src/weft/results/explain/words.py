@@ -114,7 +114,7 @@ def _most(why: Explanation, sign: int, largest: float, say: dict[str, str]) -> l
     """The parts on one side that made most of it, at most ``TOLD``."""
     order = np.argsort(-sign * why.shares, kind="stable")
     strong = [i for i in order.tolist() if sign * why.shares[i] >= STRONG * largest > 0]
-    return [_part(why, i, say) for i in strong[:TOLD]]
+    return list(dict.fromkeys(_part(why, i, say) for i in strong))[:TOLD]
 
 
 def _part(why: Explanation, place: int, say: dict[str, str]) -> str:
