@@ -5,6 +5,7 @@ And ``README.md`` of the run, its model card. Both say nothing that ``report.jso
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,23 +40,24 @@ _CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "
 
 def write_report(folder: Path, figures: dict[str, Any], language: str = "en") -> Path:
     """Write ``report.html`` from the figures in a language (en or zh); returns its path."""
+    t = Phrases(language)
     shown = [METRICS[k] for k in figures["shown"]]
     first = shown[0]
     models = figures["models"]
     drawn = [
-        {"title": m["title"], "ours": m["key"] == "weft", **_ends(m["metrics"][first.key])}
+        {"title": t(m["title"]), "ours": m["key"] == "weft", **_ends(m["metrics"][first.key])}
         for m in models
         if m["metrics"][first.key]["value"] is not None
     ]
     curves = figures.get("curves", {})
-    label = f"{first.title} of each model with its 95 % interval"
+    label = t("{metric} of each model with its 95 % interval", metric=t(first.title))
     drawings = {"models": svg.intervals(drawn, first.percent, label) if drawn else ""}
     if curves.get("reliability"):
         drawings["reliability"] = svg.reliability(
-            curves["reliability"], "How sure the model said it was, against how often it was right"
+            curves["reliability"], t("How sure the model said it was, against how often it was right"), t
         )
     if curves.get("scatter"):
-        drawings["scatter"] = svg.scatter(curves["scatter"], "Predicted against true values")
+        drawings["scatter"] = svg.scatter(curves["scatter"], t("Predicted against true values"), t)
     declined = figures.get("declines")
     if declined and declined["curve"]:
         drawings["declines"] = svg.risk_coverage(
@@ -72,9 +74,12 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
             "tokens read", "Surprise at a token in nats, over the tokens read while training",
         )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
+    verdict = figures.get("verdict") or {}
     why, number = figures.get("explain"), figures["target"].get("type") == "number"
     page = environment(language).get_template(template).render(
-        why=shown_why(why, number, figures["rows_judged"], Phrases(language)) if why else None, number=number,
+        why=shown_why(why, number, figures["rows_judged"], t) if why else None, number=number,
+        headline=_in_words(figures, t) or figures["headline"],
+        verdict=[_sentence(s, t) for s in verdict["said"]] if "said" in verdict else verdict.get("lines", []),
         f=figures, shown=shown, models=models, steps=_LANGUAGE_STEPS if "task" in figures else _STEPS,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
@@ -83,6 +88,17 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
     path = folder / "report.html"
     write_whole(path, page)
     return path
+
+
+def _in_words(figures: dict[str, Any], t: Phrases) -> str:
+    """The headline; empty where the figures hold it in English only."""
+    return t(" ").join(_sentence(said, t) for said in figures.get("said", ()))
+
+
+def _sentence(said: Sequence[Any], t: Phrases) -> str:
+    """A phrase and what fills it, whose names of models and metrics are phrases themselves."""
+    phrase, values = said
+    return t(phrase, **{k: t(v) if k in ("title", "metric") else v for k, v in values.items()})
 
 
 def _ends(figure: dict[str, float | None]) -> dict[str, float | None]:

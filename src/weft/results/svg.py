@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from weft.results.pages import Phrases
+
 W = 640
 
 
@@ -41,7 +43,7 @@ def intervals(rows: Sequence[dict[str, Any]], percent: bool, label: str) -> str:
     return _svg(height, label, parts)
 
 
-def reliability(points: Sequence[dict[str, float]], label: str) -> str:
+def reliability(points: Sequence[dict[str, float]], label: str, t: Phrases) -> str:
     """Stated against true share of right answers; the diagonal is honesty."""
     size, left, top = 260, 60, 12
     low = min(0.5, *(p["stated"] for p in points), *(p["right"] for p in points))
@@ -62,9 +64,11 @@ def reliability(points: Sequence[dict[str, float]], label: str) -> str:
     parts.append('<polyline class="line" points="' + " ".join(f"{a:.1f},{b:.1f}" for a, b, _ in dots) + '"/>')
     parts += [f'<circle class="ours" cx="{a:.1f}" cy="{b:.1f}" r="{r:.1f}" fill-opacity="0.7"/>' for a, b, r in dots]
     parts.append(
-        f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">how sure the model said it was</text>'
+        f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">{t("how sure the model said it was")}</text>'
     )
-    parts.append(f'<text class="tick" x="{left + size + 14}" y="{top + size / 2}">← how often it was right</text>')
+    parts.append(
+        f'<text class="tick" x="{left + size + 14}" y="{top + size / 2}">{t("← how often it was right")}</text>'
+    )
     return _svg(top + size + 48, label, parts, left + size + 190)
 
 
@@ -99,7 +103,7 @@ def risk_coverage(points: Sequence[dict[str, float]], at: float, label: str) -> 
     return _svg(top + high + 48, label, parts, left + wide + 230)
 
 
-def scatter(points: Sequence[Sequence[float]], label: str) -> str:
+def scatter(points: Sequence[Sequence[float]], label: str, t: Phrases) -> str:
     """True (across) against predicted (up); the diagonal is right."""
     size, left, top = 300, 70, 12
     values = [v for p in points for v in p]
@@ -121,8 +125,10 @@ def scatter(points: Sequence[Sequence[float]], label: str) -> str:
         f'<circle class="ours" cx="{left + at(a):.1f}" cy="{top + size - at(b):.1f}" r="3" fill-opacity="0.45"/>'
         for a, b in points
     ]
-    parts.append(f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">true</text>')
-    parts.append(f'<text class="tick" x="{left + size + 12}" y="{top + size / 2}">← predicted</text>')
+    parts.append(
+        f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">{t("true")}</text>'
+    )
+    parts.append(f'<text class="tick" x="{left + size + 12}" y="{top + size / 2}">{t("← predicted")}</text>')
     return _svg(top + size + 48, label, parts, left + size + 110)
 
 

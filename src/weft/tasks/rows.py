@@ -34,6 +34,7 @@ from weft.results.summary import (
     SHOWN,
     Judged,
     curves,
+    in_english,
     judge,
     positive_class,
     sentence,
@@ -233,14 +234,13 @@ class RowSteps(Steps):
                     )
         trivial = next((o for o in others if o.key == "trivial"), None)
         decided = verdict(target, ours, others, len(truth))
-        headline = sentence(target, ours, trivial, len(truth))
-        if not len(ids[TEST]):
-            headline = headline.replace("rows it never saw", "validation rows, which chose the best epoch")
+        said = sentence(target, ours, trivial, len(truth), len(ids[TEST]) > 0)
+        headline = " ".join(in_english(said))
         self.say.step("results", headline)
         for line in [*decided["lines"], *(abstention_in_words(abstention) if abstention else [])]:
             self.say.line(line)
         return {
-            "headline": headline, "verdict": decided, "rows_judged": len(truth), "unknown_class": unknown,
+            "headline": headline, "said": said, "verdict": decided, "rows_judged": len(truth), "unknown_class": unknown,
             "part_judged": "test" if len(ids[TEST]) else "valid", "note": note,
             "models": [m.to_dict() for m in (ours, *others)], "shown": SHOWN[target.type],
             "curves": curves(target, output, truth), "declines": abstention,

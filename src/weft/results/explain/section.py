@@ -185,7 +185,7 @@ def groups_in_words(groups: dict[str, Any], number: bool, t: Phrases) -> dict[st
         "note": t(
             "{n} groups of at least 30 rows were compared with all other rows; only differences beyond chance are told "
             "(5 % for all of them together). A difference does not say why.", n=groups["looked_at"],
-        ),
+        ) if groups["looked_at"] else "",
     }  # fmt: skip
 
 
