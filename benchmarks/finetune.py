@@ -38,7 +38,7 @@ def once(way: str, seed: int, rows: int | None) -> dict[str, object]:
         run = weft.train(
             pa.concat_tables(parts), "category", Path(folder) / "run", quiet=True, model=model,
             features={"text": "text"}, data={"split": {"column": "part"}}, training={"seed": seed},
-            results={"baselines": False},
+            results={"baselines": False, "explain": "off"},
         )  # fmt: skip
         metrics = run.figures["models"][0]["metrics"]
         return {

@@ -101,7 +101,7 @@ def once(name: str, tool: str, seed: int, epochs: int | None = None) -> dict[str
         run = weft.train(
             make(), "answer", Path(folder) / "run", quiet=True, model={"from": minilm()} if checkpoint else {},
             features={"text": "text"}, data={"split": {"column": "part"}},
-            training={"seed": seed, "epochs": epochs, **TOOLS[tool]}, results={"baselines": False},
+            training={"seed": seed, "epochs": epochs, **TOOLS[tool]}, results={"baselines": False, "explain": "off"},
         )  # fmt: skip
         metrics = run.figures["models"][0]["metrics"]
         return {

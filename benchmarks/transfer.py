@@ -48,7 +48,7 @@ def weft_on(table: pa.Table, language: str, languages: list[str], way: str, seed
         run = weft.train(
             mine, "label", Path(folder) / "run", quiet=True, features={"text": "text"},
             model={"from": minilm()} if way == "minilm" else {}, data={"split": {"column": "split"}},
-            training={"seed": seed}, results={"baselines": False},
+            training={"seed": seed}, results={"baselines": False, "explain": "off"},
         )  # fmt: skip
         tests = {other: rows(table, other, "test") for other in languages}
         return {o: judged(run.predict(t)["prediction"].to_numpy().astype(str), t) for o, t in tests.items()}

@@ -3,7 +3,10 @@
 import numpy as np
 import pyarrow as pa
 
-FAST = {"model": {"width": 16, "layers": 1, "copies": 1}, "training": {"epochs": 3, "batch_rows": 32}}
+FAST = {
+    "model": {"width": 16, "layers": 1, "copies": 1}, "training": {"epochs": 3, "batch_rows": 32},
+    "results": {"explain": "off"},
+}  # fmt: skip
 
 
 def mixed(rows=400, seed=0):

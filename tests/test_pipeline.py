@@ -349,7 +349,11 @@ class TestStoppedAndResumed:
     def test_in_the_middle_of_several_copies(self, tmp_path, monkeypatch):
         from weft.training.loop import Loop
 
-        settings = {**self.SETTINGS, "model": {**FAST["model"], "copies": 3}, "results": {"baselines": False}}
+        settings = {
+            **self.SETTINGS,
+            "model": {**FAST["model"], "copies": 3},
+            "results": {"baselines": False, "explain": "off"},
+        }
         table, plain, steps = numeric(300), Loop._step, []
         whole = weft.Pipeline(settings).run(table, tmp_path / "whole", quiet=True)
 

@@ -369,6 +369,11 @@ class ResultsSettings(_Settings):
     """Train the trivial, the linear and the boosted-tree baselines beside the model."""
     language: str | None = None
     """The column that says each row's language, for figures by language (default: detected in the texts)."""
+    explain: Literal["shap", "off"] | None = None
+    """What a model of rows relies on, and some of its answers explained, in a tenth of the training time; `off` leaves
+    it out (default: shap)."""
+    report: Literal["en", "zh"] | None = None
+    """The language that the report is written in (default: en)."""
 
 
 class Settings(_Settings):
@@ -397,14 +402,17 @@ class Settings(_Settings):
         names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight")
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []
-        given += ["results.language"] if self.results.language is not None else []
+        own = ("language", "explain", "report")
+        given += [f"results.{name}" for name in own if getattr(self.results, name) is not None]
         long = [f"features.{name}.summary" for name, feature in self.features.items() if feature.summary]
         if (given or long) and task != "row":
             raise ValueError(f"{listing(given + long)} is for a target column of a row, not {task}. Remove it")
         if long and self.model.from_ is not None:
             raise ValueError(f"{listing(long)} is for a model from scratch: a checkpoint reads every token. Remove it")
         if self.training.accumulate and task in ("embedding", "ranking"):
-            what = "each text is compared with all others" if task == "embedding" else "items are drawn for all histories"
+            what = (
+                "each text is compared with all others" if task == "embedding" else "items are drawn for all histories"
+            )
             raise ValueError(f"training.accumulate: {what} of its step. Remove it")
         if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):
             raise ValueError("training.optimizer: muon is for the matrices of a Transformer, all trained. Remove it")

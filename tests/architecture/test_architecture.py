@@ -37,6 +37,7 @@ COMMANDS = [
     "run",
     "predict",
     "evaluate",
+    "explain",
     "report",
     "generate",
     "embed",

@@ -64,7 +64,10 @@ def checkpoint(request, tmp_path_factory):
     return folder
 
 
-SETTINGS = {"training": {"epochs": 4, "batch_rows": 32, "learning_rate": 0.01}, "results": {"baselines": False}}
+SETTINGS = {
+    "training": {"epochs": 4, "batch_rows": 32, "learning_rate": 0.01},
+    "results": {"baselines": False, "explain": "off"},
+}
 
 
 def row_model(source, table):
@@ -308,7 +311,7 @@ class TestBadInput:
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_every_column_type_is_read_by_a_recurrent_network(cell, tmp_path):
     table = mixed(300)
-    settings = {"training": {"epochs": 6, "batch_rows": 32}, "results": {"baselines": False}}
+    settings = {"training": {"epochs": 6, "batch_rows": 32}, "results": {"baselines": False, "explain": "off"}}
     model = {"backbone": "rnn", "cell": cell, "width": 24, "layers": 2}
     run = weft.train(table, "bought", tmp_path / "run", quiet=True, model=model, **settings)
     answers = run.predict(table)

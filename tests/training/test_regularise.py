@@ -139,7 +139,11 @@ SETTINGS = {
 
 def trained(out, training, **other):
     training = {**FAST["training"], "seed": 1, **training}
-    settings = {"model": {**FAST["model"], "dropout": 0.2}, "training": training, "results": {"baselines": False}}
+    settings = {
+        "model": {**FAST["model"], "dropout": 0.2},
+        "training": training,
+        "results": {"baselines": False, "explain": "off"},
+    }
     return weft.train(mixed(200), "bought", out, quiet=True, **{**settings, **other})
 
 
@@ -166,7 +170,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(names, tmp_path, monkeypatch
 
     training = {**FAST["training"], "seed": 1, **{n: SETTINGS[n] for n in names}}
     settings = {"target": "bought", "model": {**FAST["model"], "dropout": 0.2}, "training": training,
-                "results": {"baselines": False}}  # fmt: skip
+                "results": {"baselines": False, "explain": "off"}}  # fmt: skip
     whole = weft.Pipeline(settings).run(mixed(200), tmp_path / "whole")
     plain_step = Loop._step
 

@@ -185,6 +185,27 @@ class Table:
             return pa.table({name: pa.array([], kind) for name, kind in self.columns.items()})
         return pa.Table.from_batches(batches)
 
+    def rows(self, numbers: Sequence[int]) -> pa.Table:
+        """Some rows, by their numbers from 0, in the order asked; read as far as the last of them.
+
+        Raises:
+            DataError: the table has no such row, or it is no row that can be read.
+        """
+        found: dict[int, pa.Table] = {}
+        wanted, last = sorted(set(numbers)), -1
+        for raw in self.batches():
+            for place in np.flatnonzero(np.isin(raw.rows, wanted)).tolist():
+                one = pa.Table.from_batches([shown(raw.batch.slice(place, 1), self.columns)])
+                found[int(raw.rows[place])] = one
+            bad = next((r for r in raw.rejected if r.row in wanted), None)
+            if bad is not None:
+                raise DataError(f"{self.name}: row {bad.row} {bad.reason}. Correct it, or choose another row.")
+            last = max([last, *raw.rows[-1:].tolist(), *(r.row for r in raw.rejected)])
+            if len(found) == len(wanted):
+                return pa.concat_tables([found[n] for n in numbers])
+        absent = next(n for n in wanted if n not in found)
+        raise DataError(f"{self.name}: there is no row {absent}. It has {last + 1:,} rows, counted from 0.")
+
     def sample(self, rows: int) -> pa.Table:
         """At most ``rows`` rows in the table's order: a quarter are its first (where a running number shows), the
         others drawn from the whole (where a sorted table shows all its kinds).

@@ -2,7 +2,7 @@
 
 | type     | codes a row                                   | learnt                                    |
 |----------|-----------------------------------------------|-------------------------------------------|
-| number   | ``value`` float32, standardised, NaN = missing | mean, deviation, edges of bins            |
+| number   | ``value`` float32, standardised, NaN = missing | mean, deviation, median, edges of bins    |
 |          | ``spike`` int32, 0 = not a frequent value      | values that occur often                   |
 | category | ``code`` int32, 0 = missing, 1 = unknown       | the categories, most frequent first       |
 | time     | ``seconds`` int64 since 1970, lowest = missing | mean, deviation, edges of bins            |
@@ -62,6 +62,7 @@ class NumberCodec(Codec):
     def __init__(self, name: str, settings: FeatureSettings | None = None):
         super().__init__(name, settings)
         self.mean, self.deviation = 0.0, 1.0
+        self.median: float | None = None
         self.edges, self.spikes = np.zeros(0), np.zeros(0)
         self._sampler, self._moments = Sampler(), Moments()
 
@@ -75,6 +76,7 @@ class NumberCodec(Codec):
         sample = self._sampler.values().astype(np.float64)
         self.mean = self._moments.mean
         self.deviation = self._moments.deviation or 1.0
+        self.median = float(np.quantile(sample, 0.5, method="nearest")) if len(sample) else None
         distinct, counts = np.unique(sample, return_counts=True)
         self.edges = (_edges(sample, distinct) - self.mean) / self.deviation
         self.spikes = np.zeros(0)
@@ -104,10 +106,12 @@ class NumberCodec(Codec):
             "deviation": self.deviation,
             "edges": self.edges.tolist(),
             "spikes": self.spikes.tolist(),
+            **({} if self.median is None else {"median": self.median}),  # a run of 0.1 has none
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.mean, self.deviation = float(state["mean"]), float(state["deviation"])
+        self.median = state.get("median")
         self.edges = np.array(state["edges"], np.float64)
         self.spikes = np.array(state["spikes"], np.float64)
 

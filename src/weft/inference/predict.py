@@ -63,6 +63,15 @@ class Predictor:
             DataError: all columns that the model reads are absent, or one seems to be renamed (and ``allow_missing``
                 is not set), or the target.
         """
+        for raw, clean in self._cleaned(table, with_target, keep):
+            yield Predicted(raw, clean, predict_codes(self.model, self.columns.encode(clean), len(clean.rows)))
+
+    def clean(self, table: Table) -> Iterator[CleanBatch]:
+        """The rows of a table as the model's codecs read them, batch by batch. Raises as :meth:`stream`."""
+        for _, clean in self._cleaned(table, False, ()):
+            yield clean
+
+    def _cleaned(self, table: Table, with_target: bool, keep: Sequence[str]) -> Iterator[tuple[RawBatch, CleanBatch]]:
         wanted = [codec.name for codec in self.columns.codecs]
         target = self.columns.target.name
         if with_target:
@@ -76,10 +85,7 @@ class Predictor:
         cleaner = Cleaner(plans, self.columns.cleaner.normalize, target if with_target else None)
         read = [name for name in wanted if name not in absent]
         for raw in table.batches([*read, *(name for name in keep if name not in read)], cleaner.batch_rows):
-            clean = cleaner(filled(raw, absent))
-            rows = len(clean.rows)
-            output = predict_codes(self.model, self.columns.encode(clean), rows)
-            yield Predicted(raw, clean, output)
+            yield raw, cleaner(filled(raw, absent))
 
     def absent(self, table: Table) -> list[str]:
         """Columns that the model reads and the table does not hold."""

@@ -184,13 +184,21 @@ class TextEmbedding(nn.Module):
         self.neighbours = nn.Conv1d(width, width, self.REACH, padding=self.REACH // 2)
         nn.init.normal_(self.table.weight, std=START / 2)
 
-    def forward(self, columns: Columns) -> tuple[Tensor, Tensor]:
+    def ids(self, columns: Columns) -> Tensor:
+        """The tokens of all columns [B, T], -1 where there is none."""
+        return torch.cat([columns[n]["tokens"] for n in self.names], dim=1)
+
+    def vectors(self, ids: Tensor) -> Tensor:
+        return self.table(ids.clamp(min=0).long())
+
+    def forward(self, columns: Columns, vectors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``vectors`` [B, T, D] instead of those of the tokens."""
         parts = [columns[n]["tokens"] for n in self.names]
         ids = torch.cat(parts, dim=1)
         mask = ids >= 0
         if self.training and self.hidden:
             ids = ids.masked_fill((torch.rand(ids.shape, device=ids.device) < self.hidden) & mask, self.mask)
-        x = self.table(ids.clamp(min=0).long())
+        x = self.vectors(ids) if vectors is None else vectors
         inner = self.norm(x) * mask.unsqueeze(-1)
         widths = [p.shape[1] for p in parts]
         near = [self.neighbours(piece.transpose(1, 2)).transpose(1, 2) for piece in inner.split(widths, dim=1)]
@@ -231,12 +239,13 @@ class PretrainedTextEmbedding(nn.Module):
             self.types = nn.Embedding(config.types, width)
 
     def vectors(self, ids: Tensor) -> Tensor:
-        x = self.table(ids)
+        x = self.table(ids.clamp(min=0))
         if self.config.scaled:
             x = x * math.sqrt(x.shape[-1])
         return x + self.types.weight[0] if self.config.types else x
 
-    def forward(self, columns: Columns) -> tuple[Tensor, Tensor]:
+    def ids(self, columns: Columns) -> Tensor:
+        """The tokens of all columns [B, T], each text with its end; -1 where there is none."""
         parts = [columns[n]["tokens"].long() for n in self.names]
         if self.config.after is not None:
             ended = []
@@ -244,9 +253,12 @@ class PretrainedTextEmbedding(nn.Module):
                 length = (ids >= 0).sum(dim=1, keepdim=True)
                 ended.append(F.pad(ids, (0, 1), value=-1).scatter(1, length, self.config.after))
             parts = ended
-        ids = torch.cat(parts, dim=1)
-        mask = ids >= 0
-        return self.vectors(ids.clamp(min=0)), mask
+        return torch.cat(parts, dim=1)
+
+    def forward(self, columns: Columns, vectors: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """``vectors`` [B, T, D] instead of those of the tokens."""
+        ids = self.ids(columns)
+        return self.vectors(ids) if vectors is None else vectors, ids >= 0
 
 
 class RowEmbedding(nn.Module):
@@ -292,8 +304,10 @@ class RowEmbedding(nn.Module):
             with torch.no_grad():
                 self.column.weight[quiet] = 0.0
 
-    def forward(self, columns: Columns) -> Tokens:
-        parts = [piece for t in self.types for piece in self._summarised(self._parts(t, columns))]
+    def forward(self, columns: Columns, vectors: Tensor | None = None) -> Tokens:
+        """``vectors``: of the text tokens, instead of their own (for gradients with respect to them)."""
+        of_text = {"text": vectors}
+        parts = [p for t in self.types for p in self._summarised(self._parts(t, columns, of_text.get(t)))]
         reader = self._reader(parts[0].shape[0])
         if self.reader_last:
             # after the last token of the texts; the tokens of other columns stand at place 0
@@ -322,9 +336,9 @@ class RowEmbedding(nn.Module):
                 states = states if self.reader_last else states + embedding.vectors(zero + embedding.config.before)
         return Tokens(states, None, zero, zero)
 
-    def _parts(self, kind: str, columns: Columns) -> Tokens:
+    def _parts(self, kind: str, columns: Columns, vectors: Tensor | None) -> Tokens:
         embedding = self.by_type[kind]
-        states, mask = embedding(columns)
+        states, mask = embedding(columns) if vectors is None else embedding(columns, vectors)
         names: list[str] = embedding.names  # type: ignore[assignment]
         b, t, _ = states.shape
         device = states.device

@@ -5,17 +5,18 @@ And ``README.md`` of the run, its model card. Both say nothing that ``report.jso
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from weft.files import write_whole
-from weft.progress import duration
 from weft.results import svg
 from weft.results.abstention import abstention_in_words
+from weft.results.explain.section import shown as shown_why
 from weft.results.metrics import METRICS
+from weft.results.pages import Phrases, environment
 
 _STEPS = (
     ("data", "read the table and guess what each column holds"),
@@ -25,7 +26,6 @@ _STEPS = (
     ("inference", "predict rows it never saw"),
     ("results", "judge it beside simple models"),
 )
-_THREE_DIGITS = {"auc", "f1", "micro_f1", "macro_f1", "average_precision", "r2", "ndcg_at_10", "mrr"}
 _LANGUAGE_STEPS = (
     ("data", "read the texts"),
     ("preprocess", "clean them, set bad ones aside, split"),
@@ -40,47 +40,26 @@ _CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "
           "ranking": "ranking_card.md"}  # fmt: skip
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("weft.results", "templates"),
-        autoescape=select_autoescape(("html",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["count"] = lambda n: f"{n:,}"
-    environment.filters["duration"] = duration
-    environment.globals["figure"] = _figure
-    return environment
-
-
-def _figure(key: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    if METRICS[key].percent:
-        return f"{100 * value:.1f} %"
-    return f"{value:.3f}" if key in _THREE_DIGITS else f"{value:.3g}"
-
-
-def write_report(folder: Path, figures: dict[str, Any]) -> Path:
-    """Write ``report.html`` from the figures; returns its path."""
+def write_report(folder: Path, figures: dict[str, Any], language: str = "en") -> Path:
+    """Write ``report.html`` from the figures in a language (en or zh); returns its path."""
+    t = Phrases(language)
     shown = [METRICS[k] for k in figures["shown"]]
     first = shown[0]
     models = figures["models"]
     drawn = [
-        {"title": m["title"], "ours": m["key"] == "weft", **_ends(m["metrics"][first.key])}
+        {"title": t(m["title"]), "ours": m["key"] == "weft", **_ends(m["metrics"][first.key])}
         for m in models
         if m["metrics"][first.key]["value"] is not None
     ]
     curves = figures.get("curves", {})
-    label = f"{first.title} of each model with its 95 % interval"
+    label = t("{metric} of each model with its 95 % interval", metric=t(first.title))
     drawings = {"models": svg.intervals(drawn, first.percent, label) if drawn else ""}
     if curves.get("reliability"):
         drawings["reliability"] = svg.reliability(
-            curves["reliability"], "How sure the model said it was, against how often it was right"
+            curves["reliability"], t("How sure the model said it was, against how often it was right"), t
         )
     if curves.get("scatter"):
-        drawings["scatter"] = svg.scatter(curves["scatter"], "Predicted against true values")
+        drawings["scatter"] = svg.scatter(curves["scatter"], t("Predicted against true values"), t)
     declined = figures.get("declines")
     if declined and declined["curve"]:
         drawings["declines"] = svg.risk_coverage(
@@ -97,8 +76,13 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
             "tokens read", "Surprise at a token in nats, over the tokens read while training",
         )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
+    verdict = figures.get("verdict") or {}
+    why, number = figures.get("explain"), figures["target"].get("type") == "number"
     steps = _STEPS if figures.get("task", "row") in ("row", "ranking") else _LANGUAGE_STEPS
-    page = _environment().get_template(template).render(
+    page = environment(language).get_template(template).render(
+        why=shown_why(why, number, figures["rows_judged"], t) if why else None, number=number,
+        headline=_in_words(figures, t) or figures["headline"],
+        verdict=[_sentence(s, t) for s in verdict["said"]] if "said" in verdict else verdict.get("lines", []),
         f=figures, shown=shown, models=models, steps=steps,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
@@ -107,6 +91,17 @@ def write_report(folder: Path, figures: dict[str, Any]) -> Path:
     path = folder / "report.html"
     write_whole(path, page)
     return path
+
+
+def _in_words(figures: dict[str, Any], t: Phrases) -> str:
+    """The headline; empty where the figures hold it in English only."""
+    return t(" ").join(_sentence(said, t) for said in figures.get("said", ()))
+
+
+def _sentence(said: Sequence[Any], t: Phrases) -> str:
+    """A phrase and what fills it, whose names of models and metrics are phrases themselves."""
+    phrase, values = said
+    return t(phrase, **{k: t(v) if k in ("title", "metric") else v for k, v in values.items()})
 
 
 def _ends(figure: dict[str, float | None]) -> dict[str, float | None]:
@@ -119,5 +114,5 @@ def _ends(figure: dict[str, float | None]) -> dict[str, float | None]:
 def write_card(folder: Path, figures: dict[str, Any]) -> None:
     """Write the run's ``README.md``."""
     template = _CARDS.get(figures.get("task", "row"), "language_card.md")
-    page = _environment().get_template(template).render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
+    page = environment().get_template(template).render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
     write_whole(folder / "README.md", page.replace("<", "&lt;"))  # names come from the data, markup does not

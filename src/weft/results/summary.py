@@ -102,11 +102,20 @@ def positive_class(target: Target, wanted: str | None) -> int | None:
     return int(np.argmin(target.counts)) if target.counts[0] != target.counts[1] else 1
 
 
+Said = tuple[str, dict[str, Any]]
+"""A sentence as a phrase and what fills it, so that a report can be written in another language."""
+
+
+def in_english(said: Sequence[Said]) -> list[str]:
+    return [phrase.format(**values) for phrase, values in said]
+
+
 def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -> dict[str, Any]:
     """Who wins, by how much and how surely; what to use."""
     keys = VERDICT_KEYS[target.type]
     rivals = [o for o in others if o.key != "trivial"]
-    lines, recommended = [], ours.title
+    said: list[Said] = []
+    recommended = ours.title
     key = keys[0]
     metric = METRICS[key]
     sign = 1 if metric.higher_is_better else -1
@@ -115,39 +124,47 @@ def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -
     if trivial is not None:
         gap = gaps["trivial"][key]
         if sign * gap.value <= 0 or gap.low <= 0 <= gap.high:
-            lines.append(
-                f"The model is not surely better than {trivial.title[0].lower()}{trivial.title[1:]}: the columns tell "
-                f"little about '{target.name}', or there are too few rows."
-            )
+            said.append((
+                "The model is not surely better than {title}: the columns tell little about '{target}', or there are "
+                "too few rows.", {"title": _lower(trivial.title), "target": target.name},
+            ))  # fmt: skip
     if rivals:
         best = max(rivals, key=lambda o: sign * o.estimates[key].value)
         gap = gaps[best.key][key]
-        size = _amount(metric.percent, abs(gap.value))
-        sure = not gap.low <= 0 <= gap.high
-        title = best.title[0].lower() + best.title[1:]
-        if sign * gap.value > 0 and sure:
-            lines.append(f"It is better than the best simple model ({title}) by {size} in {metric.title.lower()}.")
-        elif sign * gap.value < 0 and sure:
+        ahead, sure = sign * gap.value, not gap.low <= 0 <= gap.high
+        values = {
+            "title": _lower(best.title), "size": _amount(metric.percent, abs(gap.value)),
+            "metric": metric.title.lower(), "rows": rows,
+        }  # fmt: skip
+        if ahead > 0 and sure:
+            said.append(("It is better than the best simple model ({title}) by {size} in {metric}.", values))
+        elif ahead < 0 and sure:
             recommended = best.title
-            lines.append(
-                f"The best simple model ({title}) is better by {size} in {metric.title.lower()}. "
-                f"It is cheaper as well: use it."
-            )
+            said.append((
+                "The best simple model ({title}) is better by {size} in {metric}. It is cheaper as well: use it.",
+                values,
+            ))  # fmt: skip
         else:
-            ahead = "ahead" if sign * gap.value > 0 else "behind"
-            if gap.value == 0:
-                ahead = "level"
-            lines.append(
-                f"It is {ahead + ' by ' + size if ahead != 'level' else 'level'} in {metric.title.lower()} beside the "
-                f"best simple model ({title}), which on {rows:,} test rows is within chance."
-            )
             recommended = best.title
-            lines.append("The simple model is cheaper and easier to check: use it unless more data come.")
+            said.append((
+                "It is level in {metric} beside the best simple model ({title}), which on {rows:,} test rows is within "
+                "chance." if not ahead else
+                "It is ahead by {size} in {metric} beside the best simple model ({title}), which on {rows:,} test "
+                "rows is within chance." if ahead > 0 else
+                "It is behind by {size} in {metric} beside the best simple model ({title}), which on {rows:,} test "
+                "rows is within chance.", values,
+            ))  # fmt: skip
+            said.append(("The simple model is cheaper and easier to check: use it unless more data come.", {}))
     return {
-        "lines": lines,
+        "lines": in_english(said),
+        "said": said,
         "recommended": recommended,
         "differences": {o: {k: e.to_dict() for k, e in g.items()} for o, g in gaps.items()},
     }
+
+
+def _lower(title: str) -> str:
+    return title[0].lower() + title[1:]
 
 
 def _amount(percent: bool, value: float) -> str:
@@ -172,30 +189,34 @@ def curves(target: Target, output: np.ndarray, truth: np.ndarray) -> dict[str, A
     return found
 
 
-def sentence(target: Target, ours: Judged, trivial: Judged | None, rows: int) -> str:
-    """The result in words, with its interval and what guessing would give."""
+def sentence(target: Target, ours: Judged, trivial: Judged | None, rows: int, tested: bool) -> list[Said]:
+    """The result in words, with its interval and what guessing would give. ``tested``: on rows it never saw."""
+    values: dict[str, Any] = {"rows": rows, "target": target.name}
     if isinstance(target, ClassTarget):
         a = ours.estimates["accuracy"]
-        base = (
-            f" Always answering the most frequent class would be right in {trivial.estimates['accuracy'].value:.1%}."
-            if trivial
-            else ""
-        )
-        return (
-            f"On {rows:,} rows it never saw, the model named the right '{target.name}' in {a.value:.1%} "
-            f"({a.interval('.1%')}).{base}"
-        )
-    if isinstance(target, LabelsTarget):
+        values |= {"value": a.value, "interval": a.interval(".1%"), **_ends(a, ".1%")}
+        first = "the model named the right '{target}' in {value:.1%} ({interval})."
+        guess = "Always answering the most frequent class would be right in {value:.1%}.", "accuracy"
+    elif isinstance(target, LabelsTarget):
         f, exact = ours.estimates["micro_f1"], ours.estimates["subset_accuracy"]
-        base = f" Always the same labels would have {trivial.estimates['micro_f1'].value:.3f}." if trivial else ""
-        return (
-            f"On {rows:,} rows it never saw, the model gave the labels of '{target.name}' with an F1 of {f.value:.3f} "
-            f"({f.interval('.3f')}) and all of a row's labels right in {exact.value:.1%}.{base}"
+        values |= {"value": f.value, "exact": exact.value, "interval": f.interval(".3f"), **_ends(f, ".3f")}
+        first = (
+            "the model gave the labels of '{target}' with an F1 of {value:.3f} ({interval}) and all of a row's labels "
+            "right in {exact:.1%}."
         )
-    m, r = ours.estimates["mae"], ours.estimates["r2"]
-    base = f" Always answering the mean would be off by {trivial.estimates['mae'].value:.4g}." if trivial else ""
-    explained = f" and explains {r.value:.0%} of the variation" if r.value == r.value else ""
-    return (
-        f"On {rows:,} rows it never saw, the model's '{target.name}' is off by {m.value:.4g} on average "
-        f"(95 % interval {m.low:.4g} to {m.high:.4g}){explained}.{base}"
-    )
+        guess = "Always the same labels would have {value:.3f}.", "micro_f1"
+    else:
+        m, r = ours.estimates["mae"], ours.estimates["r2"]
+        values |= {"value": m.value, "interval": m.interval(".4g"), "r2": r.value, **_ends(m, ".4g")}
+        first = "the model's '{target}' is off by {value:.4g} on average ({interval})"
+        first += " and explains {r2:.0%} of the variation." if r.value == r.value else "."
+        guess = "Always answering the mean would be off by {value:.4g}.", "mae"
+    where = "On {rows:,} rows it never saw, " if tested else "On {rows:,} validation rows, which chose the best epoch, "
+    said: list[Said] = [(where + first, values)]
+    if trivial is not None:
+        said.append((guess[0], {"value": trivial.estimates[guess[1]].value}))
+    return said
+
+
+def _ends(estimate: Estimate, form: str) -> dict[str, str]:
+    return {k: f"{v:{form}}" if v == v else "–" for k, v in (("low", estimate.low), ("high", estimate.high))}

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
+from weft.results.pages import Phrases
+
 W = 640
 
 
@@ -41,7 +43,7 @@ def intervals(rows: Sequence[dict[str, Any]], percent: bool, label: str) -> str:
     return _svg(height, label, parts)
 
 
-def reliability(points: Sequence[dict[str, float]], label: str) -> str:
+def reliability(points: Sequence[dict[str, float]], label: str, t: Phrases) -> str:
     """Stated against true share of right answers; the diagonal is honesty."""
     size, left, top = 260, 60, 12
     low = min(0.5, *(p["stated"] for p in points), *(p["right"] for p in points))
@@ -62,9 +64,11 @@ def reliability(points: Sequence[dict[str, float]], label: str) -> str:
     parts.append('<polyline class="line" points="' + " ".join(f"{a:.1f},{b:.1f}" for a, b, _ in dots) + '"/>')
     parts += [f'<circle class="ours" cx="{a:.1f}" cy="{b:.1f}" r="{r:.1f}" fill-opacity="0.7"/>' for a, b, r in dots]
     parts.append(
-        f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">how sure the model said it was</text>'
+        f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">{t("how sure the model said it was")}</text>'
     )
-    parts.append(f'<text class="tick" x="{left + size + 14}" y="{top + size / 2}">← how often it was right</text>')
+    parts.append(
+        f'<text class="tick" x="{left + size + 14}" y="{top + size / 2}">{t("← how often it was right")}</text>'
+    )
     return _svg(top + size + 48, label, parts, left + size + 190)
 
 
@@ -99,7 +103,7 @@ def risk_coverage(points: Sequence[dict[str, float]], at: float, label: str) -> 
     return _svg(top + high + 48, label, parts, left + wide + 230)
 
 
-def scatter(points: Sequence[Sequence[float]], label: str) -> str:
+def scatter(points: Sequence[Sequence[float]], label: str, t: Phrases) -> str:
     """True (across) against predicted (up); the diagonal is right."""
     size, left, top = 300, 70, 12
     values = [v for p in points for v in p]
@@ -121,9 +125,41 @@ def scatter(points: Sequence[Sequence[float]], label: str) -> str:
         f'<circle class="ours" cx="{left + at(a):.1f}" cy="{top + size - at(b):.1f}" r="3" fill-opacity="0.45"/>'
         for a, b in points
     ]
-    parts.append(f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">true</text>')
-    parts.append(f'<text class="tick" x="{left + size + 12}" y="{top + size / 2}">← predicted</text>')
+    parts.append(
+        f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">{t("true")}</text>'
+    )
+    parts.append(f'<text class="tick" x="{left + size + 12}" y="{top + size / 2}">{t("← predicted")}</text>')
     return _svg(top + size + 48, label, parts, left + size + 110)
+
+
+def effect(points: Sequence[Sequence[float]], line: Sequence[Sequence[float]], across: str, up: str, label: str) -> str:
+    """What a number adds (up) against its value (across): a dot a row, and the line of their means."""
+    width, height, left, top = 420, 180, 56, 16
+    xs, ys = [p[0] for p in points], [*(p[1] for p in points), 0.0]
+    low_x, span_x = min(xs), (max(xs) - min(xs)) or 1.0
+    low_y, span_y = min(ys), (max(ys) - min(ys)) or 1.0
+
+    def x(v: float) -> float:
+        return left + (v - low_x) / span_x * width
+
+    def y(v: float) -> float:
+        return top + (low_y + span_y - v) / span_y * height
+
+    parts = [f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>']
+    for tick in _ticks(low_y, low_y + span_y):
+        parts.append(f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:+.3g}</text>')
+    for tick in _ticks(low_x, low_x + span_x):
+        parts.append(
+            f'<text class="tick" x="{x(tick):.1f}" y="{top + height + 18}" text-anchor="middle">{_short(tick)}</text>'
+        )
+    parts += [f'<circle class="other" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill-opacity="0.5"/>' for a, b in points]
+    parts.append('<polyline class="curve ours" points="' + " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line) + '"/>')
+    parts.append(
+        f'<text class="name" x="{left + width / 2}" y="{top + height + 38}" text-anchor="middle">{escape(across)}</text>'
+    )
+    if up:
+        parts.append(f'<text class="tick" x="{left}" y="11">↑ {escape(_cut(up, 60))}</text>')
+    return _svg(top + height + 48, label, parts, left + width + 24)
 
 
 def learning(lines: Sequence[dict[str, Any]], across: str, label: str) -> str:
@@ -171,7 +207,7 @@ def learning(lines: Sequence[dict[str, Any]], across: str, label: str) -> str:
 def _short(value: float) -> str:
     """15000 as 15k."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
+        if abs(value) >= size:
             return f"{value / size:.4g}{unit}"
     return f"{value:.4g}"
 

@@ -26,7 +26,7 @@ from weft import config
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table, shown
-from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean
+from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.targets import known
 from weft.files import MANIFEST, sha256, verify_manifest, write_whole
@@ -36,6 +36,7 @@ from weft.inference.predict import Predictor, without_in_words
 from weft.models.row import RowConfig, RowModels
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
+from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
 from weft.results.report import write_report
 from weft.results.summary import judge
 
@@ -188,9 +189,48 @@ class Run:
             "metrics": {k: e.to_dict() for k, e in ours.estimates.items()}, "declines": abstention,
         }  # fmt: skip
 
-    def report(self) -> Path:
-        """Write ``report.html`` again from ``report.json``; returns its path."""
-        return write_report(self.path, self.figures)
+    def explain(
+        self, table: Any, method: str = "shap", of: str | None = None, evaluations: int = EVALUATIONS, seed: int = 0,
+        allow_missing: bool = False,
+    ) -> list[Explanation]:  # fmt: skip
+        """Why the model says of each row what it says; hold the rows to a few, each costs up to ``evaluations``.
+
+        Args:
+            table: the rows, as for :meth:`predict`.
+            method: shap, lime, gradient or attention.
+            of: the class or label to explain; default: the one that the model gives.
+            evaluations: most questions that shap and lime put to the model about one row.
+
+        Raises:
+            UsageError: the method or the class is not known.
+            DataError: a column that the model reads is absent, or a row cannot be read.
+        """
+        if method not in METHODS:
+            raise UsageError(
+                f"method: must be one of {listing(METHODS)}. Got {method!r}.{did_you_mean(method, METHODS)}"
+            )
+        classes = getattr(self.columns.target, "classes", [])
+        if of is not None and of not in classes:
+            known_here = f"It may be {listing(classes)}." if classes else "The target is a number. Leave it out."
+            raise UsageError(f"of: must be an answer of the run. Got {of!r}.{did_you_mean(of, classes)} {known_here}")
+        source = Table.of(table)
+        predictor = Predictor(self.columns, self.model, allow_missing)
+        found: list[Explanation] = []
+        place = None if of is None else classes.index(of)
+        for clean in predictor.clean(source):
+            for bad in clean.rejected:
+                raise DataError(f"{source.name}: row {bad.row}, column '{bad.column}': {bad.reason}. Correct it.")
+            found += explain(self.columns, self.model, clean, method, place, evaluations, seed)
+        if not found:
+            raise DataError(f"{source.name}: must hold rows to explain. Got none.")
+        return found
+
+    def report(self, language: str | None = None) -> Path:
+        """Write ``report.html`` again from ``report.json``, in English (en), Chinese (zh) or the language that the run
+        was told; returns its path."""
+        if language == "zh" and "task" in self.figures:
+            raise UsageError("--language zh: only the report of a model of rows is written in Chinese. Leave it out.")
+        return write_report(self.path, self.figures, language or self.settings.results.report or "en")
 
     def _positive(self) -> int | None:
         positive = self.figures["target"].get("positive")

@@ -29,13 +29,16 @@ from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
 from weft.results.baselines import MOST_ROWS
+from weft.results.explain.section import relies, section
 from weft.results.groups import by_group, languages
 from weft.results.labels import each_label
+from weft.results.pages import Phrases
 from weft.results.pictures import chosen_rows, shown
 from weft.results.summary import (
     SHOWN,
     Judged,
     curves,
+    in_english,
     judge,
     positive_class,
     sentence,
@@ -269,20 +272,20 @@ class RowSteps(Steps):
                     )
         trivial = next((o for o in others if o.key == "trivial"), None)
         decided = verdict(target, ours, others, len(truth))
-        headline = sentence(target, ours, trivial, len(truth))
-        if not len(ids[TEST]):
-            headline = headline.replace("rows it never saw", "validation rows, which chose the best epoch")
+        said = sentence(target, ours, trivial, len(truth), len(ids[TEST]) > 0)
+        headline = " ".join(in_english(said))
         self.say.step("results", headline)
         for line in [*decided["lines"], *(abstention_in_words(abstention) if abstention else [])]:
             self.say.line(line)
         return {
-            "headline": headline, "verdict": decided, "rows_judged": len(truth), "unknown_class": unknown,
+            "headline": headline, "said": said, "verdict": decided, "rows_judged": len(truth), "unknown_class": unknown,
             "part_judged": "test" if len(ids[TEST]) else "valid", "note": note,
             "models": [m.to_dict() for m in (ours, *others)], "shown": SHOWN[target.type],
             "curves": curves(target, output, truth), "declines": abstention,
             "labels": None if thresholds is None else each_label(target.classes, output, truth, thresholds),  # type: ignore[union-attr]
             "languages": self._languages(clean, columns, judged, output, truth, positive, thresholds),
             "pictures": _pictures(columns, store, judged, output, truth, thresholds),
+            "explain": self._explain(columns, clean, judged, output, truth, positive, thresholds),
             "target": {
                 "name": target.name, "type": target.type, "reason": plan.target_reason,
                 **({} if isinstance(target, NumberTarget) else {"classes": target.classes, "counts": target.counts}),
@@ -307,6 +310,21 @@ class RowSteps(Steps):
         if names is None or len(set(names)) < 2:
             return None
         return {"column": column, "groups": by_group(names, columns.target, output, truth, positive, thresholds)}
+
+    def _explain(
+        self, columns: Columns, clean: CleanRows, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
+        positive: int | None, thresholds: np.ndarray | None,
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """What the model relies on, and rows explained; None where that is off."""
+        if self.settings.results.explain == "off":
+            return None
+        found = section(
+            columns, self.model, clean, judged, output, truth, positive, thresholds, self.seconds["model"],
+            self.settings.training.seed,
+        )  # fmt: skip
+        for line in relies(found, Phrases(self.settings.results.report or "en")):
+            self.say.line(line)
+        return found
 
     def _facts(
         self,

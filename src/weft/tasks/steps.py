@@ -181,7 +181,7 @@ class Steps(ABC):
 
     def _finish(self, figures: dict[str, Any]) -> None:
         write_whole(self.out / REPORT_FILE, json_text(figures, indent=1) + "\n")
-        write_report(self.out, figures)
+        write_report(self.out, figures, self.settings.results.report or "en")
         write_card(self.out, figures)
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
                 "report.json", "rejected.parquet", "catalogue.arrow", "users.arrow")  # fmt: skip

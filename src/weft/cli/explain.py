@@ -1,0 +1,114 @@
+"""``weft explain RUN DATA --row N``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+from cyclopts import Parameter
+from rich.console import Console
+from rich.text import Text
+
+from weft.cli import answer
+from weft.data.table import Table
+from weft.errors import UsageError
+from weft.results.explain.page import write_page
+from weft.results.explain.why import EVALUATIONS, Explanation
+from weft.results.explain.words import sentences
+from weft.runs.opening import open_run
+
+MOST_ROWS = 100
+SHOWN = 12
+WIDTH = 32
+FAINT, STRONG = 0.1, 0.5
+
+
+def explain(
+    run: Path,
+    data: str,
+    /,
+    *,
+    row: Annotated[tuple[int, ...], Parameter(negative=())] = (0,),
+    method: Literal["shap", "lime", "gradient", "attention"] = "shap",
+    of: str | None = None,
+    evaluations: int = EVALUATIONS,
+    seed: int = 0,
+    language: Literal["en", "zh"] = "en",
+    html: Path | None = None,
+    allow_missing: bool = False,
+    json: bool = False,
+) -> None:
+    """Say why a run answers as it does: which words and values spoke for and against, and what would change it.
+
+    Args:
+        run: The run folder.
+        data: File, glob, folder or address of CSV, JSON Lines, Parquet or Arrow.
+        row: The row to explain, counted from 0; may be given several times.
+        method: shap (what each part adds), lime (a line near the row), gradient, or attention (where it looked).
+        of: The class or label to explain (default: the one that the run answers).
+        evaluations: Most questions that shap and lime put to the model about one row; more is surer.
+        seed: Of the questions that are drawn.
+        language: Of the sentences and the page: en or zh.
+        html: Write the rows to this page too: one file that needs nothing else.
+        allow_missing: Treat an absent column as all missing values instead of stopping.
+        json: One JSON object on stdout.
+    """
+    if not 1 <= len(row) <= MOST_ROWS or min(row) < 0:
+        raise UsageError(f"--row: must be 1 to {MOST_ROWS} row numbers from 0 on. Got {len(row)}.")
+    if evaluations < 64:
+        raise UsageError(f"--evaluations: must be at least 64. Got {evaluations}.")
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
+    found = open_run(run).explain(Table.open(data).rows(row), method, of, evaluations, seed, allow_missing)
+    for why, number in zip(found, row, strict=True):
+        why.row = number
+    if html is not None:
+        write_page(html, found, run.resolve().name, Path(data).name, language)
+    if json:
+        told = [{**why.to_dict(), "sentences": sentences(why, language)} for why in found]
+        answer(True, {"explanations": told, "page": None if html is None else str(html)}, [])
+        return
+    console = Console(highlight=False, soft_wrap=True)
+    for why in found:
+        _print(console, why, language)
+    if html is not None:
+        console.print(f"page: {html}")
+
+
+def _print(console: Console, why: Explanation, language: str) -> None:
+    console.print(Text(f"row {why.row}, {why.target}", style="bold"))
+    for line in sentences(why, language):
+        console.print(Text(line))
+    largest = max(float(np.abs(why.shares).max(initial=0.0)), 1e-12)
+    texts = dict.fromkeys(p.column for p in why.players if p.start is not None)
+    for column in texts:
+        told = Text(f"{column}: ", style="dim")
+        for player, share in zip(why.players, why.shares.tolist(), strict=True):
+            if player.column == column:
+                told.append(player.shown, style=_style(share / largest))
+                told.append(" ")
+        console.print(told)
+    unit = "share of the looks" if why.method == "attention" else "log odds" if why.of is not None else why.target
+    console.print(Text(f"{'':{WIDTH}} {unit}", style="dim"))
+    for place in np.argsort(-np.abs(why.shares), kind="stable")[:SHOWN].tolist():
+        player, share = why.players[place], float(why.shares[place])
+        name = player.shown if player.start is not None else f"{player.column} {player.shown}"
+        bar = "█" * max(1, round(20 * abs(share) / largest))
+        error = f" ± {2 * why.errors[place]:.2g}" if why.errors[place] > 0 else ""
+        bars = Text(f"{name[:WIDTH]:{WIDTH}} {share:+8.3f}{error:9} ")
+        bars.append(bar, style="green" if share >= 0 else "red")
+        console.print(bars)
+    checks = ", ".join(f"{c.name} {c.value:.3g} {'ok' if c.passed else 'FAILED'}" for c in why.checks)
+    console.print(
+        Text(f"checks: {checks or 'none'}; {why.evaluations:,} evaluations in {why.seconds:.1f} s", style="dim")
+    )
+    console.print()
+
+
+def _style(share: float) -> str:
+    """The colour of a word by its share of the largest: green for the answer, red against it."""
+    if abs(share) < FAINT:
+        return ""
+    colour = "green" if share > 0 else "red"
+    return f"bold {colour} reverse" if abs(share) > STRONG else colour

@@ -1,0 +1,240 @@
+"""Integrated gradients and attention rollout: what the model itself shows, without asking it about other rows.
+
+    IG_i = (x_i - x'_i) integral_0^1 d score(x' + a (x - x')) / d x_i  da                (Sundararajan 2017)
+
+x are the vectors of the texts' tokens, the other tokens as they enter the backbone and what the linear path says of
+each column; x' the same of a row of typical values, whose texts hold as many hidden tokens. The integral is a
+Gauss-Legendre sum, whose points are doubled until the shares add up to score(x) - score(x') (completeness).
+
+Rollout multiplies the attention maps of all blocks, each with the stream that passes it by, (A + I) / 2 (Abnar &
+Zuidema 2020): where the reading token looked, which is not why it decided.
+
+Shape suffixes: A points of the path, T tokens, D width, P players, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from weft.errors import UsageError
+from weft.features.batching import Batch, collate
+from weft.features.codecs import Ragged, TextCodec
+from weft.features.store import RowCodes
+from weft.features.tokenizer import mask_token
+from weft.models.row import RowModel
+from weft.models.tokens import Tokens
+from weft.models.transformer import Transformer
+from weft.results.explain.game import TINY, Games
+
+POINTS, MOST_POINTS = 16, 256
+CLOSED = 0.01  # of the difference that the shares may miss
+
+
+@dataclass
+class Integrated:
+    """Values [P]; ``gap``: the share of score(x) - score(x') that they miss; the ``points`` it took."""
+
+    values: np.ndarray
+    gap: float
+    points: int
+
+
+def integrated_gradients(games: Games, row: int) -> Integrated:
+    """Of one row; every copy of the model is read at the same point of the path."""
+    points, found = POINTS, _integrate(games, row, POINTS)
+    while found.gap > CLOSED and points < MOST_POINTS:
+        points *= 2
+        found = _integrate(games, row, points)
+    return found
+
+
+def _integrate(games: Games, row: int, points: int) -> Integrated:
+    at, weight = np.polynomial.legendre.leggauss(points)
+    here, there = _batches(games, row)
+    path = torch.tensor((at + 1) / 2, dtype=torch.float32)
+    ends = torch.tensor([0.0, 1.0])
+    with torch.no_grad():
+        low, high = _along(games, row, here, there, ends)[0].tolist()
+    score, leaves = _along(games, row, here, there, path, grad=True)
+    gradients = torch.autograd.grad(score.sum(), [leaf for leaf, _, _ in leaves], allow_unused=True)
+    mean = torch.tensor(weight / 2, dtype=torch.float32)
+    values = np.zeros(len(games.named(row)))
+    for (_, difference, owner), gradient in zip(leaves, gradients, strict=True):
+        if gradient is None:
+            continue
+        share = (torch.einsum("a...,a->...", gradient, mean) * difference).sum(dim=-1).double().cpu().numpy()
+        np.add.at(values, owner[owner >= 0], share[owner >= 0])
+    whole = high - low
+    return Integrated(values, abs(values.sum() - whole) / max(abs(whole), 1e-3), points)
+
+
+def _batches(games: Games, row: int) -> tuple[Batch, Batch]:
+    """The row, and the row x' with the same number of tokens."""
+    players = len(games.named(row))
+    codes = games.players.codes(np.array([row]), [np.ones(players, bool)])
+    hidden = games.players.codes(np.array([row]), [np.zeros(players, bool)])
+    base: RowCodes = {}
+    for codec in games.players.columns.codecs:
+        base[codec.name] = dict(hidden[codec.name])
+        if isinstance(codec, TextCodec):
+            tokens = codes[codec.name]["tokens"]
+            assert isinstance(tokens, Ragged) and codec.tokenizer is not None
+            base[codec.name]["tokens"] = Ragged(
+                np.full_like(tokens.values, mask_token(codec.tokenizer) or 0), tokens.offsets
+            )
+    device = games.model.temperature.device
+    return collate(codes, 1).to(device), collate(base, 1).to(device)
+
+
+Leaf = tuple[Tensor, Tensor, np.ndarray]
+"""Inputs at the points of the path, x - x', and the player that owns each of them (-1: none)."""
+
+
+def _along(
+    games: Games, row: int, here: Batch, there: Batch, path: Tensor, grad: bool = False
+) -> tuple[Tensor, list[Leaf]]:
+    """Scores [A] along the path."""
+    model, leaves, outs = games.model.eval(), [], []
+    path = path.to(games.model.temperature.device)[:, None, None]
+    for copy in model.each():
+        embedding = copy.embedding
+        text = embedding.by_type["text"] if "text" in embedding.types else None
+        vectors, columns = None, {c: {n: t.expand(len(path), *t.shape[1:]) for n, t in f.items()}
+                                  for c, f in here.columns.items()}  # fmt: skip
+        if text is not None:
+            with torch.no_grad():
+                ends = [text.vectors(text.ids(b.columns)) for b in (there, here)]  # type: ignore[operator]
+            vectors = (ends[0] + path * (ends[1] - ends[0])).requires_grad_(grad)
+            leaves.append((vectors, (ends[1] - ends[0])[0], _owners_of_texts(games, row, copy, here)))
+        tokens = embedding(columns, vectors)
+        with torch.no_grad():
+            x, start = embedding(here.columns), embedding(there.columns)
+        step = (x.states_BTD - start.states_BTD) * ~_of_texts(copy, x)
+        states = (start.states_BTD + path * step).requires_grad_(grad)
+        leaves.append((states, step[0], owners(games, row, copy, x)))
+        tokens.states_BTD = torch.where(_of_texts(copy, x), tokens.states_BTD, states)
+        out = copy.head(copy.read(tokens))
+        if copy.linear is not None:
+            base, parts, owner = _linear(games, row, copy, here, there)
+            moving = (path * parts).requires_grad_(grad)
+            leaves.append((moving, parts, owner))
+            out = out + base + moving.sum(dim=1)
+        outs.append(copy.head.answer(out))
+    return _score(games, row, torch.stack(outs)), leaves
+
+
+def _of_texts(copy: RowModel, tokens: Tokens) -> Tensor:
+    """Which tokens of a row come from texts [1, T, 1]: they are followed from their vectors on."""
+    texts = torch.tensor(copy.texts, device=tokens.columns_BT.device)
+    return torch.isin(tokens.columns_BT[:1], texts).unsqueeze(-1)
+
+
+def _owners_of_texts(games: Games, row: int, copy: RowModel, batch: Batch) -> np.ndarray:
+    """The player of each token of the texts, column after column; -1 for the end of a text."""
+    first, firsts = 0, {}
+    for name, part in games.players.parts.items():
+        firsts[name] = first
+        first += len(part.players[row])
+    text = copy.embedding.by_type["text"]
+    names: list[str] = text.names  # type: ignore[assignment]
+    widths = [batch.columns[name]["tokens"].shape[1] for name in names]
+    total = text.ids(batch.columns).shape[1]  # type: ignore[operator]
+    end = (total - sum(widths)) // len(names)  # a checkpoint closes each text by a token
+    owner, at = np.full(total, -1), 0
+    for name, width in zip(names, widths, strict=True):
+        here = games.players.parts[name].words_of_tokens(row)[:width]  # type: ignore[union-attr]
+        owner[at : at + len(here)] = np.where(here >= 0, here + firsts[name], -1)
+        at += width + end
+    return owner
+
+
+def _score(games: Games, row: int, answers: Tensor) -> Tensor:
+    """As :meth:`Games.ask` says it, of the copies' answers [copies, A, C]."""
+    of = int(games.of[row])
+    if games.model.kind == "number":
+        return answers.mean(dim=0)
+    if games.model.kind == "labels":
+        p = answers.sigmoid().mean(dim=0)[:, of].double()
+        return (p + TINY).log() - (1 - p + TINY).log()
+    mean = answers.logsumexp(dim=0) / games.model.temperature
+    rest = torch.cat([mean[:, :of], mean[:, of + 1 :]], dim=1)
+    return mean[:, of] - rest.logsumexp(dim=1)
+
+
+def owners(games: Games, row: int, copy: RowModel, tokens: Tokens) -> np.ndarray:
+    """The player of each token of a row [T]; -1 for tokens that are no part of it (the reading token, ends)."""
+    column = tokens.columns_BT[0].cpu().numpy()
+    owner = np.full(len(column), -1)
+    first = 0
+    for codec in games.players.columns.codecs:
+        here = np.flatnonzero(column == copy.embedding.number[codec.name])
+        words = games.players.parts[codec.name].players[row]
+        if isinstance(codec, TextCodec):
+            of_token = games.players.parts[codec.name].words_of_tokens(row)  # type: ignore[union-attr]
+            of_token = of_token[: min(len(here), codec.max_tokens)]
+            owner[here[: len(of_token)]] = np.where(of_token >= 0, of_token + first, -1)
+        else:
+            owner[here] = first
+        first += len(words)
+    return owner
+
+
+def _linear(games: Games, row: int, copy: RowModel, here: Batch, there: Batch) -> tuple[Tensor, Tensor, np.ndarray]:
+    """The linear path of x' [1, C], what each part of the row adds to it [parts, C], and the parts' players."""
+    path = copy.linear
+    assert path is not None
+    parts: list[Tensor] = []
+    owner: list[int] = []
+    first = 0
+    with torch.no_grad():
+        base = path(there.columns)
+        for name, part in games.players.parts.items():
+            if name in path.texts:
+                table = path.grams[path.texts.index(name)]
+                gram, weight = (here.columns[name][n][0] for n in ("gram", "weight"))
+                for place, word, share in part.words_of_grams(row, gram.tolist()):  # type: ignore[union-attr]
+                    parts.append(share * weight[place] * table[gram[place].long()])
+                    owner.append(first + word)
+            elif name in path.numbers + path.times + path.categories:
+                parts.append((path(there.columns | {name: here.columns[name]}) - base)[0])
+                owner.append(first)
+            first += len(part.players[row])
+    if not parts:
+        return base, base.new_zeros(1, base.shape[1]), np.array([-1])
+    return base, torch.stack(parts), np.array(owner)
+
+
+@torch.no_grad()
+def rollout(games: Games, row: int) -> np.ndarray:
+    """Where the reading token looked: a share of one for each player [P].
+
+    Raises:
+        UsageError: the backbone is recurrent and has no attention.
+    """
+    model = games.model.eval()
+    here, _ = _batches(games, row)
+    looked = np.zeros(len(games.named(row)))
+    for copy in model.each():
+        if not isinstance(copy.backbone, Transformer):
+            raise UsageError("attention is what a Transformer looks at. This model is recurrent. Take another method.")
+        tokens = copy.embedding(here.columns)
+        states: dict[str, Tensor] = {}
+        copy.read(tokens, states)
+        maps = [states[name][0].mean(dim=0) for name in sorted(states) if name.endswith(".attention")]
+        last = maps[-1]
+        place = tokens.shape[1] - 1 if copy.embedding.reader_last else 0
+        flow = torch.eye(tokens.shape[1], device=last.device)[place]
+        if copy.config.pretrained is not None:  # which reads the mean of all texts' tokens
+            flow = torch.ones_like(flow) / len(flow)
+        for a in reversed(maps):
+            if len(a) < a.shape[1]:  # of the last block only the reading token asks
+                a = torch.cat([a, torch.eye(a.shape[1], device=a.device)[len(a) :]])
+            flow = (flow + flow @ a) / 2
+        owner = owners(games, row, copy, tokens)
+        share = flow.double().cpu().numpy()
+        np.add.at(looked, owner[owner >= 0], share[owner >= 0])
+    return looked / max(looked.sum(), TINY)

@@ -1,0 +1,124 @@
+"""``weft explain --html``: explained rows on a page of their own; the report draws its rows in the same way.
+
+What is drawn is read from the dictionary that :meth:`Explanation.to_dict` gives, so that a page can be written anew
+from ``report.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from weft.files import write_whole
+from weft.results.explain.why import Explanation
+from weft.results.explain.words import sentences
+from weft.results.pages import Phrases, environment
+
+BARS = 12
+LEVELS = (0.1, 0.25, 0.5, 0.75)
+"""Of the largest share: from each on a word is marked more strongly, and below the first not at all."""
+CHECKS = {
+    "adds up": "The shares add up to the answer",
+    "sampling error": "The shares are known well enough",
+    "same again": "A second try gives the same picture",
+    "local R2": "A straight line tells what the model does near this row",
+    "completeness gap": "The gradients account for the whole answer",
+}
+AT_LEAST = ("same again", "local R2")
+"""The checks whose value must be at least their limit."""
+
+
+def write_page(path: Path, found: Sequence[Explanation], run: str, table: str, language: str = "en") -> Path:
+    """One page of the rows explained, without script, links or anything from elsewhere."""
+    page = environment(language).get_template("explain.html")
+    rows = [drawn(told(why), Phrases(language)) for why in found]
+    made = datetime.now(UTC).date().isoformat()
+    write_whole(path, page.render(rows=rows, run=run, table=table, made=made, weft=version("weft")))
+    return path
+
+
+def told(why: Explanation) -> dict[str, Any]:
+    """An explanation as JSON, with its sentences in every language."""
+    return {**why.to_dict(), "told": {language: sentences(why, language) for language in ("en", "zh")}}
+
+
+def drawn(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
+    """What the template ``explained.html`` draws of an explained row, as :func:`told` gives it."""
+    players = row["players"]
+    largest = max((abs(p["share"]) for p in players), default=0.0) or 1.0
+    order = np.argsort([-abs(p["share"]) for p in players], kind="stable").tolist()
+    bars = [_bar(players[i], largest, row["method"]) for i in order[:BARS]]
+    left = [players[i]["share"] for i in order[BARS:]]
+    return {
+        "row": row["row"], "target": row["target"], "method": row["method"], "lines": row["told"][t.language],
+        "reliable": row["reliable"], "bars": bars, "left": len(left), "left_share": f"{sum(left):+.3f}",
+        "texts": {
+            name: marked(text, [p for p in players if p["column"] == name], largest, row["method"])
+            for name, text in row["texts"].items() if text
+        },
+        "unit": _unit(row, t), "ends": _ends(row, t), "change": row["change"],
+        "checks": [
+            {"words": t(CHECKS[c["name"]]), "value": "–" if c["value"] is None else f"{c['value']:.3g}",
+             "sign": "≥" if c["name"] in AT_LEAST else "≤", "limit": f"{c['limit']:g}", "passed": c["passed"]}
+            for c in row["checks"]
+        ],
+        "evaluations": row["evaluations"],
+    }  # fmt: skip
+
+
+def marked(text: str, words: Sequence[dict[str, Any]], largest: float, method: str) -> list[dict[str, Any]]:
+    """A text in pieces, letter for letter: each with its side (for, against, looked) and level, 0 where unmarked."""
+    pieces: list[dict[str, Any]] = []
+    end = 0
+    for word in words:
+        level = sum(abs(word["share"]) >= least * largest for least in LEVELS)
+        if level:
+            pieces.append({"text": text[end : word["start"]], "side": "", "level": 0})
+            pieces.append(
+                {"text": text[word["start"] : word["end"]], "side": _side(word["share"], method), "level": level}
+            )
+            end = word["end"]
+    pieces.append({"text": text[end:], "side": "", "level": 0})
+    return [piece for piece in pieces if piece["text"]]
+
+
+def _bar(player: dict[str, Any], largest: float, method: str) -> dict[str, Any]:
+    error = player["error"]
+    return {
+        "name": player["shown"], "column": player["column"], "word": player["start"] is not None,
+        "share": f"{player['share']:+.3f}" if method != "attention" else f"{player['share']:.1%}",
+        "error": f"{2 * error:.2g}" if error and np.isfinite(error) else "",  # None: it cannot be told
+        "width": round(100 * abs(player["share"]) / largest, 1), "side": _side(player["share"], method),
+    }  # fmt: skip
+
+
+def _side(share: float, method: str) -> str:
+    return "looked" if method == "attention" else "for" if share > 0 else "against"
+
+
+def _unit(row: dict[str, Any], t: Phrases) -> str:
+    if row["method"] == "attention":
+        return t("share of the looks")
+    return t("log odds") if row["of"] is not None else row["target"]
+
+
+def _ends(row: dict[str, Any], t: Phrases) -> str:
+    """From what a typical row would get to what this one gets."""
+    if row["method"] == "attention":
+        return ""
+    if row["of"] is None:
+        return t(
+            "Knowing nothing of the row (typical values, no text) it would say {base:.4g}; with all of it {score:.4g}.",
+            base=row["base"], score=row["score"],
+        )  # fmt: skip
+    base, score = (1 / (1 + np.exp(-np.clip(row[k], -700, 700))) for k in ("base", "score"))
+    return t(
+        "Knowing nothing of the row (typical values, no text) it would give {name} {base:.1%}; "
+        "with all of it {score:.1%}.",
+        name=t.quoted(row["of"]), base=base, score=score,
+    )  # fmt: skip

@@ -1,0 +1,172 @@
+"""Players: the parts of a row that an explanation shares the answer out to, and what a row is without some of them.
+
+A player is a number, a category, a time, or one word of a text (a run of letters between spaces; where a script
+has no spaces, the characters that one token of the tokenizer holds). Without a word the text is shorter; without
+a value the row holds the typical one of the training: the median, the most frequent category. Every method asks
+the model about the same hidden rows, so their answers can be compared.
+
+Shape suffixes: R rows explained, N hidden rows, P players of a row.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from weft.features.augment import WORD
+from weft.features.codecs import CategoryCodec, Codec, Codes, NumberCodec, TextCodec
+from weft.features.columns import Columns
+from weft.features.store import RowCodes, take
+from weft.preprocess.clean import CleanBatch
+
+
+@dataclass(frozen=True)
+class Player:
+    """A part of a row: ``shown`` to a person; of a text its characters from ``start`` to ``end``."""
+
+    column: str
+    shown: str
+    start: int | None = None
+    end: int | None = None
+
+
+class _Value:
+    """A number, category or time: one player, hidden behind the typical value of the column."""
+
+    def __init__(self, codec: Codec, array: pa.Array):
+        self.players = [[Player(codec.name, in_words(codec, value))] for value in array.to_pylist()]
+        self._hidden = len(array)
+        self._codes = codec.encode(pa.concat_arrays([array, pa.array([_typical(codec)], array.type)]))
+
+    def codes(self, row: np.ndarray, present: Sequence[np.ndarray]) -> Codes:
+        source = np.where([p[0] for p in present], row, self._hidden)
+        return {name: take(array, source) for name, array in self._codes.items()}
+
+
+class _Words:
+    """A text: each word is a player, hidden by leaving it out."""
+
+    def __init__(self, codec: TextCodec, array: pa.Array):
+        self.codec, self.texts = codec, [text or "" for text in array.to_pylist()]
+        spans = [word_spans(text, codec) for text in self.texts]
+        self.players = [
+            [Player(codec.name, text[a:b], a, b) for a, b in found]
+            for text, found in zip(self.texts, spans, strict=True)
+        ]
+        # a word goes with the space behind it: what stays is what a person would have written
+        self._pieces = [
+            [text[a:b] for a, b in zip([0, *(s for s, _ in f[1:])], [*(s for s, _ in f[1:]), len(text)], strict=True)]
+            for text, f in zip(self.texts, spans, strict=True)
+        ]
+
+    def text(self, row: int, present: np.ndarray) -> str | None:
+        """The text of a row without the words that are not present."""
+        if present.all():
+            return self.texts[row] or None
+        pieces = self._pieces[row]
+        return "".join([pieces[i] for i in np.flatnonzero(present).tolist()]).strip() or None
+
+    def words_of_tokens(self, row: int) -> np.ndarray:
+        """The word that each token of the whole text belongs to; -1 for what stands between words."""
+        assert self.codec.tokenizer is not None
+        starts = np.array([p.start for p in self.players[row]] + [len(self.texts[row]) + 1])
+        encoding = self.codec.tokenizer.encode(self.texts[row], add_special_tokens=False)
+        last = np.array([b - 1 for _, b in encoding.offsets], np.int64)
+        word = np.searchsorted(starts, last, side="right") - 1
+        return np.minimum(word, len(self.players[row]) - 1)
+
+    def words_of_grams(self, row: int, grams: list[int]) -> list[tuple[int, int, float]]:
+        """(place in ``grams``, word, share) of each n-gram of a row: an n-gram belongs to the words it is made of."""
+        assert self.codec.tokenizer is not None
+        word = self.words_of_tokens(row)
+        ids = self.codec.tokenizer.encode(self.texts[row], add_special_tokens=False).ids
+        step = self.codec.tokenizer.get_vocab_size() + 1
+        made: dict[int, list[int]] = {}
+        for i, token in enumerate(ids):
+            made.setdefault(token + 1, []).extend([int(word[i])] * 2)
+            if i + 1 < len(ids):
+                made.setdefault((token + 1) * step + ids[i + 1] + 1, []).extend([int(word[i]), int(word[i + 1])])
+        found = []
+        for place, gram in enumerate(grams):
+            if gram >= 0:
+                words = made[int(self.codec.grams[gram])]
+                found += [(place, w, n / len(words)) for w, n in Counter(words).items()]
+        return found
+
+    def codes(self, row: np.ndarray, present: Sequence[np.ndarray]) -> Codes:
+        texts = [self.text(r, p) for r, p in zip(row.tolist(), present, strict=True)]
+        return self.codec.encode(pa.array(texts, pa.string()))
+
+
+Parts = _Value | _Words
+PARTS: dict[str, Callable[..., Parts]] = {"number": _Value, "category": _Value, "time": _Value, "text": _Words}
+
+
+class Players:
+    """The players of some rows, column after column, and the codes of those rows without some of them.
+
+    Args:
+        columns: of the run.
+        clean: the rows to explain, as the run's cleaner reads them.
+    """
+
+    def __init__(self, columns: Columns, clean: CleanBatch):
+        self.columns = columns
+        self.parts = {c.name: PARTS[c.type](c, clean.columns[c.name]) for c in columns.codecs}
+        self.rows = [[p for part in self.parts.values() for p in part.players[r]] for r in range(len(clean.rows))]
+        self._slices: list[dict[str, slice]] = []
+        for r in range(len(self.rows)):
+            ends = np.cumsum([0, *(len(part.players[r]) for part in self.parts.values())]).tolist()
+            self._slices.append(dict(zip(self.parts, map(slice, ends[:-1], ends[1:]), strict=True)))
+
+    def codes(self, row: np.ndarray, present: Sequence[np.ndarray]) -> RowCodes:
+        """Codes of N hidden rows: the ``row`` [N] each comes from, and which of its players [P] are ``present``."""
+        return {
+            name: part.codes(row, [p[self._slices[r][name]] for r, p in zip(row.tolist(), present, strict=True)])
+            for name, part in self.parts.items()
+        }
+
+    def groups(self, row: int) -> np.ndarray:
+        """Which column each player of a row belongs to [P], counted from 0."""
+        return np.repeat(np.arange(len(self.parts)), [len(part.players[row]) for part in self.parts.values()])
+
+
+def word_spans(text: str, codec: TextCodec) -> list[tuple[int, int]]:
+    """Where the words of a text begin and end; letters without spaces join where one token holds them."""
+    spans = [m.span() for m in WORD.finditer(text)]
+    if not any(_unspaced(text[a]) for a, _ in spans):
+        return spans
+    assert codec.tokenizer is not None
+    joined = {i for a, b in codec.tokenizer.encode(text, add_special_tokens=False).offsets for i in range(a + 1, b)}
+    words: list[tuple[int, int]] = []
+    for a, b in spans:
+        if words and words[-1][1] == a and a in joined and _unspaced(text[a]):
+            words[-1] = (words[-1][0], b)
+        else:
+            words.append((a, b))
+    return words
+
+
+def _unspaced(letter: str) -> bool:
+    return letter.isalpha() and WORD.fullmatch(letter + letter) is None
+
+
+def in_words(codec: Codec, value: object) -> str:
+    """A cell as a person reads it."""
+    if value is None:
+        return "(missing)"
+    if codec.type == "time" and isinstance(value, float):
+        return str(np.datetime64(int(value), "s")).replace("T", " ")
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _typical(codec: Codec) -> object:
+    if isinstance(codec, CategoryCodec):
+        return codec.categories[0] if codec.categories else None
+    if isinstance(codec, NumberCodec):
+        return codec.mean if codec.median is None else codec.median
+    return None

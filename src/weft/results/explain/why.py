@@ -1,0 +1,259 @@
+"""Rows explained by a method, each with the checks that say whether the explanation can be trusted.
+
+``shap``       what each part adds, on average over all orders; asks until the shares are sure enough
+``lime``       the slopes of a straight line fitted near the row
+``gradient``   integrated gradients
+``attention``  where the model looked, which is not why it decided
+
+Shares are log odds of a class or label, or the unit of a number: on these scales evidence adds up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from weft.features.columns import Columns
+from weft.features.targets import NumberTarget
+from weft.models.row import RowModels
+from weft.preprocess.clean import CleanBatch
+from weft.results.explain import shapley
+from weft.results.explain.counterfactual import Counterfactual, counterfactual
+from weft.results.explain.game import Games
+from weft.results.explain.gradient import integrated_gradients, rollout
+from weft.results.explain.lime import by_line, draw_near
+from weft.results.explain.players import Player
+
+ROUND = 128  # hidden rows a round, after which those that are sure enough are left alone
+SURE = 0.05  # standard error, of the largest share, at which asking stops
+EVALUATIONS = 1_024
+METHODS = ("shap", "lime", "gradient", "attention")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One test of an explanation: ``value`` must be on the right side of ``limit``."""
+
+    name: str
+    value: float
+    limit: float
+    passed: bool
+
+
+@dataclass
+class Explanation:
+    """Why the model says of one row what it says."""
+
+    row: int
+    method: str
+    target: str
+    of: str | None
+    """The class or label that is explained; None where the answer is a number."""
+    answer: str | float
+    probability: float | None
+    players: list[Player]
+    shares: np.ndarray
+    """What each player adds [P]; of attention: the share of the looks."""
+    errors: np.ndarray
+    """Standard errors of the shares [P]."""
+    score: float
+    """Log odds of ``of``, or the number, of the whole row."""
+    base: float
+    """The same without any player: of a typical row with no text."""
+    checks: list[Check] = field(default_factory=list)
+    change: Counterfactual | None = None
+    change_to: str | None = None
+    evaluations: int = 0
+    seconds: float = 0.0
+    texts: dict[str, str] = field(default_factory=dict)
+    """The text columns as the model reads them; ``start`` and ``end`` of their players count its characters."""
+
+    @property
+    def reliable(self) -> bool:
+        return all(check.passed for check in self.checks)
+
+    def by_column(self) -> dict[str, float]:
+        """The share of each column: the sum over its players."""
+        found: dict[str, float] = {}
+        for player, share in zip(self.players, self.shares.tolist(), strict=True):
+            found[player.column] = found.get(player.column, 0.0) + share
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        change = None
+        if self.change is not None:
+            made = [{"column": c.column, "was": c.was, "to": c.to} for c in self.change.changes]
+            change = {"changes": made, "answer": self.change_to, "probability": self.change.probability}
+        return {
+            "row": self.row, "method": self.method, "target": self.target, "of": self.of, "answer": self.answer,
+            "probability": self.probability, "score": self.score, "base": self.base,
+            "unit": "log odds" if self.of is not None else self.target, "columns": self.by_column(),
+            "texts": self.texts,
+            "players": [
+                {"column": p.column, "shown": p.shown, "start": p.start, "end": p.end, "share": s, "error": e}
+                for p, s, e in zip(self.players, self.shares.tolist(), self.errors.tolist(), strict=True)
+            ],
+            "checks": [
+                {"name": c.name, "value": c.value, "limit": c.limit, "passed": c.passed} for c in self.checks
+            ],
+            "reliable": self.reliable, "change": change, "evaluations": self.evaluations, "seconds": self.seconds,
+        }  # fmt: skip
+
+
+def explain(
+    columns: Columns, model: RowModels, clean: CleanBatch, method: str = "shap", of: int | None = None,
+    evaluations: int = EVALUATIONS, seed: int = 0, changes: bool = True,
+) -> list[Explanation]:  # fmt: skip
+    """Explain every row of ``clean``.
+
+    Args:
+        method: one of ``METHODS``.
+        of: the place of the class or label to explain; None: what the model answers.
+        evaluations: most hidden rows that ``shap`` and ``lime`` ask the model about for one row.
+        changes: whether to look for the smallest change that flips the answer, too.
+    """
+    started = time.monotonic()
+    games = Games(columns, model, clean, of)
+    rows = range(len(clean.rows))
+    found = _METHODS[method](games, evaluations, seed)
+    flips = [counterfactual(games, clean, r) if changes else None for r in rows]
+    target = columns.target
+    seconds = (time.monotonic() - started) / max(1, len(rows))
+    explained = []
+    for r, (shares, errors, checks) in zip(rows, found, strict=True):
+        number = isinstance(target, NumberTarget)
+        classes = [] if number else target.classes  # type: ignore[union-attr]
+        name = None if number else classes[games.of[r]]
+        flip = flips[r]
+        explained.append(
+            Explanation(
+                int(clean.rows[r]), method, target.name, name, float(games.output[r]) if number else str(name),
+                None if number else float(games.output[r, games.of[r]]), games.named(r), shares, errors,
+                float(games.full[r]), float(games.empty[r]), checks, flip, classes[flip.answer] if flip else None,
+                games.evaluations // max(1, len(rows)), seconds, games.texts(r),
+            )
+        )  # fmt: skip
+    return explained
+
+
+Found = list[tuple[np.ndarray, np.ndarray, list[Check]]]
+"""Of each row: shares, standard errors, checks."""
+
+
+def _shap(games: Games, evaluations: int, seed: int) -> Found:
+    players = [len(p) for p in games.players.rows]
+    shares: list[shapley.Shares] = [shapley.Shares(np.zeros(n), np.zeros(n)) for n in players]
+    halves = [1.0] * len(players)
+    open_ = []
+    for r, n in enumerate(players):
+        if n <= shapley.MOST_EXACT and 2**n <= 4 * evaluations:
+            shares[r] = shapley.exact(games.game(r), n)
+        else:
+            open_.append(r)
+    samples = {r: _Sample(players[r], evaluations, seed, r) for r in open_}
+    while open_:
+        drawn = [samples[r].next() for r in open_]
+        asked = games.ask(np.repeat(open_, [len(d) for d in drawn]), [s for d in drawn for s in d])
+        for r, said in zip(open_, np.split(asked, np.cumsum([len(d) for d in drawn])[:-1]), strict=True):
+            shares[r] = samples[r].learn(said, games.empty[r], games.full[r])
+        open_ = [r for r in open_ if samples[r].left and not _sure(shares[r])]
+    for r, sample in samples.items():
+        halves[r] = sample.same_again(games.empty[r], games.full[r])
+    found: Found = []
+    for r, s in enumerate(shares):
+        missed = abs(s.values.sum() - (games.full[r] - games.empty[r]))
+        checks = [
+            _at_most("adds up", missed / max(1e-3, abs(games.full[r] - games.empty[r])), 1e-4),
+            _at_most("sampling error", float(s.errors.max() / max(np.abs(s.values).max(), 1e-9)), 0.25),
+            _at_least("same again", halves[r], 0.7),
+        ]
+        found.append((s.values, s.errors, checks))
+    return found
+
+
+class _Sample:
+    """The sets of one row, round after round: first all the smallest and largest, then drawn ones."""
+
+    def __init__(self, players: int, most: int, seed: int, row: int):
+        self.random = np.random.default_rng([seed, row])
+        self.sets, self.known = shapley.all_sets(players, most // 2)
+        self.fixed, self.worth, self.most = len(self.sets), np.zeros(0), most
+
+    def next(self) -> np.ndarray:
+        """The sets to ask about now."""
+        pairs = min(ROUND, max(0, self.most - len(self.sets))) // 2
+        drawn = shapley.draw_sets(self.sets.shape[1], pairs, self.random, self.known)
+        self.sets = np.concatenate([self.sets, drawn])
+        return self.sets[len(self.worth) :]
+
+    def learn(self, worth: np.ndarray, none: float, all_: float) -> shapley.Shares:
+        """What the model said of them."""
+        self.worth = np.concatenate([self.worth, worth])
+        return shapley.by_regression(self.sets, self.worth, none, all_, self.known)
+
+    @property
+    def left(self) -> bool:
+        return len(self.sets) + 2 <= self.most
+
+    def same_again(self, none: float, all_: float) -> float:
+        """How alike the answers are that the two halves of what was drawn give."""
+        fixed, pairs = np.arange(self.fixed), (len(self.sets) - self.fixed) // 2
+        first, second = (self.fixed + np.flatnonzero(np.repeat(np.arange(pairs) % 2 == half, 2)) for half in (0, 1))
+        tries = [np.concatenate([fixed, drawn]) for drawn in (first, second)]
+        one, other = (shapley.by_regression(self.sets[t], self.worth[t], none, all_, self.known).values for t in tries)
+        return _alike(one, other)
+
+
+def _sure(shares: shapley.Shares) -> bool:
+    return bool(shares.errors.max() <= SURE * np.abs(shares.values).max())
+
+
+def _lime(games: Games, evaluations: int, seed: int) -> Found:
+    rows = range(len(games.players.rows))
+    near = [draw_near(len(games.named(r)), evaluations, np.random.default_rng([seed, r])) for r in rows]
+    asked = games.ask(np.repeat(rows, evaluations), [p for n in near for p in n]).reshape(len(near), -1)
+    found: Found = []
+    for n, worth in zip(near, asked, strict=True):
+        line = by_line(n, worth)
+        first, second = by_line(n[::2], worth[::2]).weights, by_line(n[1::2], worth[1::2]).weights
+        checks = [_at_least("local R2", line.r2, 0.5), _at_least("same again", _alike(first, second), 0.7)]
+        found.append((line.weights, np.abs(first - second) / 2, checks))
+    return found
+
+
+def _gradient(games: Games, evaluations: int, seed: int) -> Found:
+    found: Found = []
+    for r in range(len(games.players.rows)):
+        done = integrated_gradients(games, r)
+        found.append((done.values, np.zeros(len(done.values)), [_at_most("completeness gap", done.gap, 0.05)]))
+    return found
+
+
+def _attention(games: Games, evaluations: int, seed: int) -> Found:
+    looks = [rollout(games, r) for r in range(len(games.players.rows))]
+    return [(look, np.zeros(len(look)), []) for look in looks]
+
+
+_METHODS: dict[str, Callable[[Games, int, int], Found]] = dict(
+    zip(METHODS, (_shap, _lime, _gradient, _attention), strict=True)
+)
+
+
+def _alike(first: np.ndarray, second: np.ndarray) -> float:
+    """The correlation of two tries; 1 where nothing varies in either."""
+    if len(first) < 2 or not (first.std() and second.std()):
+        return 1.0
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _at_most(name: str, value: float, limit: float) -> Check:
+    return Check(name, float(value), limit, bool(value <= limit))
+
+
+def _at_least(name: str, value: float, limit: float) -> Check:
+    return Check(name, float(value), limit, bool(value >= limit))
