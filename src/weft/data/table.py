@@ -31,13 +31,13 @@ from weft.data.formats import (
     count,
     is_local,
     is_squad,
-    plain,
     readable,
     row_count,
 )
 from weft.data.formats import RawBatch as RawBatch
 from weft.data.formats import Rejected as Rejected
 from weft.data.pictures import is_picture_file, pixel_type
+from weft.data.plain import plain
 from weft.data.split import uniform
 from weft.errors import DataError, UsageError, listing
 
