@@ -311,7 +311,10 @@ class AugmentSettings(_Settings):
     @model_validator(mode="after")
     def _does_something(self) -> AugmentSettings:
         if not (self.for_texts or self.for_pictures) and self.crop is None and self.erase is None:
-            raise ValueError("must change something. Give delete, swap, typo, mask, crop, flip, ..., or remove augment")
+            raise ValueError(
+                "must change something. Give delete, swap, typo or mask a share, or back_translation, or of pictures "
+                "crop, flip, color, erase or rand_augment; or remove augment"
+            )
         if not self.rand_augment and self.strength is not None:
             raise ValueError("strength is for rand_augment. Give it, or remove strength")
         return self

@@ -41,8 +41,10 @@ def columns_of(codec, arrays):
 
 @pytest.mark.parametrize(("side", "tokens"), [(4, 16), (8, 64), (9, 25), (28, 49), (32, 64), (64, 64), (100, 49)])
 def test_a_picture_has_at_most_eight_tokens_a_side(side, tokens):
-    stem = Stem(1, side, 16)
-    assert stem.tokens(side) == tokens == stem(torch.zeros(1, 1, side, side)).flatten(2).shape[2]
+    for width in (8, 16, 40):
+        stem = Stem(1, side, width)
+        assert stem.tokens(side) == tokens
+        assert stem(torch.zeros(1, 1, side, side)).flatten(2).shape[1:] == (width, tokens)
 
 
 def test_each_token_sees_its_surroundings_and_not_the_whole():

@@ -86,6 +86,8 @@ def test_the_same_pictures_as_paths_bytes_pairs_and_arrays_give_the_same_codes(t
     for name, other in answers.items():
         assert other.equals(first), name
     assert Table.of({"photo": filled}).head(3)["photo"].to_pylist() == filled[:3].tolist()
+    tensors = pa.FixedShapeTensorArray.from_numpy_ndarray(filled)
+    assert Table.of({"photo": tensors[5:9]}).head(9)["photo"].to_pylist() == filled[5:9].tolist()
 
 
 def test_pictures_beside_other_columns_and_two_of_them(tmp_path):

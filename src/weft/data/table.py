@@ -32,7 +32,6 @@ from weft.data.formats import (
     count,
     is_local,
     is_squad,
-    plain,
     readable,
     row_count,
     rows_about,
@@ -40,6 +39,7 @@ from weft.data.formats import (
 from weft.data.formats import RawBatch as RawBatch
 from weft.data.formats import Rejected as Rejected
 from weft.data.pictures import is_picture_file, pixel_type
+from weft.data.plain import plain
 from weft.data.split import uniform
 from weft.errors import DataError, UsageError, listing
 

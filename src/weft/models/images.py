@@ -47,7 +47,7 @@ class Stem(nn.Module):
         while -(-side // 2**halvings) > MOST_TOKENS_A_SIDE:
             halvings += 1
         self.halvings = halvings
-        widths = [max(16, width // 2 ** max(0, halvings - 1 - i)) for i in range(max(1, halvings))]
+        widths = [min(width, max(16, width // 2 ** max(0, halvings - 1 - i))) for i in range(max(1, halvings))]
         self.layers = nn.Sequential()
         for place, (before, after) in enumerate(zip([channels, *widths[:-1]], widths, strict=True)):
             if place:

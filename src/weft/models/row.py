@@ -144,7 +144,7 @@ class RowModel(nn.Module):
             found.append(torch.where(here.any(dim=1), most, 0.0))
         for column in self.images:
             here = _here(tokens, tokens.columns_BT == column)
-            found.append((x * here).sum(dim=1) / here.sum(dim=1))
+            found.append((x * here).sum(dim=1) / here.sum(dim=1).clamp(min=1))
         return torch.cat(found, dim=-1)
 
     def _mean(self, states_BTD: Tensor, tokens: Tokens) -> Tensor:
