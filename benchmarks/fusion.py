@@ -50,7 +50,7 @@ PHRASES = ("I am looking for {}", "do you have {} in my size?", "please send me 
            "{}, please", "the label on the box says: {}")  # fmt: skip
 QUESTIONS = {"shown": 0.25, "named": 0.25, "same": 0.35, "different": 0.15}
 PARTS_RECIPE = {
-    "model": {"width": 64}, "training": {"epochs": 8, "learning_rate": 1e-3, "batch_rows": 32},
+    "model": {"width": 64}, "training": {"epochs": 10, "learning_rate": 1e-3, "batch_rows": 32},
 }  # fmt: skip
 PARTS = ["picture", "order", "asked", "picture+order", "picture+asked", "order+asked", "picture+order+asked"]
 TEXTS = ["title", "review_text"]
@@ -167,7 +167,7 @@ def run_clothing(judge: str, targets: list[str], inputs: list[str], seeds: list[
         )  # fmt: skip
 
 
-def run_absent(tables: list[str], shares: list[float], seeds: list[int], rows: int) -> None:
+def run_absent(tables: list[str], shares: list[float], seeds: list[int], rows: int, settings: dict[str, Any]) -> None:
     """What column dropout costs with all columns and gains without one, on validation rows: log loss with all columns,
     without each in turn, and without half of them."""
     for name in tables:
@@ -185,7 +185,7 @@ def run_absent(tables: list[str], shares: list[float], seeds: list[int], rows: i
         asked = asked.filter(asked[target["column"]].is_valid()).slice(0, 2_000)
         for seed in seeds:
             for share in shares:
-                run, spent = trained(table, target, inputs, seed, {"training": {"column_dropout": share}})
+                run, spent = trained(table, target, inputs, seed, {**settings, "training": {"column_dropout": share}})
                 classes = run.columns.target.classes
                 truth = np.array([classes.index(v) for v in asked[target["column"]].to_pylist()])
 
@@ -199,6 +199,7 @@ def run_absent(tables: list[str], shares: list[float], seeds: list[int], rows: i
                 print(
                     json.dumps(
                         {"benchmark": "fusion absent", "table": name, "column_dropout": share, "seed": seed,
+                         "settings": settings,
                          "rows": len(truth), "all": loss([]), "one_absent": round(float(np.mean([*each.values()])), 4),
                          "half_absent": round(float(np.mean([loss(h) for h in halves])), 4), "each": each,
                          "spent": spent, **facts()}
@@ -378,7 +379,8 @@ def main() -> None:
         run_cost()
         return
     if arguments.what == "absent":
-        run_absent(arguments.ways or ["adult", "clothing"], arguments.shares, arguments.seeds, arguments.rows)
+        run_absent(arguments.ways or ["adult", "clothing"], arguments.shares, arguments.seeds, arguments.rows,
+                   arguments.settings)  # fmt: skip
         return
     if arguments.what == "parts":
         run_parts(arguments.judge, arguments.seeds, arguments.rows, arguments.ways or PARTS, arguments.settings)
