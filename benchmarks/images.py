@@ -74,7 +74,7 @@ def ours(folder: Path, changes: list[str]) -> dict[str, Any]:
 
 
 def two_convolutions(found: dict[str, tuple[np.ndarray, np.ndarray]], epochs: int) -> dict[str, Any]:
-    """5x5 convolutions of 32 and 64 channels with pooling, one hidden layer, dropout: the net that people begin with."""
+    """5x5 convolutions of 32 and 64 channels with pooling, a hidden layer, dropout: the net that people begin with."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(1, 32, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 5, padding=2), nn.ReLU(),
@@ -110,7 +110,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--judge", choices=("valid", "test"), default="valid")
     parser.add_argument("--rows", type=int)
-    parser.add_argument("--beside", type=int, default=0, help="epochs of the net of two convolutions; 0: it is left out")
+    parser.add_argument(
+        "--beside", type=int, default=0, help="epochs of the net of two convolutions; 0: it is left out"
+    )
     parser.add_argument("--set", dest="changes", action="append", default=[])
     arguments = parser.parse_args()
     found = parts(arguments.judge)

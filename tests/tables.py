@@ -57,3 +57,19 @@ def fused(rows=120, seed=0):
         ]
         table = table.append_column(name, pa.array(cells, pa.list_(pa.list_(pa.uint8()))))
     return table.append_column("bought", mixed(rows, seed)["bought"])
+
+
+def pictured(rows=200, seed=0, size=8):
+    """:func:`mixed` with a column ``photo`` of arrays [H][W]; it is bright to the left where ``side`` is left; some
+    missing."""
+    random = np.random.default_rng(seed)
+    left = random.random(rows) < 0.5
+    pixels = random.integers(0, 120, (rows, size, size)).astype(np.uint8)
+    half = size // 2
+    pixels[left, :, :half] += 120
+    pixels[~left, :, half:] += 120
+    kind = pa.list_(pa.list_(pa.uint8(), size), size)
+    gone = np.arange(rows) % 11 == 3
+    cells = [None if g else p.tolist() for g, p in zip(gone, pixels, strict=True)]
+    table = mixed(rows, seed).append_column("photo", pa.array(cells, kind))
+    return table.append_column("side", pa.array(np.where(left, "left", "right")))

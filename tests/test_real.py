@@ -50,9 +50,12 @@ def test_the_demo(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("weft.cli.demo.MINUTES", 0.05)
     assert call(["demo"]) == 0
     told = capsys.readouterr()
-    for run in ("run", "language"):
+    for run in ("run", "digits-run", "language"):
         assert (tmp_path / "weft-demo" / run / "report.html").exists() and f"{run}/report.html" in told.out
     assert "Patients it never saw" in told.out and "Return the number of" in told.out
+    digits = json.loads((tmp_path / "weft-demo" / "digits-run" / "report.json").read_text())
+    ours, _, linear, *_ = (m["metrics"]["accuracy"]["value"] for m in digits["models"])
+    assert ours >= 0.97 and ours > linear
     assert "all others" in told.out and "█" in told.out
     rows = [json.loads(line) for line in (tmp_path / "weft-demo" / "docstrings.jsonl").read_text().splitlines()]
     texts = {row["text"] for row in rows if row["module"] == "json/__init__.py"}

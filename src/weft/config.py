@@ -63,7 +63,8 @@ def _addresses(value: Any) -> Any:
 
 class DataSettings(_Settings):
     source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
-    """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text."""
+    """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text; or a folder
+    of pictures with a class a sub-folder."""
     format: Literal["csv", "jsonl", "parquet", "arrow", "text", "squad"] | None = None
     """Said only where the file's ending does not tell."""
     split: SplitSettings = SplitSettings()
@@ -197,7 +198,8 @@ class TargetSettings(_Settings):
 
 class ModelSettings(_Settings):
     from_: Annotated[str | None, Field(alias="from")] = None
-    """A checkpoint whose text model reads the row: a run, a Hugging Face folder, or hf://OWNER/NAME on the hub."""
+    """A checkpoint whose model of texts or pictures reads the row: a run, a Hugging Face folder, or hf://OWNER/NAME on
+    the hub."""
     backbone: Literal["transformer", "rnn"] = "transformer"
     """What reads the tokens."""
     cell: Literal["rnn", "gru", "lstm"] | None = None

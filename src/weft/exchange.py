@@ -10,10 +10,21 @@ from typing import Any
 import torch
 
 from weft.errors import RunError, UsageError
+from weft.features.images import ImageCodec
 from weft.files import write_manifest, write_whole
 from weft.models.checkpoints import load_hf, save_hf
-from weft.models.language import ImageModel
-from weft.models.pretrained import TextModel, describe, extract, find, load_text_model
+from weft.models.images import PretrainedImage
+from weft.models.language import ImageModel, LanguageModel
+from weft.models.pretrained import (
+    PIXELS_FILE,
+    TextModel,
+    describe,
+    extract,
+    extract_pictures,
+    find,
+    load_text_model,
+    pictures_of,
+)
 from weft.models.transformer import TransformerConfig
 from weft.runs.run import CONFIG_FILE, SETTINGS_FILE, Run
 
@@ -33,6 +44,7 @@ def import_checkpoint(source: str, out: Path) -> dict[str, Any]:
     folder = find(source)
     stored = load_hf(folder, torch.bfloat16 if _kind(folder) == torch.bfloat16 else torch.float32)
     save_hf(stored.model, out, stored.tokenizer, stored.words)
+    _copy_pixels(folder, out)
     backbone = stored.model.config.backbone
     assert isinstance(backbone, TransformerConfig)
     found = {
@@ -73,6 +85,7 @@ def export_hf(path: Path, out: Path) -> dict[str, Any]:
     if is_checkpoint(path):
         found = load_hf(path, _kind(path))
         family = save_hf(found.model, out, found.tokenizer, found.words)
+        _copy_pixels(path, out)
         return {"output": str(out), "family": family, "parameters": found.parameters}
     run = Run(path)
     copies = run.model.each()
@@ -83,9 +96,32 @@ def export_hf(path: Path, out: Path) -> dict[str, Any]:
         )
     if len(copies) > 1:
         raise UsageError(f"{path}: a run of {len(copies)} copies cannot be one checkpoint. Train with model.copies: 1.")
-    model = extract(copies[0])
-    family = save_hf(model, out, run.columns.tokenizer)
+    model: LanguageModel | ImageModel
+    if isinstance(copies[0].config.pretrained, PretrainedImage):
+        model = extract_pictures(copies[0])
+        family = save_hf(model, out)
+        codec = pictures_of(copies[0]).codec
+        write_whole(out / PIXELS_FILE, json.dumps(_preprocessor(codec), indent=1) + "\n")
+        write_manifest(out)
+    else:
+        model = extract(copies[0])
+        family = save_hf(model, out, run.columns.tokenizer)
     return {"output": str(out), "family": family, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _copy_pixels(folder: Path, out: Path) -> None:
+    """How a checkpoint's pictures become numbers goes along with it."""
+    if (folder / PIXELS_FILE).exists():
+        write_whole(out / PIXELS_FILE, (folder / PIXELS_FILE).read_text(encoding="utf-8"))
+
+
+def _preprocessor(codec: ImageCodec) -> dict[str, Any]:
+    """How the pictures of a column become numbers, as ``transformers`` reads it."""
+    return {
+        "image_processor_type": "ViTImageProcessor", "size": {"height": codec.size, "width": codec.size},
+        "do_resize": True, "resample": 2, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
+        "image_mean": [m / 255 for m in codec.mean], "image_std": [d / 255 for d in codec.deviation],
+    }  # fmt: skip
 
 
 def open_text_model(path: Path) -> TextModel:

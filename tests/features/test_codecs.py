@@ -11,9 +11,22 @@ from weft.config import FeatureSettings
 from weft.features.codecs import CODECS, Ragged, TextCodec
 from weft.features.targets import ClassTarget, NumberTarget
 from weft.features.tokenizer import train_tokenizer
+from weft.preprocess import pictures
 
 RANDOM = np.random.default_rng(0)
 WORDS = ["blue", "shirt", "fits", "很", "舒服", "returning", "size", "naïve", "🙂"]
+PICTURES = RANDOM.integers(0, 256, (200, 9, 9), dtype=np.uint8)
+
+
+def clean_pictures(arrays):
+    """As the cleaner gives them; None is no picture."""
+    return pa.array(
+        [None if a is None else {"height": len(a), "width": a.shape[1], "channels": a[0, 0].size,
+                                 "pixels": a.tobytes()} for a in arrays],
+        pictures.TYPE,
+    )  # fmt: skip
+
+
 VALUES = {
     "number": pa.array([1.5, None, -3.25, 1e6, 0.0] * 40, pa.float64()),
     "category": pa.array(["red", "green", None, "蓝", "red"] * 40, pa.string()),
@@ -21,12 +34,14 @@ VALUES = {
     "text": pa.array(
         [None if i % 7 == 3 else " ".join(RANDOM.choice(WORDS, 1 + i % 9)) for i in range(200)], pa.string()
     ),
+    "image": clean_pictures([None if i % 7 == 3 else p for i, p in enumerate(PICTURES)]),
 }
 NEVER_SEEN = {
     "number": pa.array([1e30, -1e30], pa.float64()),
     "category": pa.array(["purple", "Red"], pa.string()),
     "time": pa.array([9e9, -9e9], pa.float64()),
     "text": pa.array(["Ωmega 谢谢 \x00<pad>", ""], pa.string()),
+    "image": clean_pictures([np.full((40, 3), 7, np.uint8), np.zeros((2, 5, 3), np.uint8)]),
 }
 
 
@@ -77,8 +92,10 @@ class TestEveryCodec:
     def test_decodes_what_it_encoded(self, kind):
         codec = fitted(kind)
         back = codec.decode(codec.encode(VALUES[kind]))
-        for got, value in zip(back, VALUES[kind].to_pylist(), strict=True):
-            if kind == "number" and value is not None:
+        for place, (got, value) in enumerate(zip(back, VALUES[kind].to_pylist(), strict=True)):
+            if kind == "image" and value is not None:
+                np.testing.assert_array_equal(got, PICTURES[place])
+            elif kind == "number" and value is not None:
                 assert got == pytest.approx(value, rel=1e-5, abs=0.1)  # float32 of a deviation of 4e5
             else:
                 assert got == value

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from tests.tables import mixed
+from tests.tables import pictured
 
 from weft.config import Settings
 from weft.data.plan import look
@@ -31,7 +31,7 @@ CONFIG = RowConfig(
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    table = Table.of(mixed())
+    table = Table.of(pictured(400).drop_columns("side"))
     settings = Settings(target="bought")
     plan = look(settings, table)
     cleaner = make_cleaner(settings, plan)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tests.tables import FAST, mixed, numeric
+from tests.tables import FAST, mixed, numeric, pictured
 from tokenizers import Tokenizer, models
 
 import weft
@@ -18,13 +18,14 @@ from weft.errors import SettingsError
 from weft.features.augment import augment_problem
 from weft.features.batching import Batch
 from weft.features.codecs import NumberCodec
+from weft.features.images import ImageCodec
 from weft.features.targets import ClassTarget, NumberTarget
 from weft.models.heads import ClassHead
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig, RowModel
 from weft.models.transformer import TransformerConfig
 from weft.training.loop import Recipe
-from weft.training.regularise import Objective, distance, dropout_factor, mixed_loss
+from weft.training.regularise import Objective, cut_loss, distance, dropout_factor, mixed_loss
 
 RECIPE = Recipe(
     epochs=1, batch_rows=8, learning_rate=0.01, weight_decay=0.0, patience=9, average=0.9, bfloat16=False, seed=0
@@ -185,7 +186,7 @@ def test_killed_and_resumed_ends_with_the_same_bits(names, tmp_path, monkeypatch
 
 class TestBadInput:
     def test_augment_without_a_text(self, tmp_path):
-        with pytest.raises(SettingsError, match=r"training.augment: changes text columns. The table has none"):
+        with pytest.raises(SettingsError, match=r"training.augment: 'delete' changes text columns. The table has none"):
             weft.train(numeric(60), "label", tmp_path / "run", quiet=True, training={"augment": {"delete": 0.1}})
         assert not (tmp_path / "run").exists()
 
@@ -219,3 +220,70 @@ class TestBadInput:
             augment_problem(settings, plan, made)
         made.add_special_tokens(["[MASK]"])
         augment_problem(settings, plan, made)
+
+
+class TestCutMix:
+    def model(self):
+        codec = ImageCodec("p")
+        codec.fix(8, [0.0], [1.0])
+        target = ClassTarget("y", ["a", "b", "c"])
+        target.counts = [3, 3, 2]
+        backbone = TransformerConfig(width=16, layers=1, heads=2)
+        torch.manual_seed(0)
+        return RowModel([codec], target, RowConfig(backbone, 16, 0.0, linear=())).eval()
+
+    def batch(self, present=None):
+        pixels = torch.arange(1, 9, dtype=torch.uint8)[:, None, None, None].expand(8, 1, 8, 8) * 20
+        here = torch.ones(8, dtype=torch.uint8) if present is None else present
+        return Batch({"p": {"pixels": pixels.clone(), "present": here}}, Y, 8)
+
+    def cut(self, monkeypatch, batch, seed):
+        """The pixels that the model saw, the loss, and the outputs."""
+        model, seen = self.model(), []
+        plain = model.forward
+        monkeypatch.setattr(model, "forward", lambda b: seen.append(b) or plain(b))
+        torch.manual_seed(seed)
+        loss = cut_loss(model, batch, 1.0)
+        (inner,) = seen
+        return inner.columns["p"]["pixels"][:, 0], loss, plain(inner)
+
+    def test_the_loss_is_weighed_by_the_area_that_is_kept(self, monkeypatch):
+        batch, kept = self.batch(), []
+        for seed in range(20):
+            pixels, loss, out = self.cut(monkeypatch, batch, seed)
+            own = batch.columns["p"]["pixels"][:, 0]
+            foreign = pixels != own
+            other = torch.tensor(
+                [int((p[f][0] if f.any() else p[0, 0]) // 20 - 1) for p, f in zip(pixels, foreign, strict=True)]
+            )
+            shares = 1 - foreign.float().mean(dim=(1, 2))
+            share = float(shares[shares < 1].mean()) if (shares < 1).any() else 1.0
+            assert ((shares == 1) | (shares - share).abs().lt(1e-6)).all()  # one rectangle for the batch
+            for place in foreign.flatten(1).any(1).nonzero()[:, 0]:
+                f = foreign[place]
+                assert f.sum() == f.any(0).sum() * f.any(1).sum() and pixels[place][f].unique().numel() == 1
+            weights = torch.full((8,), share)
+            expected = F.cross_entropy(out, Y, reduction="none") * weights + (1 - weights) * F.cross_entropy(
+                out, Y[other], reduction="none"
+            )
+            torch.testing.assert_close(loss, expected.mean(), atol=1e-5, rtol=1e-5)
+            kept.append(share)
+        assert 0.3 < np.mean(kept) < 0.9 and np.std(kept) > 0.1
+        assert sorted(batch.columns["p"]["pixels"].unique().tolist()) == [20 * i for i in range(1, 9)]
+
+    def test_a_row_without_its_picture_stays_as_it_is(self, monkeypatch):
+        present = torch.tensor([1, 1, 0, 1, 0, 1, 1, 1], dtype=torch.uint8)
+        for seed in range(5):
+            pixels, *_ = self.cut(monkeypatch, self.batch(present), seed)
+            assert (pixels[2] == 60).all() and (pixels[4] == 100).all()
+            assert not torch.isin(pixels, torch.tensor([60, 100], dtype=torch.uint8))[present.bool()].any()
+
+    def test_it_is_for_pictures_alone(self):
+        settings = config.from_mapping({"target": "side", "training": {"cutmix": 1.0}})
+        with pytest.raises(SettingsError, match="the row must hold nothing else"):
+            augment_problem(settings, look(settings, Table.of(pictured(40))), None)
+        alone = Table.of(pictured(40).select(["photo", "side"]))
+        augment_problem(settings, look(settings, alone), None)
+        changed = config.from_mapping({"target": "bought", "training": {"augment": {"flip": True}}})
+        with pytest.raises(SettingsError, match=r"'flip' changes image columns. The table has none"):
+            augment_problem(changed, look(changed, Table.of(mixed(40))), None)

@@ -42,7 +42,7 @@ def init(
     """Look at a table and write a starter pipeline file with every guess explained.
 
     Args:
-        data: File, glob, folder or address of CSV, JSON Lines, Parquet, Arrow or plain text.
+        data: File, glob, folder or address of CSV, JSON Lines, Parquet, Arrow or plain text, or a folder of pictures.
         target: The column to predict (default: a guess, to be checked).
         out: Where the pipeline file goes.
         force: Write over a file that is there.
@@ -67,7 +67,7 @@ def init(
         "data:",
         f"  source: {scalar(data)}",
         f"target: {scalar(chosen)}  # {kind_in_words(why.type)}: {why.reason}{checked}",
-        "features:  # text, number, category, time, or off",
+        "features:  # text, number, category, time, image, or off",
     ]
     width = max((len(scalar(n)) for n in guesses), default=0)
     for name, found in guesses.items():

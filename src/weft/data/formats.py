@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from weft.data.pictures import FOLDER_COLUMNS, folder_rows
+from weft.data.plain import plain, plain_type
 from weft.data.squad import COLUMNS as SQUAD_COLUMNS
 from weft.data.squad import looks_like_squad, squad_rows
 from weft.errors import DataError, listing
@@ -128,7 +129,7 @@ def columns_of(part: Part) -> dict[str, pa.DataType]:
             return dict.fromkeys(names, pa.string())
     names = [n for n in schema.names if not PANDAS_INDEX.fullmatch(n)]
     check_names(names, part.path)
-    return {name: _plain_type(schema.field(name).type) for name in names}
+    return {name: plain_type(schema.field(name).type) for name in names}
 
 
 @contextmanager
@@ -428,53 +429,6 @@ def _ordered(batch: pa.RecordBatch, keep: list[str], columns: Mapping[str, pa.Da
         array = plain(batch.column(name))
         arrays.append(array if array.type == columns[name] else pc.cast(array, columns[name], safe=False))
     return pa.RecordBatch.from_arrays(arrays, names=keep)
-
-
-def _plain_type(kind: pa.DataType) -> pa.DataType:
-    """The few Arrow types the rest of Weft sees: dictionaries, views, large, decimal and named types unfolded."""
-    if isinstance(kind, pa.FixedShapeTensorType):
-        return _nested(kind)
-    if isinstance(kind, pa.BaseExtensionType):
-        return _plain_type(kind.storage_type)
-    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
-        return _plain_type(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind) or pa.types.is_fixed_size_binary(kind):
-        return pa.binary()
-    if pa.types.is_decimal(kind):
-        return pa.float64()
-    return kind
-
-
-def _nested(kind: pa.FixedShapeTensorType) -> pa.DataType:
-    """Lists in lists, as many as the tensor has dimensions."""
-    found = kind.value_type
-    for size in reversed(kind.shape):
-        found = pa.list_(found, size)
-    return found
-
-
-def plain(column: Any) -> Any:
-    kind = column.type
-    if isinstance(kind, pa.FixedShapeTensorType):
-        if isinstance(column, pa.ChunkedArray):
-            return pa.chunked_array([plain(c) for c in column.chunks], _nested(kind))
-        storage = column.storage
-        found = storage.values.slice(storage.offset * storage.type.list_size, len(storage) * storage.type.list_size)
-        for size in reversed(kind.shape[1:]):
-            found = pa.FixedSizeListArray.from_arrays(found, size)
-        return pa.FixedSizeListArray.from_arrays(found, kind.shape[0], mask=storage.is_null())
-    if isinstance(kind, pa.BaseExtensionType):
-        chunks = column.chunks if isinstance(column, pa.ChunkedArray) else None
-        storage = column.storage if chunks is None else pa.chunked_array([c.storage for c in chunks], kind.storage_type)
-        return plain(storage)
-    if pa.types.is_dictionary(kind):
-        return plain(pc.cast(column, kind.value_type))
-    if pa.types.is_run_end_encoded(kind):
-        return plain(pc.run_end_decode(column))
-    wanted = _plain_type(kind)
-    return column if kind == wanted else pc.cast(column, wanted, safe=False)
 
 
 def count(start: int, rows: int) -> np.ndarray:

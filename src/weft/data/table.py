@@ -1,8 +1,8 @@
 """Table: named columns whose rows come as Arrow record batches, never all at once.
 
 ``Table.open`` reads CSV, JSON Lines, SQuAD's JSON, Parquet, Arrow and plain text from files, globs, folders and
-fsspec addresses, and a folder of pictures with a class a sub-folder; ``Table.of`` takes anything with ``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB) without
-a copy.
+fsspec addresses, and a folder of pictures with a class a sub-folder; ``Table.of`` takes anything with
+``__arrow_c_stream__`` (pandas, polars, Arrow, DuckDB) without a copy.
 CSV and JSON Lines come as text: nothing is decided here, so that a bad cell costs its row and not the
 file. Every batch carries the number of its first row; rows that are no rows at all (a CSV line with too
 many fields, a line that is not JSON) come out as ``Rejected``.
@@ -29,14 +29,15 @@ from weft.data.formats import (
     check_names,
     columns_of,
     count,
+    is_local,
     is_squad,
-    plain,
     readable,
     row_count,
 )
 from weft.data.formats import RawBatch as RawBatch
 from weft.data.formats import Rejected as Rejected
 from weft.data.pictures import is_picture_file, pixel_type
+from weft.data.plain import plain
 from weft.data.split import uniform
 from weft.errors import DataError, UsageError, listing
 
@@ -265,6 +266,10 @@ def _find(address: str, format: str | None) -> list[Part]:
     parts = []
     pictures = tuple(p for p in paths if is_picture_file(p)) if format is None else ()
     if pictures and not any(_ending(p) in _ENDINGS for p in paths):
+        if not is_local(filesystem):
+            raise DataError(
+                f"{address}: pictures are read from this machine. Got {filesystem.protocol}. Copy them here."
+            )
         root = path if folder else os.path.commonpath([Path(p).parent for p in pictures])
         return [Part(root, sum(int(filesystem.size(p) or 0) for p in pictures), "pictures", filesystem, pictures)]
     for p in paths:

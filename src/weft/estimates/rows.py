@@ -24,11 +24,12 @@ from weft.features.columns import Columns
 from weft.features.store import take
 from weft.features.targets import new_target
 from weft.features.tokenizer import train_tokenizer
-from weft.models.pretrained import TextModel, load_text_model
+from weft.models.pretrained import PictureModel, TextModel
 from weft.models.row import RowModel, RowModels, shape_in_words
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import make_cleaner
 from weft.progress import duration
+from weft.tasks.sources import open_source, see_as
 from weft.training.fit import start
 from weft.training.loop import Recipe
 from weft.training.pace import some_rows, step_cost
@@ -43,12 +44,13 @@ def estimate(settings: Settings) -> dict[str, Any]:
     table = Table.open(settings.data.source, settings.data.format)
     plan = look(settings, table)
     rows, exact = rows_of(table)
+    source = open_source(settings, plan)
     cleaner = make_cleaner(settings, plan)
-    clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=SAMPLE_ROWS))
-    source = load_text_model(settings.model.from_) if settings.model.from_ else None
+    clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=min(SAMPLE_ROWS, cleaner.batch_rows)))
     augment_problem(settings, plan, source.tokenizer if source else None)
     column_dropout_problem(settings, plan)
     columns = _columns(settings, plan, clean, cleaner, source)
+    see_as(columns, source)
     split = settings.data.split
     pool = round(rows * (1 - (0 if split.column else split.test)))
     facts = defaults.Facts.of(columns, pool, source)
@@ -106,7 +108,9 @@ def rows_of(table: Table) -> tuple[int, bool]:
     return max(rows, len(first.rows)), False
 
 
-def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any, source: TextModel | None) -> Columns:
+def _columns(
+    settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any, source: TextModel | PictureModel | None
+) -> Columns:
     codecs = [CODECS[kind](name, settings.features.get(name)) for name, kind in sorted(plan.types.items())]
     target = new_target(plan.target_type, settings.target)
     for codec in codecs:
@@ -115,7 +119,8 @@ def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any, so
     target.finish()
     texts = [c.name for c in codecs if c.type == "text"]
     words = (t for n in texts for t in clean.columns[n].drop_null().to_pylist())
-    tokenizer = source.tokenizer if source else train_tokenizer(words, lowercase=True) if texts else None
+    given = source.tokenizer if source else None
+    tokenizer = given or train_tokenizer(words, lowercase=True) if texts else None
     columns = Columns(cleaner, codecs, target, tokenizer)
     for codec in codecs:
         if isinstance(codec, TextCodec):

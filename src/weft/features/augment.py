@@ -1,7 +1,8 @@
-"""Training rows changed: pictures (``weft.features.picture_augment``), and texts in other words: words left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden.
+"""Training rows changed: pictures (``weft.features.picture_augment``), and texts in other words.
 
-A word is what stands between spaces; where a script has none (Chinese, Japanese) each character is one. What
-a row becomes depends on (seed, epoch, row) only: a resumed run reads what the stopped one would have read.
+Words are left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden. A word is what stands between spaces;
+where a script has none (Chinese, Japanese) each character is one. What a row becomes depends on (seed, epoch, row)
+only: a resumed run reads what the stopped one would have read.
 """
 
 from __future__ import annotations

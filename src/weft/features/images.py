@@ -35,6 +35,11 @@ class ImageCodec(Codec):
         self._sides: Counter[int] = Counter()
         self._shades = np.zeros((3, 256), np.int64)
 
+    @property
+    def bytes(self) -> int:
+        """Of a picture."""
+        return self.channels * self.size**2
+
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
         for pixels in unpacked(array):
             if pixels is None:

@@ -17,6 +17,7 @@ GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow has i
 ERASED_AREA, ERASED_RATIO = (0.02, 0.25), 3.3
 """Share of the picture, and how much longer one side may be than the other (Zhong 2020)."""
 STRENGTH = 5
+Fill = float | tuple[float, ...]
 Draw = Callable[[], np.ndarray]
 """The next number from [0, 1) of each row."""
 
@@ -97,7 +98,7 @@ def _blend(a: np.ndarray, b: np.ndarray, share: np.ndarray) -> np.ndarray:
 
 def rand_augmented(x: np.ndarray, mean_C: list[float], strength: float, draw: Draw) -> np.ndarray:
     """One of ``OPERATIONS`` on each picture, of ``strength`` 0 to 1 either way (RandAugment; Cubuk 2020)."""
-    fill = tuple(round(m) for m in mean_C) if len(mean_C) > 1 else round(mean_C[0])
+    fill: Fill = tuple(round(m) for m in mean_C) if len(mean_C) > 1 else round(mean_C[0])
     chosen = np.floor(draw() * len(OPERATIONS)).astype(np.int64)
     signed = strength * np.where(draw() < 0.5, -1, 1)
     found = np.empty_like(x)
@@ -108,7 +109,7 @@ def rand_augmented(x: np.ndarray, mean_C: list[float], strength: float, draw: Dr
     return found
 
 
-def _affine(image: Image.Image, rows: tuple[float, ...], fill: object) -> Image.Image:
+def _affine(image: Image.Image, rows: tuple[float, ...], fill: Fill) -> Image.Image:
     """``rows``: where each pixel comes from, about the middle of the picture."""
     a, b, c, d, e, f = rows
     x, y = (image.width - 1) / 2, (image.height - 1) / 2
@@ -116,7 +117,7 @@ def _affine(image: Image.Image, rows: tuple[float, ...], fill: object) -> Image.
     return image.transform(image.size, Image.Transform.AFFINE, about, Image.Resampling.BILINEAR, fillcolor=fill)
 
 
-OPERATIONS: tuple[Callable[[Image.Image, float, object], Image.Image], ...] = (
+OPERATIONS: tuple[Callable[[Image.Image, float, Fill], Image.Image], ...] = (
     lambda i, s, fill: i,
     lambda i, s, fill: ImageOps.autocontrast(i),
     lambda i, s, fill: ImageOps.equalize(i),

@@ -27,7 +27,7 @@ from weft.features.codecs import (
     TimeCodec,
 )
 from weft.features.tokenizer import mask_token
-from weft.models.images import ImageEmbedding
+from weft.models.images import ImageEmbedding, PretrainedImage, PretrainedImageEmbedding
 from weft.models.summary import Summary
 from weft.models.tokens import Tokens
 
@@ -253,13 +253,14 @@ class RowEmbedding(nn.Module):
     The reading token has column 0; it comes first, or last where tokens see only those before them. Columns
     are taken in the order of their names within their type, so the order in the table is no matter. Before a
     pretrained text the reading token is the checkpoint's own (BERT's [CLS]), positions run on from text to
-    text, and the columns' vectors of texts start at zero: the checkpoint finds what it is used to. ``summaries``: the
-    columns that are read ahead of the others, and in how many tokens each then stands.
+    text, and the columns' vectors of texts start at zero: the checkpoint finds what it is used to. So it is with a
+    checkpoint of pictures. ``summaries``: the columns that are read ahead of the others, and in how many tokens each
+    then stands.
     """
 
     def __init__(
-        self, codecs: Sequence[Codec], width: int, pretrained: PretrainedText | None = None, reader_last: bool = False,
-        summaries: Mapping[str, int] | None = None,
+        self, codecs: Sequence[Codec], width: int, pretrained: PretrainedText | PretrainedImage | None = None,
+        reader_last: bool = False, summaries: Mapping[str, int] | None = None,
     ):  # fmt: skip
         super().__init__()
         ordered = sorted(codecs, key=lambda c: c.name)
@@ -268,30 +269,33 @@ class RowEmbedding(nn.Module):
         self.names = [c.name for t in self.types for c in groups[t]]
         self.number = {name: i + 1 for i, name in enumerate(self.names)}
         self.reader_last = reader_last
-        self.pretrained = pretrained if "text" in self.types else None
-        self.by_type = nn.ModuleDict({t: EMBEDDINGS[t](groups[t], width) for t in self.types if t != "text"})
-        if "text" in self.types:
-            if pretrained is None:
-                self.by_type["text"] = TextEmbedding(groups["text"], width)
+        self.pretrained = pretrained
+        self.by_type = nn.ModuleDict()
+        for kind in self.types:
+            if kind == "text" and isinstance(pretrained, PretrainedText):
+                self.by_type[kind] = PretrainedTextEmbedding(groups[kind], width, pretrained)
+            elif kind == "image" and isinstance(pretrained, PretrainedImage):
+                self.by_type[kind] = PretrainedImageEmbedding(groups[kind], width, pretrained)
             else:
-                self.by_type["text"] = PretrainedTextEmbedding(groups["text"], width, pretrained)
+                self.by_type[kind] = EMBEDDINGS[kind](groups[kind], width)
         self.summaries = nn.ModuleDict(
             {str(self.number[name]): Summary(width, queries) for name, queries in sorted((summaries or {}).items())}
         )
         self.column = nn.Embedding(len(self.names) + 1, width)  # row 0: the reading token
         nn.init.normal_(self.column.weight, std=START)
-        if self.pretrained is not None:
-            quiet = [self.number[c.name] for c in groups["text"]] + ([0] if pretrained and pretrained.before else [])
+        if pretrained is not None:
+            reads, begins = ("text", pretrained.before) if isinstance(pretrained, PretrainedText) else ("image", True)
+            quiet = [self.number[c.name] for c in groups[reads]] + ([0] if begins else [])
             with torch.no_grad():
                 self.column.weight[quiet] = 0.0
 
     def forward(self, columns: Columns) -> Tokens:
-        parts = [piece for t in self.types for piece in self._summarised(self._parts(t, columns))]
+        pieces = {t: self._summarised(self._parts(t, columns)) for t in self.types}
+        parts = [piece for t in self.types for piece in pieces[t]]
         reader = self._reader(parts[0].shape[0])
         if self.reader_last:
             # after the last token of the texts; the tokens of other columns stand at place 0
-            texts = (p.mask_BT for t, p in zip(self.types, parts, strict=True) if t == "text")
-            places = [mask.sum(dim=1, keepdim=True) for mask in texts if mask is not None]
+            places = [p.mask_BT.sum(dim=1, keepdim=True) for p in pieces.get("text", ()) if p.mask_BT is not None]
             reader.positions_BT = reader.positions_BT + sum(places)
         tokens = Tokens.join([*parts, reader] if self.reader_last else [reader, *parts])
         tokens.states_BTD = tokens.states_BTD + self.column(tokens.columns_BT)
@@ -308,9 +312,11 @@ class RowEmbedding(nn.Module):
     def _reader(self, rows: int) -> Tokens:
         zero = torch.zeros(rows, 1, dtype=torch.int64, device=self.column.weight.device)
         states = self.column(zero) * 0
-        text = self.by_type["text"] if self.pretrained is not None else None
-        if isinstance(text, PretrainedTextEmbedding) and text.config.before is not None and not self.reader_last:
-            states = states + text.vectors(zero + text.config.before)
+        for embedding in self.by_type.values():
+            if isinstance(embedding, PretrainedImageEmbedding):
+                states = states + embedding.reader
+            elif isinstance(embedding, PretrainedTextEmbedding) and embedding.config.before is not None:
+                states = states if self.reader_last else states + embedding.vectors(zero + embedding.config.before)
         return Tokens(states, None, zero, zero)
 
     def _parts(self, kind: str, columns: Columns) -> Tokens:
@@ -319,14 +325,17 @@ class RowEmbedding(nn.Module):
         names: list[str] = embedding.names  # type: ignore[assignment]
         b, t, _ = states.shape
         device = states.device
-        widths: list[int] = getattr(embedding, "widths", [1] * len(names))  # type: ignore[assignment]
+        widths: list[int] = getattr(embedding, "widths", [1] * len(names))
         if kind == "text":
             widths = [columns[n]["tokens"].shape[1] for n in names]
-        if kind == "text" and self.pretrained is not None:
-            widths = [w + (self.pretrained.after is not None) for w in widths]
+        if isinstance(embedding, PretrainedTextEmbedding):
+            assert mask is not None
+            widths = [w + (embedding.config.after is not None) for w in widths]
             places = mask.long().cumsum(dim=1) - (1 if self.reader_last else 0)
             places = places.clamp(min=0)
-        elif self.pretrained is not None:  # a checkpoint's places are those of its texts
+        elif isinstance(embedding, PretrainedImageEmbedding):
+            places = torch.arange(1, t + 1, device=device).expand(b, t)
+        elif self.pretrained is not None:  # a checkpoint's places are those of what it reads
             places = torch.zeros(b, t, dtype=torch.int64, device=device)
         else:
             places = torch.cat([torch.arange(w, device=device) for w in widths]).expand(b, t)

@@ -6,6 +6,7 @@ Shape suffixes: B rows, C channels, S pixels a side, G tokens a side, T tokens, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,9 +25,10 @@ class Residual(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         self.norms = nn.ModuleList(nn.GroupNorm(1, channels) for _ in range(2))
-        self.convolutions = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-        nn.init.zeros_(self.convolutions[1].weight)
-        nn.init.zeros_(self.convolutions[1].bias)
+        first, last = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
+        self.convolutions = nn.ModuleList([first, last])
 
     def forward(self, x: Tensor) -> Tensor:
         y = x
@@ -58,7 +60,7 @@ class Stem(nn.Module):
         return (-(-side // 2**self.halvings)) ** 2
 
     def forward(self, x_BCSS: Tensor) -> Tensor:
-        return self.layers(x_BCSS)
+        return self.layers(x_BCSS.contiguous(memory_format=torch.channels_last))
 
 
 def standardised(columns: Columns, codec: ImageCodec, channels: int) -> Tensor:
@@ -100,3 +102,31 @@ def absent_as_one(
     first = torch.zeros(present_BT.shape[1], dtype=torch.bool, device=present_BT.device)
     first[torch.tensor([0, *widths[:-1]]).cumsum(0)] = True
     return torch.where(present_BT.unsqueeze(-1), states_BTD, missing_D.to(states_BTD.dtype)), present_BT | first
+
+
+@dataclass(frozen=True)
+class PretrainedImage:
+    """What a checkpoint says of its pictures: pixels a side, and those of a patch."""
+
+    image: int
+    patch: int
+    channels: int
+    family: str | None = None
+
+
+class PretrainedImageEmbedding(nn.Module):
+    """The patches of the pictures of one column as a checkpoint cuts them, and its token that reads a picture."""
+
+    def __init__(self, codecs: Sequence[ImageCodec], width: int, config: PretrainedImage):
+        super().__init__()
+        (self.codec,) = codecs
+        self.names, self.config = [self.codec.name], config
+        self.widths = [(config.image // config.patch) ** 2]
+        self.cut = nn.Conv2d(config.channels, width, config.patch, stride=config.patch)
+        self.reader = nn.Parameter(torch.zeros(1, 1, width))
+        self.missing = nn.Parameter(torch.zeros(width))
+
+    def forward(self, columns: Columns) -> tuple[Tensor, Tensor | None]:
+        x = self.cut(standardised(columns, self.codec, self.config.channels)).flatten(2).transpose(1, 2)
+        present = columns[self.codec.name]["present"].bool()[:, None].expand(-1, self.widths[0])
+        return absent_as_one(x, present, self.widths, self.missing)

@@ -1,13 +1,15 @@
-"""A checkpoint as the reader of rows: its backbone, its token table, its tokenizer.
+"""A checkpoint as the reader of rows: its backbone, its token table, its tokenizer; or its patches.
 
-The text model of a Hugging Face folder, or of a run, becomes the backbone of a RowModel; its words keep
-their vectors, and the other columns' tokens join at its input. What belongs to writing (the output matrix)
-stays behind.
+The text or picture model of a Hugging Face folder, or the text model of a run, becomes the backbone of a RowModel; its
+words or patches keep their vectors, and the other columns' tokens join at its input. What belongs to writing (the
+output matrix) or to its own classes stays behind.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,12 +22,14 @@ from weft.errors import CheckpointError, UsageError, did_you_mean
 from weft.features.columns import COLUMNS_FILE
 from weft.models.checkpoints import Pretrained
 from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
-from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.images import PretrainedImage, PretrainedImageEmbedding
+from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowModel
 from weft.models.stored import load_pretrained
 from weft.models.transformer import TransformerConfig
 
+PIXELS_FILE = "preprocessor_config.json"
 HUB = re.compile(r"hf://?([\w.-]+/[\w.-]+)")  # a Path has one slash left
 
 
@@ -48,6 +52,23 @@ class TextModel:
     def longest(self) -> int | None:
         """Tokens of the longest text it reads; None: a recurrent network reads any."""
         return getattr(self.backbone, "max_positions", None)
+
+
+@dataclass
+class PictureModel:
+    """A model of pictures, and how a pixel from 0 to 255 becomes a number: less ``mean``, over ``deviation`` [C]."""
+
+    model: ImageModel
+    family: str
+    config: PretrainedImage
+    mean: list[float]
+    deviation: list[float]
+    tokenizer: None = None
+    longest: None = None
+
+    @property
+    def backbone(self) -> TransformerConfig:
+        return self.model.config.backbone
 
 
 def find(source: str | Path) -> Path:
@@ -99,6 +120,42 @@ def load_text_model(source: str | Path) -> TextModel:
     return TextModel(model, tokenizer, found.family, describe(model, found.tokenizer), found.words)
 
 
+def load_row_source(source: str | Path, kinds: Collection[str]) -> TextModel | PictureModel:
+    """The model of a checkpoint that reads the texts or the pictures of a row. Raises CheckpointError as above."""
+    folder = find(source)
+    if "image" not in kinds:
+        return load_text_model(folder)
+    found = load_pretrained(folder)
+    if isinstance(found.model, LanguageModel):
+        return load_text_model(folder)
+    mean, deviation = _pixels(folder / PIXELS_FILE, found.model.config.channels)
+    return PictureModel(found.model, found.family, describe_pictures(found.model), mean, deviation)
+
+
+def _pixels(file: Path, channels: int) -> tuple[list[float], list[float]]:
+    """Mean and deviation of pixels from 0 to 255, as a checkpoint's preprocessor says them: of none (x / 127.5) - 1."""
+    try:
+        said = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        factor = float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0
+        normal = said.get("do_normalize", True)
+        mean, deviation = (
+            [float(v) for v in said.get(key, [0.5] * channels)] if normal else [rest] * channels
+            for key, rest in (("image_mean", 0.0), ("image_std", 1.0))
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: must say how pictures become numbers. Got: {error}. Copy it again.") from None
+    if not len(mean) == len(deviation) == channels or min(deviation) <= 0 or factor <= 0:
+        raise CheckpointError(
+            f"{file}: image_mean and image_std must have {channels} numbers. Got {mean}, {deviation}."
+        )
+    return [m / factor for m in mean], [d / factor for d in deviation]
+
+
+def describe_pictures(model: ImageModel) -> PretrainedImage:
+    c = model.config
+    return PretrainedImage(c.image, c.patch, c.channels, c.family)
+
+
 def load_language_model(path: str | Path) -> tuple[LanguageModel, Tokenizer]:
     """A folder's text model, in float32 and on the GPU where there is one, and its tokenizer.
 
@@ -138,22 +195,48 @@ def describe(model: LanguageModel, tokenizer: Tokenizer | None) -> PretrainedTex
     return PretrainedText(c.vocabulary, c.types, c.scaled, before, after, c.family)
 
 
-def fill(row: RowModel, source: LanguageModel) -> None:
+def fill(row: RowModel, source: LanguageModel | ImageModel) -> None:
     """Copy the weights of a checkpoint into a RowModel of its shape."""
+    row.backbone.load_state_dict(source.backbone.state_dict())
+    if isinstance(source, ImageModel):
+        _exchange(source, pictures_of(row))
+        return
     text = row.embedding.by_type["text"]
     assert isinstance(text, PretrainedTextEmbedding)
     with torch.no_grad():
         text.table.weight.copy_(source.table.weight)
         if source.config.types:
             text.types.weight.copy_(source.types.weight)
-    row.backbone.load_state_dict(source.backbone.state_dict())
+
+
+@torch.no_grad()
+def _exchange(source: ImageModel | PretrainedImageEmbedding, to: ImageModel | PretrainedImageEmbedding) -> None:
+    to.cut.load_state_dict(source.cut.state_dict())
+    to.reader.copy_(source.reader)
+
+
+def pictures_of(row: RowModel) -> PretrainedImageEmbedding:
+    """What cuts the pictures of a row that a checkpoint reads."""
+    found = row.embedding.by_type["image"]
+    assert isinstance(found, PretrainedImageEmbedding)
+    return found
+
+
+def extract_pictures(row: RowModel) -> ImageModel:
+    """The fine-tuned checkpoint of pictures inside a RowModel, without classes."""
+    c, backbone = row.config.pretrained, row.config.backbone
+    assert isinstance(c, PretrainedImage) and isinstance(backbone, TransformerConfig)
+    model = ImageModel(ImageConfig(backbone, c.image, c.patch, c.channels, family=c.family))
+    _exchange(pictures_of(row), model)
+    model.backbone.load_state_dict(row.backbone.state_dict())
+    return model.eval()
 
 
 def extract(row: RowModel) -> LanguageModel:
-    """The fine-tuned checkpoint inside a RowModel, as an encoder of its family."""
-    config, text = row.config.pretrained, row.embedding.by_type["text"]
-    if config is None or not isinstance(text, PretrainedTextEmbedding):
-        raise UsageError("this run was not trained from a checkpoint; its model has no Hugging Face form.")
+    """The fine-tuned checkpoint of texts inside a RowModel, as an encoder of its family."""
+    config, text = row.config.pretrained, row.embedding.by_type["text"] if row.texts else None
+    if not isinstance(config, PretrainedText) or not isinstance(text, PretrainedTextEmbedding):
+        raise UsageError("this run was not trained from a checkpoint of texts.")
     # a writer's checkpoint has an output matrix; that of its tokens takes the place
     output: Literal["none", "linear"] = "none" if row.config.backbone.attention == "reading" else "linear"
     model = LanguageModel(
@@ -175,8 +258,9 @@ def layerwise(row: RowModel, top: float, decay: float) -> None:
     blocks: list[nn.Module] = list(getattr(backbone, "blocks", []))
     for place, block in enumerate(blocks):
         block.rate_factor = top * decay ** (len(blocks) - 1 - place)  # type: ignore[assignment]
+    reads = "image" if isinstance(row.config.pretrained, PretrainedImage) else "text"
     for module in (
-        row.embedding.by_type["text"],
+        row.embedding.by_type[reads],
         getattr(backbone, "positions", None),
         getattr(backbone, "embedding_norm", None),
     ):

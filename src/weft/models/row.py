@@ -16,6 +16,7 @@ from weft.features.codecs import Codec
 from weft.features.targets import ClassTarget, LabelsTarget, Target
 from weft.models.embeddings import PretrainedText, RowEmbedding
 from weft.models.heads import ClassHead, LabelsHead, NumberHead
+from weft.models.images import PretrainedImage
 from weft.models.linear import LinearPath
 from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import Tokens
@@ -40,8 +41,8 @@ class RowConfig:
     """Of the labels: this share of each row's answer is spread over all classes (Szegedy 2016)."""
     summaries: dict[str, int] = field(default_factory=dict)
     """Columns that are read ahead of the row, and the tokens in which each then stands."""
-    pretrained: PretrainedText | None = None
-    """Texts are read with the tokens of a checkpoint, whose backbone this is."""
+    pretrained: PretrainedText | PretrainedImage | None = None
+    """Texts, or pictures, are read with the tokens of a checkpoint, whose backbone this is."""
 
     def to_dict(self) -> dict[str, Any]:
         return {**asdict(self), "recurrent": isinstance(self.backbone, RecurrentConfig)}
@@ -50,12 +51,15 @@ class RowConfig:
     def from_dict(cls, stored: dict[str, Any]) -> RowConfig:
         stored = dict(stored)
         kind = RecurrentConfig if stored.pop("recurrent", False) else TransformerConfig
+        pretrained = stored.get("pretrained")
+        if pretrained is not None:
+            pretrained = (PretrainedImage if "patch" in pretrained else PretrainedText)(**pretrained)
         return cls(
             **{
                 **stored,
                 "backbone": kind(**stored["backbone"]),
                 "linear": tuple(stored["linear"]),
-                "pretrained": PretrainedText(**stored["pretrained"]) if stored.get("pretrained") else None,
+                "pretrained": pretrained,
             }
         )
 
@@ -76,10 +80,11 @@ def backbone_in_words(b: Backbone) -> str:
 
 
 class RowModel(nn.Module):
-    """Reads rows. The head sees the state of the reading token after the backbone and, of each text column,
-    mean and maximum of its tokens before it, of each image column the mean of its tokens after it. Where the backbone is a checkpoint, which knows phrases, it sees
-    the mean of the states of the reading token and all tokens of texts, as sentence embeddings are made (the
-    other columns' tokens have been read by those). The linear path is added to its outputs [B, C]."""
+    """Reads rows. The head sees the state of the reading token after the backbone and, of each text column, mean and
+    maximum of its tokens before it, of each image column the mean of its tokens after it. Where the backbone is
+    a checkpoint, which knows phrases, it sees the mean of the states of the reading token and all tokens of its
+    texts or pictures, as sentence embeddings are made (the other columns' tokens have been read by those). The
+    linear path is added to its outputs [B, C]."""
 
     def __init__(self, codecs: Sequence[Codec], target: Target, config: RowConfig):
         super().__init__()
@@ -142,8 +147,8 @@ class RowModel(nn.Module):
         return torch.cat(found, dim=-1)
 
     def _mean(self, states_BTD: Tensor, tokens: Tokens) -> Tensor:
-        texts = torch.tensor([0, *self.texts], device=states_BTD.device)
-        here = _here(tokens, torch.isin(tokens.columns_BT, texts))
+        read = self.images if isinstance(self.config.pretrained, PretrainedImage) else self.texts
+        here = _here(tokens, torch.isin(tokens.columns_BT, torch.tensor([0, *read], device=states_BTD.device)))
         return (states_BTD * here).sum(dim=1) / here.sum(dim=1)
 
     def loss(self, batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ The header is read first: a file of too many bytes or pixels, or of a format tha
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import warnings
 from collections import Counter
@@ -28,7 +29,7 @@ TYPE = pa.struct(
 )
 """A clean picture: rows of pixels, each of one grey value or of red, green and blue, 0 to 255."""
 Bad = dict[int, tuple[str, str]]
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(//|[^\\/]*,)")
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|data:")
 
 
 class _Unfit(ValueError):
@@ -47,8 +48,7 @@ def read_pictures(array: pa.Array, plan: PicturePlan, folder: Path | None, notic
     if way is None:
         raise DataError(f"a picture must be a path, bytes or an array. Got {array.type}. Set the column off.")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        warnings.filterwarnings("ignore", module="PIL")
+        warnings.simplefilter("ignore")  # what the library warns of is checked here
         for place, cell in enumerate(array if way == "arrays" else array.to_pylist()):
             try:
                 pixels = _array(cell, plan) if way == "arrays" else _file(cell, plan, folder, noticed)
@@ -108,7 +108,7 @@ def _array(cell: pa.Scalar, plan: PicturePlan) -> np.ndarray | None:
             raise _Unfit(f"must be a whole array, has rows of {sorted(map(str, lengths)) or 'no'} numbers")
         values = values.flatten()
         shape[depth + 1 :] = []
-    sizes = [shape[0], *(b // max(1, a) for a, b in zip(shape, shape[1:], strict=False))]
+    sizes = [shape[0], *(b // max(1, a) for a, b in itertools.pairwise(shape))]
     if values.null_count or 0 in sizes or (len(sizes) == 3 and sizes[2] not in (1, 3, 4)):
         raise _Unfit(f"must be an array H x W, or H x W x 1, 3 or 4, without gaps; is {' x '.join(map(str, sizes))}")
     if sizes[0] * sizes[1] > MOST_PIXELS:
@@ -121,8 +121,6 @@ def _array(cell: pa.Scalar, plan: PicturePlan) -> np.ndarray | None:
             raise _Unfit(f"must hold numbers from {low:g} to {high:g}, has {numbers.min():g} to {numbers.max():g}")
         numbers = np.rint((numbers - low) * (255 / (high - low))).astype(np.uint8)
     pixels = numbers.reshape(*sizes[:2], -1)
-    if pixels.shape[2] == 4:
-        return _kept(Image.fromarray(pixels), plan)
     return _kept(Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels), plan)
 
 
@@ -140,16 +138,16 @@ def _file(cell: Any, plan: PicturePlan, folder: Path | None, noticed: Counter[st
         raise _Unfit(f"has {len(content):,} bytes, more than {MOST_BYTES:,}")
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+    except Image.DecompressionBombError:
         raise _Unfit(f"has more than {MOST_PIXELS:,} pixels") from None
     except Exception:  # a damaged header makes the library raise nearly anything
         what = "is an SVG" if b"<svg" in content[:1000] else "is empty" if not content else "is another file or damaged"
         raise _Unfit(f"must be a picture in PNG, JPEG, GIF, BMP, WebP or TIFF, {what}") from None
     if image.width * image.height > MOST_PIXELS:
         raise _Unfit(f"has {image.width:,} x {image.height:,} pixels, more than {MOST_PIXELS:,}")
-    if getattr(image, "n_frames", 1) > 1:
-        noticed["animated or of several pages: its first picture is read"] += 1
     try:
+        if getattr(image, "is_animated", False):
+            noticed["animated or of several pages: its first picture is read"] += 1
         if plan.side is None:
             image.draft(None, (4 * KEPT, 4 * KEPT))  # a large JPEG is decoded at a part of its size
         image.load()

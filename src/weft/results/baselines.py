@@ -25,8 +25,8 @@ from weft.training.thresholds import f1_threshold, label_thresholds
 
 MOST_ROWS = 100_000
 MOST_LABELS = 50
-PIXELS = 14
-"""Pixels a side of a picture, of which each is a number to these models."""
+MOST_PIXELS = 14
+"""Of a side of a picture, whose every pixel is a number to these models."""
 
 
 @dataclass
@@ -60,7 +60,7 @@ def trivial(target: np.ndarray, rows: int, classes: int | None) -> Baseline:
 def linear(
     types: Mapping[str, str], train: Columns, target: np.ndarray, test: Columns, classes: int | None
 ) -> Baseline:
-    """Logistic or ridge regression: scaled numbers, one-hot categories, TF-IDF of words and pairs of words."""
+    """Logistic or ridge regression: scaled numbers, one-hot categories, TF-IDF of words and pairs of words, pixels."""
     start = time.monotonic()
     encoder = _Linear(types)
     x, z = encoder.fit(train), encoder.transform(test)
@@ -84,8 +84,8 @@ def linear(
 def boosted_trees(
     types: Mapping[str, str], train: Columns, target: np.ndarray, test: Columns, classes: int | None
 ) -> Baseline | None:
-    """Histogram gradient boosting on every column but texts; None where there is no other column, or too many
-    labels to train trees for each."""
+    """Histogram gradient boosting on every column but texts, of pictures on their pixels; None where there is no other
+    column, or too many labels to train trees for each."""
     used = {name: kind for name, kind in types.items() if kind != "text"}
     if not used or (target.ndim == 2 and target.shape[1] > MOST_LABELS):
         return None
@@ -146,7 +146,7 @@ class _Linear:
                     _words(columns[name])
                 )
             elif kind == "image":
-                self.parts[name] = True
+                self.parts[name] = _side(columns[name])
             else:
                 values = _numbers(columns[name])
                 middle = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
@@ -164,7 +164,7 @@ class _Linear:
             elif kind == "category":
                 blocks.append(part.transform(_words(columns[name])))
             elif kind == "image":
-                blocks.append(sparse.csr_matrix(np.nan_to_num(_pixels(columns[name]))))
+                blocks.append(sparse.csr_matrix(np.nan_to_num(_pixels(columns[name], part))))
             else:
                 middle, scaler = part
                 values = _numbers(columns[name])
@@ -191,8 +191,9 @@ def _tree_matrix(types: Mapping[str, str], train: Columns, test: Columns) -> tup
             if np.nanmax(x[-1], initial=0) < 254:
                 categorical.append(sum(part.shape[1] for part in x) - 1)
         elif kind == "image":
-            x.append(_pixels(train[name]))
-            z.append(_pixels(test[name]))
+            side = _side(train[name])
+            x.append(_pixels(train[name], side))
+            z.append(_pixels(test[name], side))
         else:
             x.append(_numbers(train[name]))
             z.append(_numbers(test[name]))
@@ -214,12 +215,17 @@ def _words(array: pa.Array) -> np.ndarray:
     return np.array([w if w is not None else "(missing)" for w in array.to_pylist()], dtype=object)[:, None]
 
 
-def _pixels(pictures: pa.Array) -> np.ndarray:
-    """Grey pixels [N, PIXELS * PIXELS] from 0 to 1; NaN where there is no picture."""
-    found = np.full((len(pictures), PIXELS * PIXELS), np.nan, np.float32)
+def _side(pictures: pa.Array) -> int:
+    """Pixels a side that these models see: as the largest picture has, at most ``MOST_PIXELS``."""
+    return min(MOST_PIXELS, max([1, *(max(p.shape[:2]) for p in unpacked(pictures) if p is not None)]))
+
+
+def _pixels(pictures: pa.Array, side: int) -> np.ndarray:
+    """Grey pixels [N, side * side] from 0 to 1; NaN where there is no picture."""
+    found = np.full((len(pictures), side * side), np.nan, np.float32)
     for place, picture in enumerate(unpacked(pictures)):
         if picture is not None:
-            found[place] = resized(picture, PIXELS, 1).ravel() / np.float32(255)
+            found[place] = resized(picture, side, 1).ravel() / np.float32(255)
     return found
 
 

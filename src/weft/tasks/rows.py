@@ -19,16 +19,18 @@ from weft.features.codecs import CODECS
 from weft.features.column_dropout import ColumnDropout, column_dropout_problem
 from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
+from weft.features.images import ImageCodec
 from weft.features.store import TARGET, Store
 from weft.features.targets import ClassTarget, NumberTarget, Target, known, outside
 from weft.inference.predict import predict_codes
-from weft.models.pretrained import TextModel, load_text_model
+from weft.models.pretrained import PictureModel, TextModel
 from weft.models.row import RowModels, shape_in_words
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
 from weft.results.baselines import MOST_ROWS
 from weft.results.groups import by_group, languages
 from weft.results.labels import each_label
+from weft.results.pictures import chosen_rows, shown
 from weft.results.summary import (
     SHOWN,
     Judged,
@@ -40,11 +42,14 @@ from weft.results.summary import (
     verdict,
 )
 from weft.runs.run import Run, load_model, save_model
+from weft.tasks.sources import open_source, see_as
 from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Change, Fitted, fit, start
 
 INFERENCE_ROWS = 65_536
+MOST_PICTURE_BYTES = 1 << 28
+"""Of the pictures that the simple models learn from."""
 
 
 def positive_problem(settings: Settings, columns: Columns) -> None:
@@ -71,6 +76,24 @@ def out_of_scope_problem(settings: Settings, target: Target, codes: np.ndarray) 
         )
 
 
+def _images(columns: Columns) -> list[ImageCodec]:
+    return [codec for codec in columns.codecs if isinstance(codec, ImageCodec)]
+
+
+def _pictures(
+    columns: Columns, store: Store, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
+    thresholds: np.ndarray | None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Some of the judged rows with their pictures; none where no column holds pictures."""
+    images = _images(columns)
+    if not images:
+        return []
+    places = chosen_rows(columns.target, output, truth, thresholds)
+    codes = store.take(judged[places])
+    decoded = {codec.name: codec.decode(codes[codec.name]) for codec in images}
+    return shown(columns.target, output[places], truth[places], thresholds, decoded)
+
+
 class RowSteps(Steps):
     """A column of the row is predicted from the others."""
 
@@ -92,6 +115,7 @@ class RowSteps(Steps):
             if self.source is not None:
                 tokenizer, longest = self.source.tokenizer, self.source.longest
             columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest)
+            see_as(columns, self.source)
             positive_problem(self.settings, columns)
             columns.save(self.out)
             shutil.rmtree(self.work / "store", ignore_errors=True)
@@ -112,18 +136,11 @@ class RowSteps(Steps):
         self._finish(figures)
         return Run(self.out)
 
-    def _open_source(self, plan: Plan) -> TextModel | None:
+    def _open_source(self, plan: Plan) -> TextModel | PictureModel | None:
         """The checkpoint to start from, opened before anything is written."""
-        source = self.settings.model.from_
-        if source is None:
-            return None
-        if "text" not in plan.types.values():
-            raise SettingsError(
-                ["model.from: a checkpoint reads text columns. The table has none. Say which is text in features, "
-                 "or remove it."]
-            )  # fmt: skip
-        found = load_text_model(source)
-        check_matrices(self.settings, found.backbone)
+        found = open_source(self.settings, plan)
+        if found is not None:
+            check_matrices(self.settings, found.backbone)
         return found
 
     def _say_data(self, plan: Plan) -> None:
@@ -215,9 +232,10 @@ class RowSteps(Steps):
         note = ""
         if self.settings.results.baselines:
             pool = np.sort(np.concatenate([ids[TRAIN], ids[VALID]])) if len(ids[TEST]) else ids[TRAIN]
-            if len(pool) > MOST_ROWS:
-                pool = np.sort(np.random.default_rng(0).choice(pool, MOST_ROWS, replace=False))
-                note = f"The simple models learnt from {MOST_ROWS:,} of the rows."
+            most = min(MOST_ROWS, MOST_PICTURE_BYTES // max(1, sum(c.bytes for c in _images(columns))))
+            if len(pool) > most:
+                pool = np.sort(np.random.default_rng(0).choice(pool, most, replace=False))
+                note = f"The simple models learnt from {most:,} of the rows."
             names = list(columns.types)
             answers = store.target(pool)
             pool, answers = pool[known(answers)], answers[known(answers)]
@@ -249,6 +267,7 @@ class RowSteps(Steps):
             "curves": curves(target, output, truth), "declines": abstention,
             "labels": None if thresholds is None else each_label(target.classes, output, truth, thresholds),  # type: ignore[union-attr]
             "languages": self._languages(clean, columns, judged, output, truth, positive, thresholds),
+            "pictures": _pictures(columns, store, judged, output, truth, thresholds),
             "target": {
                 "name": target.name, "type": target.type, "reason": plan.target_reason,
                 **({} if isinstance(target, NumberTarget) else {"classes": target.classes, "counts": target.counts}),

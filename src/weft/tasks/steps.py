@@ -154,6 +154,8 @@ class Steps(ABC):
         )
         for reason, count in list(found.reasons().items())[:3]:
             self.say.line(f"set aside: {count:,} x {reason} (rejected.parquet)")
+        for what, count in cleaner.noticed.items():
+            self.say.line(f"{count:,} x {what}")
         self.say.line(split_in_words(self.settings, clean))
         return clean, found, cleaner
 

@@ -17,7 +17,7 @@ from weft.features.batching import Batch, collate, in_turn
 from weft.features.store import RowCodes, Store
 from weft.features.targets import known, outside
 from weft.models.heads import ClassHead, Directions, NumberHead
-from weft.models.language import LanguageModel
+from weft.models.language import ImageModel, LanguageModel
 from weft.models.pretrained import fill, layerwise
 from weft.models.row import SCORES, RowModel, RowModels, combine, energy
 from weft.progress import Silent, duration
@@ -79,7 +79,7 @@ def fit(
     return done
 
 
-def start(copy: RowModel, source: LanguageModel, lora: bool, rank: int) -> None:
+def start(copy: RowModel, source: LanguageModel | ImageModel, lora: bool, rank: int) -> None:
     """Begin from a checkpoint: its weights, slower rates towards its tokens, or adapters beside frozen matrices."""
     fill(copy, source)
     if lora:
@@ -87,8 +87,9 @@ def start(copy: RowModel, source: LanguageModel, lora: bool, rank: int) -> None:
         copy.backbone.rate_factor = LORA_RATE  # type: ignore[assignment]
     else:
         layerwise(copy, top=TOP_RATE, decay=RATE_DECAY)
-    # of many tokens most never occur in the table, and a step over all of them costs more than the rest
-    copy.embedding.by_type["text"].requires_grad_(False)
+    if isinstance(source, LanguageModel):
+        # of many tokens most never occur in the table, and a step over all of them costs more than the rest
+        copy.embedding.by_type["text"].requires_grad_(False)
 
 
 @contextmanager
