@@ -235,6 +235,15 @@ class ModelSettings(_Settings):
         return self
 
 
+class BackTranslationSettings(_Settings):
+    """Training texts translated away and back, once, by runs that write texts (Sennrich 2016, Xie 2020)."""
+
+    through: Annotated[list[str], Field(min_length=1)]
+    """Folders of runs with a target of type text, in their order: e.g. one from English to Chinese, one back."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the rows that are read as they came back; drawn anew each epoch."""
+
+
 class AugmentSettings(_Settings):
     """Training texts in other words and pictures seen otherwise, drawn anew each epoch.
 
@@ -249,6 +258,8 @@ class AugmentSettings(_Settings):
     """Share of the words with a slip at one letter: doubled, left out, swapped or the key beside it."""
     mask: Share = 0.0
     """Share of the tokens that are hidden, in spans of three."""
+    back_translation: BackTranslationSettings | None = None
+    """Read some rows as given models translate them away and back; the other changes are made after it."""
     crop: Share | None = None
     """Most of its side by which a picture is moved along each axis (default: 0.07 where there are pictures)."""
     flip: bool = False
@@ -264,7 +275,7 @@ class AugmentSettings(_Settings):
 
     @property
     def for_texts(self) -> list[str]:
-        return [n for n in ("delete", "swap", "typo", "mask") if getattr(self, n)]
+        return [n for n in ("delete", "swap", "typo", "mask", "back_translation") if getattr(self, n)]
 
     @property
     def for_pictures(self) -> list[str]:
@@ -273,7 +284,10 @@ class AugmentSettings(_Settings):
     @model_validator(mode="after")
     def _does_something(self) -> AugmentSettings:
         if not (self.for_texts or self.for_pictures) and self.crop is None and self.erase is None:
-            raise ValueError("must change something. Give delete, swap, typo, mask, crop, flip, ..., or remove augment")
+            raise ValueError(
+                "must change something. Give delete, swap, typo, mask, back_translation, crop, flip, ..., or "
+                "remove augment"
+            )
         if not self.rand_augment and self.strength is not None:
             raise ValueError("strength is for rand_augment. Give it, or remove strength")
         return self

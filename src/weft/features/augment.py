@@ -1,8 +1,8 @@
 """Training rows changed: pictures (``weft.features.picture_augment``), and texts in other words.
 
-Words are left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden. A word is what stands between spaces;
-where a script has none (Chinese, Japanese) each character is one. What a row becomes depends on (seed, epoch, row)
-only: a resumed run reads what the stopped one would have read.
+Texts are translated away and back, words left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden. A word
+is what stands between spaces; where a script has none (Chinese, Japanese) each character is one. What a row becomes
+depends on (seed, epoch, row) only: a resumed run reads what the stopped one would have read.
 """
 
 from __future__ import annotations
@@ -54,11 +54,15 @@ def augment_problem(settings: Settings, plan: Plan, tokenizer: Tokenizer | None)
 class Augmenter:
     """Codes of training rows whose texts and pictures are changed.
 
-    ``clean`` holds the rows that ``columns`` encoded, in the same order; ``seed`` is that of the training.
+    ``clean`` holds the rows that ``columns`` encoded, in the same order; ``seed`` is that of the training;
+    ``paraphrases`` the texts of the same rows as they were translated away and back, missing where there is none.
     """
 
-    def __init__(self, settings: AugmentSettings, clean: CleanRows, columns: Columns, seed: int):
-        self.settings, self.clean, self.seed = settings, clean, seed
+    def __init__(
+        self, settings: AugmentSettings, clean: CleanRows, columns: Columns, seed: int,
+        paraphrases: CleanRows | None = None,
+    ):  # fmt: skip
+        self.settings, self.clean, self.seed, self.paraphrases = settings, clean, seed, paraphrases
         texts, pictures = bool(settings.for_texts), bool(settings.for_pictures)
         self.codecs = [c for c in columns.codecs if isinstance(c, TextCodec) and texts]
         self.images = [c for c in columns.codecs if isinstance(c, ImageCodec) and pictures]
@@ -77,9 +81,9 @@ class Augmenter:
         random = [
             np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, int(r), 0, 0])) for r in rows
         ]
-        texts = self.clean.take(rows, [c.name for c in self.codecs])
+        texts = self._texts(rows, random)
         for codec in self.codecs:
-            pairs = zip(texts[codec.name].to_pylist(), random, strict=True)
+            pairs = zip(texts[codec.name], random, strict=True)
             changed = [t and reworded(t, self.settings, r) for t, r in pairs]
             found = codec.encode(pa.array(changed, pa.string()))
             tokens = found["tokens"]
@@ -87,6 +91,19 @@ class Augmenter:
                 found["tokens"] = hide_spans(tokens, self.settings.mask, self.mask, random)
             codes[codec.name] = found
         return codes
+
+    def _texts(self, rows: np.ndarray, random: list[np.random.Generator]) -> dict[str, list[str | None]]:
+        """The text columns of some rows, a share of the rows as translated away and back in all columns."""
+        names = [c.name for c in self.codecs]
+        own = {name: texts.to_pylist() for name, texts in self.clean.take(rows, names).items()}
+        if self.paraphrases is None or self.settings.back_translation is None:
+            return own
+        other = self.paraphrases.take(rows, names)
+        chosen = [r.random() < self.settings.back_translation.share for r in random]
+        return {
+            name: [b if c and b else a for a, b, c in zip(own[name], other[name].to_pylist(), chosen, strict=True)]
+            for name in names
+        }
 
 
 def reworded(text: str, settings: AugmentSettings, random: np.random.Generator) -> str:
