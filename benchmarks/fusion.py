@@ -1,10 +1,15 @@
-"""What reading all columns of a row together is worth, and what it costs.
+"""What reading all columns of a row together is worth, and what it costs. One JSON line a figure.
 
-    uv run python benchmarks/fusion.py clothing [--judge test] [--targets recommended rating] [--seeds 0 1 2]
+    uv run python benchmarks/fusion.py clothing [--judge test] [--targets recommended rating department] [--seeds 0]
+    uv run python benchmarks/fusion.py parts --rows 6000 [--seeds 0] [--ways picture+order+asked picture+order ...]
+    uv run python benchmarks/fusion.py absent --rows 6000 [--ways adult clothing] [--shares 0 0.1 0.2]
+    uv run python benchmarks/fusion.py documents [--rows 4000] [--reviews 10] [--ways cut whole "summary 16"]
+    uv run python benchmarks/fusion.py cost
 
-``clothing``: recommended (class) and rating (number) of clothing reviews from the texts only, the table only and
-both, on the same rows; neither target is ever an input. One JSON line a target. Choices are made with ``--judge
-valid``, which judges a fifth of the training rows and never reads the test rows.
+``clothing``: a target from the texts only, the table only and both, on the same rows; neither recommended nor rating is
+ever an input of the other. ``parts``: a picture, a text and a question that only together say the answer. ``absent``:
+what column dropout costs and gains. ``documents``: long texts of which the end counts. ``cost``: a step's time and
+memory by length and number of columns. Choices are made with ``--judge valid``, which never reads the test rows.
 """
 
 from __future__ import annotations
@@ -304,11 +309,13 @@ def run_parts(judge: str, seeds: list[int], rows: int, inputs: list[str], settin
         for seed in seeds:
             chosen = {"features": columns, **PARTS_RECIPE, **settings}
             run, spent = trained(table, {"column": "answer"}, names.split("+"), seed, chosen)
-            right = np.array(run.predict(asked)["prediction"].to_pylist()) == np.array(asked["answer"].to_pylist())
-            found = {names: wilson(right)}
+            found = run.predict(asked)  # a model that is not told the question is still asked for yes or no
+            yes = found["probability of yes"].to_numpy() > found["probability of no"].to_numpy()
+            right = yes == (np.array(asked["answer"].to_pylist()) == "yes")
+            figures = {names: wilson(right)}
             print(
                 json.dumps({"benchmark": "fusion parts", "judge": judge, "rows": rows, "seed": seed,
-                            "settings": settings, **found, "spent": spent, **facts()}), flush=True,
+                            "settings": settings, **figures, "spent": spent, **facts()}), flush=True,
             )  # fmt: skip
 
 
