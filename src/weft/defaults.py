@@ -17,7 +17,7 @@ from weft.models.transformer import TransformerConfig
 from weft.training.loop import Recipe, machine_has_bfloat16
 
 FINE_TUNING_RATE = 1e-3
-LONG, SUMMARY = 512, 16
+LONG, SUMMARY = 1_024, 16
 """Tokens from which on a column is read ahead of the row, and in how many it then stands."""
 CROP, ERASE = 0.07, 0.25
 PICTURES = 720_000
