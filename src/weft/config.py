@@ -82,7 +82,7 @@ class FeatureSettings(_Settings):
     is learnt to be written: the context, in which longer ones are cut into pieces."""
     summary: Annotated[int, Field(ge=0, le=1024)] | None = None
     """Tokens in which the column stands in the row once it has been read ahead, in linear time; 0: all of its own
-    (text, image and sequence; default: 16 of a text that may have more than 512, else 0)."""
+    (text, image and sequence; default: 16 of a text that may have more than 1,024, else 0)."""
     vocabulary: Annotated[int, Field(ge=300, le=1_000_000)] | Literal["characters"] | None = None
     """Tokens that are learnt where text is written: so many at most, or one a character (default: by the data)."""
     max_categories: Annotated[int, Field(ge=2)] | None = None

@@ -125,7 +125,7 @@ def test_every_column_learns(parts):
 
 @pytest.mark.parametrize("backbone", ["transformer", "rnn"])
 def test_a_run_with_summaries_and_hidden_columns_is_loaded_as_it_was(backbone, tmp_path):
-    features = {"review": {"type": "text", "max_tokens": 600}, "answer": {"type": "text", "summary": 2},
+    features = {"review": {"type": "text", "max_tokens": 1100}, "answer": {"type": "text", "summary": 2},
                 "front": {"type": "image", "summary": 5}}  # fmt: skip
     run = weft.train(
         fused(), "bought", tmp_path / "run", quiet=True, features=features, results={"baselines": False},

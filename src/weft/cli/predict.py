@@ -79,7 +79,7 @@ def predict(
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",
     ]
-    if done["absent"]:
+    if done.get("absent"):
         lines.insert(1, without_in_words(done["absent"]))
     if done["cut"]:
         lines.insert(1, f"{done['cut']:,} texts were longer than the model reads and lost their end")

@@ -282,7 +282,6 @@ class RowEmbedding(nn.Module):
         groups: dict[str, list[Any]] = {t: [c for c in ordered if c.type == t] for t in self.types}
         self.names = [c.name for t in self.types for c in groups[t]]
         self.number = {name: i + 1 for i, name in enumerate(self.names)}
-        self.read_on = {c.name for c in groups.get("text", [])}
         self.reader_last = reader_last
         self.pretrained = pretrained
         self.by_type = nn.ModuleDict()
@@ -307,13 +306,13 @@ class RowEmbedding(nn.Module):
     def forward(self, columns: Columns, vectors: Tensor | None = None) -> Tokens:
         """``vectors``: of the text tokens, instead of their own (for gradients with respect to them)."""
         of_text = {"text": vectors}
-        parts = [p for t in self.types for p in self._summarised(self._parts(t, columns, of_text.get(t)))]
+        pieces = {t: self._summarised(self._parts(t, columns, of_text.get(t))) for t in self.types}
+        parts = [piece for t in self.types for piece in pieces[t]]
         reader = self._reader(parts[0].shape[0])
         if self.reader_last:
             # after the last token of the texts; the tokens of other columns stand at place 0
-            for part in parts:
-                if part.mask_BT is not None and self.names[int(part.columns_BT[0, 0]) - 1] in self.read_on:
-                    reader.positions_BT = reader.positions_BT + part.mask_BT.sum(dim=1, keepdim=True)
+            places = [p.mask_BT.sum(dim=1, keepdim=True) for p in pieces.get("text", ()) if p.mask_BT is not None]
+            reader.positions_BT = reader.positions_BT + sum(places)
         tokens = Tokens.join([*parts, reader] if self.reader_last else [reader, *parts])
         tokens.states_BTD = tokens.states_BTD + self.column(tokens.columns_BT)
         return tokens

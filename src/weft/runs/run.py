@@ -83,7 +83,7 @@ class Run:
         """Predictions for rows in memory: the same kind of table in the same order.
 
         A row that cannot be read (a word in a number column) has missing predictions. A column that is absent counts
-        as missing in every row, which a warning says.
+        as missing in every row, which a warning says (not with ``allow_missing``).
 
         Raises:
             DataError: a column that the model reads is absent and another has a like name (unless ``allow_missing``),
@@ -96,7 +96,7 @@ class Run:
             pieces.append(pa.table(predictor.as_columns(part.output)))
             rows.append(part.clean.rows)
             total += len(part.clean.rows) + len(part.clean.rejected)
-        if without := getattr(predictor, "without", []):
+        if (without := getattr(predictor, "without", [])) and not allow_missing:
             warnings.warn(f"{source.name}: {without_in_words(without)}", stacklevel=2)
         if not pieces:
             return _like(table, pa.table(predictor.as_columns(self._no_rows())))
