@@ -2,7 +2,7 @@
 
     uv run python benchmarks/recommend.py [weft rnn transformer] [--minutes 6] [--epochs 14] [--seeds 0 1 2]
 
-``weft`` is what `weft run` trains on a GRU, ``transformer`` on the default backbone; ``rnn`` a GRU of that size which says
+``weft`` is what `weft run` trains on a GRU, ``transformer`` on the default backbone; ``rnn`` is a GRU of that size with
 the next item from its state alone (the idea of GRU4Rec), without what is said of items that come back. Popularity,
 neighbours, Markov and the user's own past stand beside ``weft``. As many minutes each on one thread, or as many passes
 where other work takes the minutes; one JSON line a run, with its CPU seconds.

@@ -120,6 +120,9 @@ def test_a_split_by_time_learns_from_the_early_events_only(tmp_path):
     split = found.figures["ranking"]["split_words"]
     assert split.endswith("(the latest by 'when')") and found.figures["rows_judged"] == round(0.2 * len(rows))
     assert found.evaluate(log(rows))["metrics"] == found.figures["models"][0]["metrics"]
+    apart = train(log(), tmp_path, data={"split": {"by": "user", "test": 0.2, "valid": 0.2}})
+    assert apart.figures["ranking"]["split_words"].endswith("('user' together)")
+    assert apart.evaluate(log())["metrics"] == apart.figures["models"][0]["metrics"]
     with pytest.raises(SettingsError, match="Remove the shares"):
         weft.train(log(), TARGET, tmp_path / "b", quiet=True, data={"split": {"test": 0.2}})
 
