@@ -28,12 +28,15 @@ from weft.models.row import RowModel, RowModels, shape_in_words
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import make_cleaner
 from weft.progress import duration
+from weft.runs.texts import TextRun
+from weft.tasks.paraphrases import open_translators, seconds_a_text
 from weft.training.fit import start
 from weft.training.loop import Recipe
 from weft.training.pace import some_rows, step_cost
 from weft.training.regularise import Objective
 
 SAMPLE_ROWS = 4_096
+TRANSLATED = 64
 
 
 def estimate(settings: Settings) -> dict[str, Any]:
@@ -46,6 +49,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=SAMPLE_ROWS))
     source = load_text_model(settings.model.from_) if settings.model.from_ else None
     augment_problem(settings, plan, source.tokenizer if source else None)
+    through = open_translators(settings)
     columns = _columns(settings, plan, clean, cleaner, source)
     split = settings.data.split
     pool = round(rows * (1 - (0 if split.column else split.test)))
@@ -68,6 +72,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     memory = 4 * (copies * parameters + 5 * trained) + activations
     stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows)) * rows
     about = "" if exact else "about "
+    translated = _translation(plan, clean, rows * (1 - split.valid - (0 if split.column else split.test)), through)
     return {
         "plan": {
             "target": plan.target, "target_type": plan.target_type, "target_reason": plan.target_reason,
@@ -76,7 +81,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
         },
         "rows": rows, "rows_exact": exact, "tokens_a_row": tokens, "parameters": parameters, "copies": copies,
         "recipe": asdict(recipe), "steps": steps, "memory_bytes": int(memory), "disk_bytes": int(stored * 2),
-        "seconds_at_most": most,
+        "seconds_at_most": most, "back_translation": translated,
         "words": {
             "rows": f"{about}{rows:,} of {tokens:.0f} tokens each",
             "model": f"{shape_in_words(models.each()[0].config)}, {parameters:,} parameters"
@@ -87,8 +92,20 @@ def estimate(settings: Settings) -> dict[str, Any]:
             "memory": f"about {size_in_words(memory)} for the model and a step, beside about 500 MB for the libraries",
             "disk": f"about {size_in_words(stored * 2)} while it runs",
             "time": f"at most about {duration(most)} of training on this machine (early stopping often halves it)",
+            **({"translate": translated["words"]} if translated else {}),
         },
     }  # fmt: skip
+
+
+def _translation(plan: Plan, clean: CleanBatch, rows: float, through: list[TextRun]) -> dict[str, Any] | None:
+    """What it takes to translate the texts of so many rows away and back, measured on a few of the first."""
+    if not through:
+        return None
+    found = [t for n, kind in plan.types.items() if kind == "text" for t in clean.columns[n].drop_null().to_pylist()]
+    texts = round(rows * len(found) / max(1, len(clean.rows)))
+    seconds = texts * seconds_a_text(found[:: max(1, len(found) // TRANSLATED)][:TRANSLATED], through)
+    words = f"about {texts:,} training texts go through {len(through)} runs once, in about {duration(seconds)}"
+    return {"texts": texts, "seconds": seconds, "words": words}
 
 
 def rows_of(table: Table) -> tuple[int, bool]:
