@@ -89,6 +89,9 @@ def test_what_a_user_had_comes_again_only_when_asked_and_never_more_than_there_a
     assert not set(had) & {r["item"] for r in run.recommend(had, 100)}
     assert len(run.recommend(had, 100)) == RING - 10 and len(run.recommend(had, 100, taken=True)) == RING
     assert run.recommend([*had, "nobody knows this"], 3) and len(run.recommend([str(i) for i in range(RING)])) == 0
+    for odd in ([["4"]], {"item": 4}, None, 4.5, "nobody"):
+        with pytest.raises(UsageError):
+            run.recommend(odd)
     scores = [r["score"] for r in run.recommend([], 100)]
     assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1, abs=1e-5)
 
