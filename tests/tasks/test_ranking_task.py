@@ -89,6 +89,9 @@ def test_what_a_user_had_comes_again_only_when_asked_and_never_more_than_there_a
     assert not set(had) & {r["item"] for r in run.recommend(had, 100)}
     assert len(run.recommend(had, 100)) == RING - 10 and len(run.recommend(had, 100, taken=True)) == RING
     assert run.recommend([*had, "nobody knows this"], 3) and len(run.recommend([str(i) for i in range(RING)])) == 0
+    for odd in ([["4"]], {"item": 4}, None, 4.5, "nobody"):
+        with pytest.raises(UsageError):
+            run.recommend(odd)
     scores = [r["score"] for r in run.recommend([], 100)]
     assert scores == sorted(scores, reverse=True) and sum(scores) == pytest.approx(1, abs=1e-5)
 
@@ -120,6 +123,9 @@ def test_a_split_by_time_learns_from_the_early_events_only(tmp_path):
     split = found.figures["ranking"]["split_words"]
     assert split.endswith("(the latest by 'when')") and found.figures["rows_judged"] == round(0.2 * len(rows))
     assert found.evaluate(log(rows))["metrics"] == found.figures["models"][0]["metrics"]
+    apart = train(log(), tmp_path, data={"split": {"by": "user", "test": 0.2, "valid": 0.2}})
+    assert apart.figures["ranking"]["split_words"].endswith("('user' together)")
+    assert apart.evaluate(log())["metrics"] == apart.figures["models"][0]["metrics"]
     with pytest.raises(SettingsError, match="Remove the shares"):
         weft.train(log(), TARGET, tmp_path / "b", quiet=True, data={"split": {"test": 0.2}})
 

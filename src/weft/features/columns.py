@@ -72,6 +72,8 @@ class Columns:
                 raise CheckpointError(
                     f"{folder / COLUMNS_FILE}: must be of format 1. Got {stored['format']}. Use a newer Weft."
                 )
+            if "cleaner" not in stored:
+                raise CheckpointError(f"{folder}: must be a run that reads rows of a table. Got one that recommends.")
             codecs = codecs_from(stored["codecs"])
             tokenizer = None
             if any(c.type == "text" for c in codecs):

@@ -5,7 +5,7 @@ Shape suffixes: N rows, K items recommended.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 
 from weft.data.histories import MOST_EVENTS
 from weft.data.table import Rejected, Table
-from weft.errors import CheckpointError, DataError, did_you_mean
+from weft.errors import CheckpointError, DataError, UsageError, did_you_mean
 from weft.features.catalogue import Catalogue
 from weft.features.codecs import Ragged
 from weft.features.events import Events, histories, user_pieces
@@ -229,8 +229,16 @@ class RankingPredictor:
 
 
 def history_of(given: Any) -> pa.Array:
-    """One history, as a column: a list of ids, or of dicts with item and at most time and rating."""
-    events: list[Any] = list(given)
+    """One history, as a column: a list of ids, or of dicts with item and at most time and rating.
+
+    Raises:
+        UsageError: it is no list.
+    """
+    if isinstance(given, Mapping) or not isinstance(given, Iterable):
+        raise UsageError(
+            f"history: must be a list of item ids, or of dicts with item, time, rating. Got {given!r:.60}."
+        )
+    events: list[Any] = [e.as_py() if isinstance(e, pa.Scalar) else e for e in given]
     try:
         return pa.array([events]) if events else pa.array([[]], pa.list_(pa.string()))
     except pa.ArrowException:

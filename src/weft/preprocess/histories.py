@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from weft.data.histories import EVENT, HISTORY, MOST_EVENTS, Event, parse_history
+from weft.data.histories import EVENT, HISTORY, MOST_EVENTS, Event, is_history, parse_history
 
 Bad = dict[int, tuple[str, str]]
 Reader = Callable[[pa.Array], tuple[pa.Array, Bad]]
@@ -24,6 +24,9 @@ def read_histories(array: pa.Array, separator: str | None, ids: Callable[[pa.Arr
         ids, times, numbers: how the fields of the events are read.
     """
     bad: Bad = {}
+    if pa.types.is_nested(array.type) and not is_history(array.type):
+        reason = f"must be a list of items, is {array.type}"
+        return pa.nulls(len(array), HISTORY), dict.fromkeys(range(len(array)), (reason, ""))
     if pa.types.is_string(array.type):
         lengths, valid, flat = _parsed(array, separator, bad)
     elif pa.types.is_nested(array.type):
