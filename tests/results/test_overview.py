@@ -211,5 +211,33 @@ def test_every_phrase_of_the_templates_is_known_in_chinese():
         assert named[0] == named[1], english
 
 
+@pytest.mark.parametrize("kind", ["number", "labels", "classes"])
+def test_every_kind_of_target_has_the_section(tmp_path, capsys, kind):
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 400))
+    words = np.where(a > 0, "a good box", "a bad box")
+    answer = {
+        "number": pa.array(3 * a + np.where(b > 1, random.normal(0, 3, 400), 0)),
+        "labels": pa.array(
+            [[*(["up"] if x > 0 else []), *(["right"] if y > 0 else [])] for x, y in zip(a, b, strict=True)]
+        ),
+        "classes": pa.array(np.select([a > 0.4, a < -0.4], ["high", "low"], "middle")),
+    }[kind]
+    run = weft.train(
+        pa.table({"a": a, "b": b, "words": words, "answer": answer}),
+        {"column": "answer", **({"type": "labels"} if kind == "labels" else {})}, tmp_path / "run", quiet=True,
+        features={"words": "text"}, training={"epochs": 8}, model={"width": 16, "layers": 1, "copies": 1},
+        results={"baselines": False}, data={"split": {"test": 0.4, "valid": 0.1}},
+    )  # fmt: skip
+    found = run.figures["explain"]
+    assert found["columns"][0]["column"] in ("a", "words") or kind == "labels"
+    assert ("a" in [e["column"] for e in found["effects"]]) == (kind == "number")
+    assert call(["report", str(run.path), "--language", "zh"]) == 0
+    told = Page((run.path / "report.html").read_text(encoding="utf-8")).text
+    assert "模型依据什么" in told and "举例" in told
+    expected = {"number": "a越高，答案越高。", "labels": "标签，F1 为", "classes": "判断正确的有"}[kind]
+    assert expected in told
+
+
 def test_the_figures_are_json(run):
     assert json.loads(json.dumps(run.figures["explain"])) == run.figures["explain"]

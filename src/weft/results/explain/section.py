@@ -23,7 +23,7 @@ EXAMPLES = 3
 GROUPED = 8  # most important columns whose groups are looked at
 RELIED = 4
 TOGETHER = 0.1  # of the largest column's share: from here on two columns are said to be read together
-STEADY = 0.7
+STEADY = 0.8
 
 
 def section(
