@@ -52,6 +52,7 @@ def test_the_demo(tmp_path, monkeypatch, capsys):
     told = capsys.readouterr()
     for run in ("run", "digits-run", "language"):
         assert (tmp_path / "weft-demo" / run / "report.html").exists() and f"{run}/report.html" in told.out
+    assert "What it relies on" in (tmp_path / "weft-demo" / "run" / "report.html").read_text()
     assert "Patients it never saw" in told.out and "Return the number of" in told.out
     digits = json.loads((tmp_path / "weft-demo" / "digits-run" / "report.json").read_text())
     ours, _, linear, *_ = (m["metrics"]["accuracy"]["value"] for m in digits["models"])

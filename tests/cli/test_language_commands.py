@@ -41,6 +41,7 @@ def test_from_a_text_file_to_a_model_that_writes(here, capsys):
     assert call(["evaluate", "model", "novel.txt"]) == 0
     assert "Bits per byte" in capsys.readouterr().out
     assert call(["report", "model"]) == 0
+    assert call(["report", "model", "--language", "zh"]) == 2  # its page is in English only
     assert "bits for a byte" in capsys.readouterr().out
     assert call(["predict", "model", "novel.txt", "-o", "out.csv"]) == 2
     told = capsys.readouterr().err

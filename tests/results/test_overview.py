@@ -1,5 +1,7 @@
 """The section that says why: planted facts are found, its figures are those of other ways to compute them."""
 
+import ast
+import inspect
 import json
 import re
 from itertools import permutations
@@ -14,10 +16,15 @@ from weft.cli import call
 from weft.config import SettingsError, from_mapping
 from weft.features.targets import ClassTarget
 from weft.preprocess.clean import CleanBatch
+from weft.results.explain import page
+from weft.results.explain import section as section_module
 from weft.results.explain.overview import budget, effect, interactions
 from weft.results.explain.page import marked, write_page
 from weft.results.explain.section import losses, pick_examples
+from weft.results.metrics import METRICS
 from weft.results.pages import chinese, environment
+from weft.results.report import _STEPS
+from weft.results.summary import _WITHIN_CHANCE, SHOWN
 
 HOSTILE = '<script>alert("1")</script>'
 
@@ -64,11 +71,19 @@ def test_what_was_planted_is_said(run):
 def test_the_page_has_the_section_in_both_languages_and_no_markup_of_the_data(run, tmp_path):
     for language, words in (("en", "Of all that moves its answers, most comes from text"), ("zh", "占比最大的是text")):
         path = run.report(language)
-        page = Page(path.read_text(encoding="utf-8"))
+        shown = Page(path.read_text(encoding="utf-8"))
         assert f'<html lang="{language}">' in path.read_text(encoding="utf-8")
-        assert words in page.text and not page._open and "script" not in page.tags and not page.links
-        assert "splendid" in page.text and HOSTILE in page.text
-    assert "当colour为“red”时" in page.text
+        assert words in shown.text and not shown._open and "script" not in shown.tags and not shown.links
+        assert "splendid" in shown.text and HOSTILE in shown.text
+    chrome = (
+        "与简单模型相比",
+        "它的把握可信吗？",
+        "错在哪里",
+        "制作过程",
+        "在没有见过的 360 行上，模型对“answer”判断正确的有",
+    )
+    assert all(words in shown.text for words in chrome) and "rows it never saw" not in shown.text
+    assert "当colour为“red”时" in shown.text
     assert "Where colour is 'red', it is right in" in Page(run.report("en").read_text()).text
 
 
@@ -92,12 +107,12 @@ def test_explained_rows_have_a_page_of_their_own(run, tmp_path, capsys):
     for language in ("en", "zh"):
         assert call(["explain", str(run.path), str(file), "--html", str(out), "--language", language]) == 0
         text = out.read_text(encoding="utf-8")
-        page = Page(text)
-        assert f'<html lang="{language}">' in text and "script" not in page.tags and not page.links
-        assert not page._open and "default-src 'none'" in text
-        assert re.search(r'<mark class="(for|against) s4">splendid</mark>', text) and HOSTILE in page.text
+        shown = Page(text)
+        assert f'<html lang="{language}">' in text and "script" not in shown.tags and not shown.links
+        assert not shown._open and "default-src 'none'" in text
+        assert re.search(r'<mark class="(for|against) s4">splendid</mark>', text) and HOSTILE in shown.text
         heading = {"en": "Can this explanation be trusted?", "zh": "这个解释可信吗？"}[language]
-        assert heading in page.text
+        assert heading in shown.text
     why = run.explain(planted(1))[0]
     why.checks = [type(why.checks[0])("same again", 0.1, 0.7, False)]
     text = Page(write_page(out, [why], "run", "table").read_text()).text
@@ -163,6 +178,17 @@ def test_off_leaves_it_out_and_it_is_for_rows_only(tmp_path):
         from_mapping({"target": {"next_token": "text"}, "results": {"explain": "off", "report": "zh"}})
 
 
+def strings(module):
+    """The constant strings of a module that are no docstrings."""
+    tree = ast.parse(inspect.getsource(module))
+    docs = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    parts = {id(v) for n in ast.walk(tree) if isinstance(n, ast.JoinedStr) for v in n.values}
+    return [
+        n.value for n in ast.walk(tree)
+        if isinstance(n, ast.Constant) and isinstance(n.value, str) and id(n) not in docs | parts
+    ]  # fmt: skip
+
+
 def test_every_phrase_of_the_templates_is_known_in_chinese():
     loader = environment().loader
     assert loader is not None
@@ -171,12 +197,46 @@ def test_every_phrase_of_the_templates_is_known_in_chinese():
         if name.endswith(".html"):
             source = loader.get_source(environment(), name)[0]
             said |= set(re.findall(r'\bt\("((?:[^"\\]|\\.)*)"', source))
-    assert len(said) > 40 and said <= set(chinese())
+    for module in (section_module, page):
+        said |= {phrase for phrase in strings(module) if re.search(r"[a-z] \{|\} [a-z]", phrase)}
+    said |= {
+        phrase for key in SHOWN.values() for name in key for phrase in (METRICS[name].title, METRICS[name].meaning)
+    }
+    said |= {what for step in _STEPS for what in step} | set(page.CHECKS.values()) | set(_WITHIN_CHANCE.values())
+    assert len(said) > 100 and said <= set(chinese()), said - set(chinese())
     for english, words in chinese().items():  # a phrase that names a figure names it in both
         named = [set(re.findall(r"{(\w+)", phrase)) for phrase in (english, words)]
         if "interval" in named[0]:  # which is words itself
             named[0] = named[0] - {"interval"} | {"low", "high"}
         assert named[0] == named[1], english
+
+
+@pytest.mark.parametrize("kind", ["number", "labels", "classes"])
+def test_every_kind_of_target_has_the_section(tmp_path, capsys, kind):
+    random = np.random.default_rng(0)
+    a, b = random.normal(size=(2, 400))
+    words = np.where(a > 0, "a good box", "a bad box")
+    answer = {
+        "number": pa.array(3 * a + np.where(b > 1, random.normal(0, 3, 400), 0)),
+        "labels": pa.array(
+            [[*(["up"] if x > 0 else []), *(["right"] if y > 0 else [])] for x, y in zip(a, b, strict=True)]
+        ),
+        "classes": pa.array(np.select([a > 0.4, a < -0.4], ["high", "low"], "middle")),
+    }[kind]
+    run = weft.train(
+        pa.table({"a": a, "b": b, "words": words, "answer": answer}),
+        {"column": "answer", **({"type": "labels"} if kind == "labels" else {})}, tmp_path / "run", quiet=True,
+        features={"words": "text"}, training={"epochs": 8}, model={"width": 16, "layers": 1, "copies": 1},
+        results={"baselines": False}, data={"split": {"test": 0.4, "valid": 0.1}},
+    )  # fmt: skip
+    found = run.figures["explain"]
+    assert found["columns"][0]["column"] in ("a", "words") or kind == "labels"
+    assert ("a" in [e["column"] for e in found["effects"]]) == (kind == "number")
+    assert call(["report", str(run.path), "--language", "zh"]) == 0
+    told = Page((run.path / "report.html").read_text(encoding="utf-8")).text
+    assert "模型依据什么" in told and "举例" in told
+    expected = {"number": "a越高，答案越高。", "labels": "标签，F1 为", "classes": "判断正确的有"}[kind]
+    assert expected in told
 
 
 def test_the_figures_are_json(run):

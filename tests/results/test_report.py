@@ -13,6 +13,7 @@ import weft
 from weft.results.report import write_report
 from weft.results.svg import _ticks
 
+EXPLAINED = {**FAST, "results": {}}
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -23,8 +24,8 @@ def run(request, tmp_path_factory):
         table = mixed(300)
         words = ["yes" if v == "yes" else HOSTILE for v in table["bought"].to_pylist()]
         table = table.set_column(4, "bought", pa.array(words)).append_column("<b>bold</b>", table["price"])
-        return weft.train(table, "bought", folder, quiet=True, **FAST)
-    return weft.train(numeric(300), "y", folder, quiet=True, features={"label": "off"}, **FAST)
+        return weft.train(table, "bought", folder, quiet=True, **EXPLAINED)
+    return weft.train(numeric(300), "y", folder, quiet=True, features={"label": "off"}, **EXPLAINED)
 
 
 class Page(HTMLParser):

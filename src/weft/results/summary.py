@@ -106,6 +106,16 @@ Said = tuple[str, dict[str, Any]]
 """A sentence as a phrase and what fills it, so that a report can be written in another language."""
 
 
+_NOT_SURELY = (
+    "The model is not surely better than {title}: the columns tell little about '{target}', or there are too few rows."
+)
+_SIMPLE_WINS = "The best simple model ({title}) is better by {size} in {metric}. It is cheaper as well: use it."
+_BESIDE = "in {metric} beside the best simple model ({title}), which on {rows:,} test rows is within chance."
+_WITHIN_CHANCE = {
+    1: f"It is ahead by {{size}} {_BESIDE}", 0: f"It is level {_BESIDE}", -1: f"It is behind by {{size}} {_BESIDE}",
+}  # fmt: skip
+
+
 def in_english(said: Sequence[Said]) -> list[str]:
     return [phrase.format(**values) for phrase, values in said]
 
@@ -124,10 +134,7 @@ def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -
     if trivial is not None:
         gap = gaps["trivial"][key]
         if sign * gap.value <= 0 or gap.low <= 0 <= gap.high:
-            said.append((
-                "The model is not surely better than {title}: the columns tell little about '{target}', or there are "
-                "too few rows.", {"title": _lower(trivial.title), "target": target.name},
-            ))  # fmt: skip
+            said.append((_NOT_SURELY, {"title": _lower(trivial.title), "target": target.name}))
     if rivals:
         best = max(rivals, key=lambda o: sign * o.estimates[key].value)
         gap = gaps[best.key][key]
@@ -140,20 +147,10 @@ def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -
             said.append(("It is better than the best simple model ({title}) by {size} in {metric}.", values))
         elif ahead < 0 and sure:
             recommended = best.title
-            said.append((
-                "The best simple model ({title}) is better by {size} in {metric}. It is cheaper as well: use it.",
-                values,
-            ))  # fmt: skip
+            said.append((_SIMPLE_WINS, values))
         else:
             recommended = best.title
-            said.append((
-                "It is level in {metric} beside the best simple model ({title}), which on {rows:,} test rows is within "
-                "chance." if not ahead else
-                "It is ahead by {size} in {metric} beside the best simple model ({title}), which on {rows:,} test "
-                "rows is within chance." if ahead > 0 else
-                "It is behind by {size} in {metric} beside the best simple model ({title}), which on {rows:,} test "
-                "rows is within chance.", values,
-            ))  # fmt: skip
+            said.append((_WITHIN_CHANCE[int(np.sign(ahead))], values))
             said.append(("The simple model is cheaper and easier to check: use it unless more data come.", {}))
     return {
         "lines": in_english(said),

@@ -147,7 +147,7 @@ def effect(points: Sequence[Sequence[float]], line: Sequence[Sequence[float]], a
 
     parts = [f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>']
     for tick in _ticks(low_y, low_y + span_y):
-        parts.append(f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:+.3g}</text>')
+        parts.append(f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
     for tick in _ticks(low_x, low_x + span_x):
         parts.append(
             f'<text class="tick" x="{x(tick):.1f}" y="{top + height + 18}" text-anchor="middle">{_short(tick)}</text>'

@@ -7,7 +7,7 @@ All from a sample of judged rows, as large as a time budget allows:
 - pairs that are read together: Shapley interactions (Grabisch & Roubens 1999), exact, of the columns that matter most
   while the others stay as they are;
 - words: their mean Shapley value over the rows they stand in, drawn towards 0 where those are few, where it is
-  farther from 0 than two standard errors;
+  farther from 0 than three standard errors;
 - rows as examples: explained as ``weft explain`` does.
 
 Of two classes all shares speak for the one that is looked for; of more, for the answer that the row gets.
@@ -39,6 +39,7 @@ from weft.results.explain.words import bare
 LEAST_SECONDS, MOST_SECONDS, SHARE_OF_TRAINING = 5.0, 120.0, 0.1
 LEAST_ROWS, MOST_ROWS = 8, 120
 SETS = 128  # of columns, a row
+EXAMPLES_UNTIL, COLUMNS_UNTIL, PAIRS_UNTIL = 0.3, 0.65, 0.8  # of the budget; the rest is for words
 AT_ONCE = 512  # hidden rows asked about together
 EXACT = 7  # columns
 PAIRED = 6  # columns whose pairs are looked at: 64 sets a row
@@ -46,6 +47,7 @@ MOST_PLAYERS = 400  # a row of more is no sample for words
 EXAMPLE_EVALUATIONS = 512
 MOST_CURVES, MOST_PAIRS, MOST_WORDS, MOST_WORD_CLASSES = 3, 4, 8, 4
 LEAST_WORD_ROWS, DRAWN_TO_ZERO = 3, 3.0
+SURELY = 3.0  # standard errors from 0: of hundreds of words, some are two away by chance
 BINS = 8
 HARDLY = 0.02  # of all shares: a column below it hardly matters
 
@@ -80,7 +82,8 @@ def overview(
         of: the class that all shares speak for; None: the answer of each row.
         seconds: the budget; at least ``LEAST_ROWS`` rows and one example of each kind are looked at all the same.
     """
-    clock = Clock(seconds)
+    texts = any(codec.type == "text" for codec in columns.codecs)
+    clock = Clock(seconds if texts else seconds / PAIRS_UNTIL)  # nothing is left for words that are not there
     shown = _examples(columns, model, examples, clock, seed)
     games = Games(columns, model, sample.chosen(np.arange(len(sample.rows)) < MOST_ROWS), of)
     names = list(games.players.parts)
@@ -119,7 +122,7 @@ def _examples(
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in examples}
     for turn in range(max((len(rows.rows) for rows in examples.values()), default=0)):
         for kind, rows in examples.items():
-            if turn < len(rows.rows) and not (turn and clock.spent(0.3)):
+            if turn < len(rows.rows) and not (turn and clock.spent(EXAMPLES_UNTIL)):
                 one = rows.chosen(np.arange(len(rows.rows)) == turn)
                 found[kind].append(told(explain(columns, model, one, "shap", None, EXAMPLE_EVALUATIONS, seed)[0]))
     return found
@@ -147,7 +150,7 @@ def _by_column(games: Games, clock: Clock, seed: int) -> np.ndarray:
     else:
         fixed, known = shapley.all_sets(k, asked // 2)
     for rows in _in_turn(games, asked):
-        if len(found) >= LEAST_ROWS and clock.spent(0.6):
+        if len(found) >= LEAST_ROWS and clock.spent(COLUMNS_UNTIL):
             break
         if not few:
             random = np.random.default_rng([seed, rows[0]])
@@ -203,7 +206,7 @@ def _pairs(
     sets = np.ones((2 ** len(chosen), len(names)), bool)
     sets[:, chosen] = _every_set(len(chosen))
     for rows in _in_turn(games, len(sets)):
-        if rows[-1] >= len(shares_RK) or (len(found) >= LEAST_ROWS and clock.spent(0.75)):
+        if rows[-1] >= len(shares_RK) or (len(found) >= LEAST_ROWS and clock.spent(PAIRS_UNTIL)):
             break
         found += [interactions(_said(worth), len(chosen)) for worth in _worth(games, rows, sets)]
     if not found:
@@ -259,7 +262,7 @@ def _words(games: Games, classes: list[str], of: int | None, clock: Clock, seed:
         ranked: list[dict[str, Any]] = [
             {"word": word, "share": sum(s) / (len(s) + DRAWN_TO_ZERO), "rows": len(s)}
             for word, s in shares[place].items()
-            if len(s) >= LEAST_WORD_ROWS and abs(np.mean(s)) > 2 * np.std(s, ddof=1) / np.sqrt(len(s))
+            if len(s) >= LEAST_WORD_ROWS and abs(np.mean(s)) > SURELY * np.std(s, ddof=1) / np.sqrt(len(s))
         ]  # fmt: skip
         ranked.sort(key=lambda w: -w["share"])
         up = [w for w in ranked if w["share"] > 0][:MOST_WORDS]

@@ -23,7 +23,7 @@ EXAMPLES = 3
 GROUPED = 8  # most important columns whose groups are looked at
 RELIED = 4
 TOGETHER = 0.1  # of the largest column's share: from here on two columns are said to be read together
-STEADY = 0.7
+STEADY, LEAST_POINTS = 0.8, 10
 
 
 def section(
@@ -139,6 +139,8 @@ def relies(f: dict[str, Any], t: Phrases) -> list[str]:
 
 def effect_in_words(e: dict[str, Any], of: str | None, t: Phrases) -> str:
     name = e["column"]
+    if len(e["points"]) < LEAST_POINTS:
+        return t("{column}: too few rows to tell a direction.", column=name)
     if abs(e["direction"]) < STEADY:
         return t("{column}: its effect goes up and down.", column=name)
     more = e["direction"] > 0
