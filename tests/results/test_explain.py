@@ -136,7 +136,9 @@ def captum(game: Games, row: int, copy: RowModel, here: dict, there: dict) -> np
     text = copy.embedding.by_type["text"]
     ends = [text.vectors(text.ids(columns)).detach() for columns in (here, there)]
     x, start = (copy.embedding(columns).states_BTD.detach() for columns in (here, there))
-    is_text = torch.isin(copy.embedding(here).columns_BT[:1], torch.tensor(copy.texts)).unsqueeze(-1)
+    is_text = torch.isin(copy.embedding(here).columns_BT[:1], torch.tensor([copy.embedding.number["text"]])).unsqueeze(
+        -1
+    )
 
     def forward(vectors: torch.Tensor, states: torch.Tensor) -> torch.Tensor:
         many = {c: {n: t.expand(len(vectors), *t.shape[1:]) for n, t in f.items()} for c, f in here.items()}
@@ -254,3 +256,31 @@ def test_a_recurrent_network_has_no_attention_and_the_rest(tmp_path: Path) -> No
         run.explain(planted(1, 1), "attention")
     for method in ("shap", "gradient"):
         assert run.explain(planted(2, 1), method)[0].reliable
+
+
+def test_the_patch_and_the_event_that_tell_are_found(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = 700
+    pixels = random.integers(0, 90, (rows, 14, 14)).astype(np.uint8)
+    bright = random.random(rows) < 0.5
+    pixels[bright, 2:4, 10:12] = 250  # patch 2, 6 of 7 x 7
+    had = [[f"i{k}" for k in random.integers(0, 30, 6)] for _ in range(rows)]
+    bought = random.random(rows) < 0.5
+    for row in np.flatnonzero(bought):
+        had[row][int(random.integers(6))] = "gold"
+    table = pa.table({
+        "photo": pa.array([p.tolist() for p in pixels], pa.list_(pa.list_(pa.uint8()))), "had": had,
+        "bright": np.where(bright, "yes", "no"), "gold": np.where(bought, "yes", "no"),
+    })  # fmt: skip
+    for target, column, telling in (("bright", "photo", "patch 2, 6"), ("gold", "had", "gold")):
+        run = weft.train(
+            table.select([column, target]), target, tmp_path / target, quiet=True,
+            features={column: "image" if column == "photo" else "sequence"}, training={"epochs": 12},
+            model={"width": 32, "layers": 1}, results={"baselines": False, "explain": "off"},
+        )  # fmt: skip
+        asked = table.select([column]).filter(pa.array(bright if target == "bright" else bought)).slice(0, 10)
+        for method in ("shap", "gradient"):
+            found = run.explain(asked, method)
+            first = [e.players[int(np.argmax(e.shares * (1 if e.answer == "yes" else -1)))].shown for e in found]
+            assert first.count(telling) >= 9, (target, method, first)
+            assert sum(e.reliable for e in found) >= 8

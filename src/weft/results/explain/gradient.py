@@ -2,9 +2,9 @@
 
     IG_i = (x_i - x'_i) integral_0^1 d score(x' + a (x - x')) / d x_i  da                (Sundararajan 2017)
 
-x are the vectors of the texts' tokens, the other tokens as they enter the backbone and what the linear path says of
-each column; x' the same of a row of typical values, whose texts hold as many hidden tokens. The integral is a
-Gauss-Legendre sum, whose points are doubled until the shares add up to score(x) - score(x') (completeness).
+x are the vectors of the texts' tokens, the pixels, the other tokens as they enter the backbone and what the linear
+path says of each column; x' the same of a row of typical values, whose texts hold as many hidden tokens. The integral
+is a Gauss-Legendre sum, whose points are doubled until the shares add up to score(x) - score(x') (completeness).
 
 Rollout multiplies the attention maps of all blocks, each with the stream that passes it by, (A + I) / 2 (Abnar &
 Zuidema 2020): where the reading token looked, which is not why it decided.
@@ -23,6 +23,8 @@ from torch import Tensor
 from weft.errors import UsageError
 from weft.features.batching import Batch, collate
 from weft.features.codecs import Ragged, TextCodec
+from weft.features.histories import SequenceCodec
+from weft.features.images import ImageCodec
 from weft.features.store import RowCodes
 from weft.features.tokenizer import mask_token
 from weft.models.row import RowModel
@@ -86,6 +88,12 @@ def _batches(games: Games, row: int) -> tuple[Batch, Batch]:
             base[codec.name]["tokens"] = Ragged(
                 np.full_like(tokens.values, mask_token(codec.tokenizer) or 0), tokens.offsets
             )
+        elif isinstance(codec, SequenceCodec):  # as many events, of which nothing is known
+            events = codes[codec.name]
+            for name, value in (("items", 0), ("gap", 0), ("rating", np.nan)):
+                known = events[name]
+                assert isinstance(known, Ragged)
+                base[codec.name][name] = Ragged(np.full_like(known.values, value), known.offsets)
     device = games.model.temperature.device
     return collate(codes, 1).to(device), collate(base, 1).to(device)
 
@@ -110,13 +118,20 @@ def _along(
                 ends = [text.vectors(text.ids(b.columns)) for b in (there, here)]  # type: ignore[operator]
             vectors = (ends[0] + path * (ends[1] - ends[0])).requires_grad_(grad)
             leaves.append((vectors, (ends[1] - ends[0])[0], _owners_of_texts(games, row, copy, here)))
+        for name in _pictures(games):
+            ends = [b.columns[name]["pixels"][0].float().flatten(1).T for b in (there, here)]
+            shades = (ends[0] + path * (ends[1] - ends[0])).requires_grad_(grad)
+            leaves.append((shades, ends[1] - ends[0], _owners_of_pixels(games, row, name)))
+            side = here.columns[name]["pixels"].shape[-1]
+            columns[name] = {**columns[name], "pixels": shades.transpose(1, 2).unflatten(2, (side, side))}
         tokens = embedding(columns, vectors)
         with torch.no_grad():
             x, start = embedding(here.columns), embedding(there.columns)
-        step = (x.states_BTD - start.states_BTD) * ~_of_texts(copy, x)
+        followed = _followed(games, copy, x)
+        step = (x.states_BTD - start.states_BTD) * ~followed
         states = (start.states_BTD + path * step).requires_grad_(grad)
         leaves.append((states, step[0], owners(games, row, copy, x)))
-        tokens.states_BTD = torch.where(_of_texts(copy, x), tokens.states_BTD, states)
+        tokens.states_BTD = torch.where(followed, tokens.states_BTD, states)
         out = copy.head(copy.read(tokens))
         if copy.linear is not None:
             base, parts, owner = _linear(games, row, copy, here, there)
@@ -127,10 +142,27 @@ def _along(
     return _score(games, row, torch.stack(outs)), leaves
 
 
-def _of_texts(copy: RowModel, tokens: Tokens) -> Tensor:
-    """Which tokens of a row come from texts [1, T, 1]: they are followed from their vectors on."""
-    texts = torch.tensor(copy.texts, device=tokens.columns_BT.device)
-    return torch.isin(tokens.columns_BT[:1], texts).unsqueeze(-1)
+def _pictures(games: Games) -> list[str]:
+    return [c.name for c in games.players.columns.codecs if isinstance(c, ImageCodec)]
+
+
+def _followed(games: Games, copy: RowModel, tokens: Tokens) -> Tensor:
+    """Which tokens of a row come from texts or pictures [1, T, 1]: those are followed from their words and pixels on,
+    before the look at neighbours."""
+    codecs = games.players.columns.codecs
+    numbers = [copy.embedding.number[c.name] for c in codecs if isinstance(c, (TextCodec, ImageCodec))]
+    return torch.isin(tokens.columns_BT[:1], torch.tensor(numbers, device=tokens.columns_BT.device)).unsqueeze(-1)
+
+
+def _owners_of_pixels(games: Games, row: int, name: str) -> np.ndarray:
+    """The player of each pixel of a picture; -1 where there is none."""
+    first = 0
+    for other, part in games.players.parts.items():
+        if other == name:
+            break
+        first += len(part.players[row])
+    place = games.players.parts[name].of_pixels(row)  # type: ignore[union-attr]
+    return np.where(place >= 0, place + first, -1)
 
 
 def _owners_of_texts(games: Games, row: int, copy: RowModel, batch: Batch) -> np.ndarray:
@@ -177,6 +209,9 @@ def owners(games: Games, row: int, copy: RowModel, tokens: Tokens) -> np.ndarray
             of_token = games.players.parts[codec.name].words_of_tokens(row)  # type: ignore[union-attr]
             of_token = of_token[: min(len(here), codec.max_tokens)]
             owner[here[: len(of_token)]] = np.where(of_token >= 0, of_token + first, -1)
+        elif isinstance(codec, (ImageCodec, SequenceCodec)):
+            part = games.players.parts[codec.name].of_tokens(row, len(here))  # type: ignore[union-attr]
+            owner[here] = np.where(part >= 0, part + first, -1)
         else:
             owner[here] = first
         first += len(words)

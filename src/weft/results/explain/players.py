@@ -1,8 +1,9 @@
 """Players: the parts of a row that an explanation shares the answer out to, and what a row is without some of them.
 
-A player is a number, a category, a time, or one word of a text (a run of letters between spaces; where a script
-has no spaces, the characters that one token of the tokenizer holds). Without a word the text is shorter; without
-a value the row holds the typical one of the training: the median, the most frequent category. Every method asks
+A player is a number, a category, a time, a word of a text (a run of letters between spaces; where a script has no
+spaces, the characters that one token of the tokenizer holds), a patch of a picture, or an event of a history. Without
+a word the text is shorter, and so is a history without an event; without a value the row holds the typical one of the
+training: the median, the most frequent category, the mean shade. Every method asks
 the model about the same hidden rows, so their answers can be compared.
 
 Shape suffixes: R rows explained, N hidden rows, P players of a row.
@@ -20,8 +21,12 @@ import pyarrow as pa
 from weft.features.augment import WORD
 from weft.features.codecs import CategoryCodec, Codec, Codes, NumberCodec, TextCodec
 from weft.features.columns import Columns
+from weft.features.histories import SequenceCodec
+from weft.features.images import ImageCodec
 from weft.features.store import RowCodes, take
 from weft.preprocess.clean import CleanBatch
+
+SIDE = 7
 
 
 @dataclass(frozen=True)
@@ -102,8 +107,66 @@ class _Words:
         return self.codec.encode(pa.array(texts, pa.string()))
 
 
-Parts = _Value | _Words
-PARTS: dict[str, Callable[..., Parts]] = {"number": _Value, "category": _Value, "time": _Value, "text": _Words}
+class _Patches:
+    """A picture: each of at most ``SIDE`` x ``SIDE`` patches is a player, hidden behind the mean shade of all."""
+
+    def __init__(self, codec: ImageCodec, array: pa.Array):
+        self._pixels = codec.encode(array)["pixels"]
+        self._codes = {"present": array.is_valid().to_numpy(zero_copy_only=False).astype(np.uint8)}
+        side = self.side = min(SIDE, codec.size // 2)
+        one = [Player(codec.name, f"patch {i // side + 1}, {i % side + 1}") for i in range(side * side)]
+        self.players = [one if there else [] for there in self._codes["present"]]
+        self._place = np.arange(codec.size) * side // codec.size
+        self._mean = np.round(np.array(codec.mean)).astype(np.uint8)[:, None, None]
+
+    def codes(self, row: np.ndarray, present: Sequence[np.ndarray]) -> Codes:
+        assert isinstance(self._pixels, np.ndarray)
+        pixels = self._pixels[row]
+        for picture, there in zip(pixels, present, strict=True):
+            if len(there) and not there.all():
+                shown = there.reshape(self.side, self.side)[np.ix_(self._place, self._place)]
+                picture[:] = np.where(shown, picture, self._mean)
+        return {"pixels": pixels, "present": self._codes["present"][row]}
+
+    def of_pixels(self, row: int) -> np.ndarray:
+        """The patch of each pixel [S S], row by row; -1 where there is no picture."""
+        patch = (self._place[:, None] * self.side + self._place).ravel()
+        return patch if self.players[row] else np.full_like(patch, -1)
+
+    def of_tokens(self, row: int, tokens: int) -> np.ndarray:
+        """The patch that each of the model's tokens [T] of a picture lies in."""
+        grid = round(tokens**0.5)
+        if not self.players[row] or grid * grid != tokens:
+            return np.full(tokens, -1)
+        place = (np.arange(grid) * 2 + 1) * self.side // (2 * grid)
+        return (place[:, None] * self.side + place).ravel()
+
+
+class _Items:
+    """A history: each of the events that the model reads is a player, hidden by leaving it out."""
+
+    def __init__(self, codec: SequenceCodec, array: pa.Array):
+        self.codec, self._type = codec, array.type
+        self._events = [(events or [])[-codec.max_events :] for events in array.to_pylist()]
+        self.players = [[Player(codec.name, str(event["item"])) for event in events] for events in self._events]
+
+    def codes(self, row: np.ndarray, present: Sequence[np.ndarray]) -> Codes:
+        kept = [
+            [e for e, there in zip(self._events[r], p, strict=True) if there]
+            for r, p in zip(row.tolist(), present, strict=True)
+        ]
+        return self.codec.encode(pa.array(kept, self._type))
+
+    def of_tokens(self, row: int, tokens: int) -> np.ndarray:
+        """The event of each token [T]."""
+        events = len(self.players[row])
+        return np.where(np.arange(tokens) < events, np.arange(tokens), -1)
+
+
+Parts = _Value | _Words | _Patches | _Items
+PARTS: dict[str, Callable[..., Parts]] = {
+    "number": _Value, "category": _Value, "time": _Value, "text": _Words, "image": _Patches, "sequence": _Items,
+}  # fmt: skip
 
 
 class Players:
