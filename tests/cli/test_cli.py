@@ -147,7 +147,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(here, how):
     while time.monotonic() < deadline and not (metrics.exists() and metrics.stat().st_size > 2_000):
         time.sleep(0.05)
     process.send_signal(how)
-    _, told = process.communicate(timeout=200)
+    _, told = process.communicate(timeout=300)
     assert process.returncode == 128 + how and "interrupted" in told, told
     assert "--resume" in told and list((here / "model" / "checkpoints").rglob("step-*"))
     code = call(["run", "weft.yaml", "-o", "model", "--resume"])
