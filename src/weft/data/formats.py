@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from weft import memory
 from weft.data.squad import COLUMNS as SQUAD_COLUMNS
 from weft.data.squad import looks_like_squad, squad_rows
 from weft.errors import DataError, listing
@@ -78,6 +79,7 @@ def batches_of(
         if raw is None:
             return
         yield raw
+        memory.release()
 
 
 def row_count(part: Part) -> int | None:
@@ -144,7 +146,7 @@ def check_names(names: Sequence[str], where: str) -> None:
 
 def _binary(part: Part) -> Any:
     if getattr(part.filesystem, "protocol", None) in ("file", ("file", "local")):
-        return pa.memory_map(part.path, "r")
+        return pa.BufferReader(pa.py_buffer(memory.mapped(part.path)))
     return part.filesystem.open(part.path, "rb")
 
 
@@ -234,7 +236,7 @@ def _read_csv(part: Part, keep: list[str], columns: Iterable[str], start: int, r
         names = next(lines)
         places = [names.index(name) for name in keep]
         number = itertools.count(start)
-        while chunk := list(itertools.islice(lines, rows)):
+        for chunk in _chunks(lines, rows):
             good, ids, bad = [], [], []
             for fields in chunk:
                 row = next(number)
@@ -249,6 +251,15 @@ def _read_csv(part: Part, keep: list[str], columns: Iterable[str], start: int, r
             cells = list(zip(*good, strict=True)) if good else [()] * len(names)
             arrays = [_strings(cells[i]) for i in places]
             yield RawBatch(_ids(ids), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
+
+
+def _chunks(lines: Iterator[Any], rows: int) -> Iterator[list[Any]]:
+    """At most ``rows`` lines (texts, or lists of them) at once; of long ones fewer, by the length of those before."""
+    size = min(rows, 64)
+    while chunk := list(itertools.islice(lines, size)):
+        yield chunk
+        letters = sum(len(line) if isinstance(line, str) else sum(map(len, line)) for line in chunk)
+        size = min(rows, 8 * size, max(1, memory.PIECE * len(chunk) // max(letters, 1)))
 
 
 def _strings(cells: Sequence[str | None]) -> pa.Array:
@@ -299,7 +310,7 @@ def _read_jsonl(part: Part, keep: list[str], columns: Iterable[str], start: int,
     known = set(columns)
     with _text(part) as stream:
         number = itertools.count(start)
-        while chunk := list(itertools.islice(stream, rows)):
+        for chunk in _chunks(stream, rows):
             good, ids, bad = [], [], []
             for line in chunk:
                 if not line.strip():
@@ -365,7 +376,11 @@ def _read_parquet(
     part: Part, keep: list[str], columns: Mapping[str, pa.DataType], start: int, rows: int
 ) -> Iterator[RawBatch]:
     with _binary(part) as stream:
-        for batch in pq.ParquetFile(stream).iter_batches(batch_size=rows, columns=keep):
+        file = pq.ParquetFile(stream)
+        first = next(file.iter_batches(batch_size=64, columns=keep), None)
+        if first is not None and first.num_rows:  # of rows that are long fewer come at once
+            rows = min(rows, max(1, memory.PIECE * first.num_rows // max(first.nbytes, 1)))
+        for batch in file.iter_batches(batch_size=rows, columns=keep):
             yield RawBatch(count(start, batch.num_rows), _ordered(batch, keep, columns))
             start += batch.num_rows
 

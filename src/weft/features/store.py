@@ -8,12 +8,15 @@ The target is stored like a column, under the name ``TARGET``.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from weft.features.codecs import Codes, Ragged
+from weft import memory
+from weft.features.codecs import Codes
+from weft.features.ragged import Ragged, take
 
 TARGET = ""  # no column of a table has an empty name
 RowCodes = dict[str, Codes]
@@ -77,21 +80,23 @@ class Store:
         self.rows: int = index["rows"]
         self._fields: RowCodes = {}
         for entry in index["fields"]:
-            array: np.ndarray | Ragged = _mapped(folder / f"{entry['file']}.bin", np.dtype(entry["dtype"]))
+            array: np.ndarray | Ragged = memory.as_array(folder / f"{entry['file']}.bin", np.dtype(entry["dtype"]))
             assert isinstance(array, np.ndarray)
             array = array.reshape(-1, *entry["shape"])
             if entry["ragged"]:
-                array = Ragged(array, _mapped(folder / f"{entry['file']}.offsets", np.dtype(np.int64)))
+                array = Ragged(array, memory.as_array(folder / f"{entry['file']}.offsets", np.dtype(np.int64)))
             self._fields.setdefault(entry["column"], {})[entry["field"]] = array
 
     def take(self, rows: np.ndarray) -> RowCodes:
         """Codes of the rows, in the order asked."""
+        memory.release()
         return {
             column: {name: take(array, rows) for name, array in fields.items()}
             for column, fields in self._fields.items()
         }
 
     def target(self, rows: np.ndarray) -> np.ndarray:
+        memory.release()
         values = self._fields[TARGET]["value"]
         assert isinstance(values, np.ndarray)
         return np.asarray(values[rows])
@@ -100,9 +105,21 @@ class Store:
         """The codes of all rows, mapped and not read."""
         return self._fields[column][name]
 
-    def lengths(self) -> np.ndarray | None:
+    def lengths(self) -> Lengths | None:
         """Tokens of each row beyond one a column; None where every row is of one length."""
-        return lengths(self._fields)
+        texts = [a for fields in self._fields.values() for n, a in fields.items() if n == "tokens"]
+        return Lengths([a for a in texts if isinstance(a, Ragged)]) if texts else None
+
+
+class Lengths:
+    """Tokens that the texts of some rows have, counted when asked for."""
+
+    def __init__(self, texts: Sequence[Ragged]):
+        self._texts = texts
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        memory.release()
+        return np.sum([t.offsets[rows + 1] - t.offsets[rows] for t in self._texts], axis=0)
 
 
 def lengths(codes: RowCodes) -> np.ndarray | None:
@@ -111,20 +128,3 @@ def lengths(codes: RowCodes) -> np.ndarray | None:
         a.lengths() for fields in codes.values() for n, a in fields.items() if n == "tokens" and isinstance(a, Ragged)
     ]
     return np.sum(ragged, axis=0) if ragged else None
-
-
-def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
-    if path.stat().st_size == 0:
-        return np.zeros(0, dtype)
-    return np.memmap(path, dtype=dtype, mode="r")
-
-
-def take(array: np.ndarray | Ragged, rows: np.ndarray) -> np.ndarray | Ragged:
-    """The codes of some rows, in the order asked; reads nothing else of a mapped file."""
-    if not isinstance(array, Ragged):
-        return np.asarray(array[rows])
-    starts, lengths = array.offsets[rows], array.offsets[rows + 1] - array.offsets[rows]
-    bounds = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(lengths, out=bounds[1:])
-    places = np.repeat(starts - bounds[:-1], lengths) + np.arange(bounds[-1])
-    return Ragged(np.asarray(array.values[places]), bounds)

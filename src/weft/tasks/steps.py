@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from weft import config
+from weft import config, memory
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES
@@ -59,6 +58,9 @@ class Steps:
             table = Table.open(settings.data.source, settings.data.format)
         self.table = table
         self.seconds: dict[str, float] = {}
+        self.used: dict[str, dict[str, float]] = {}
+        """What each step took."""
+        self.rows = 0
 
     def run(self) -> Run:
         """All steps; the finished run."""
@@ -66,9 +68,12 @@ class Steps:
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[step] = round(time.monotonic() - started, 2)
+        found: list[memory.Used] = []
+        with memory.measured(found):
+            yield
+        self.used[step] = found[0].of(self.rows if step in ("preprocess", "features") else 0)
+        self.seconds[step] = self.used[step]["seconds"]
+        memory.give_back()
 
     def _claim(self) -> None:
         """Take the run folder; a folder that holds something else is never touched."""
@@ -108,9 +113,10 @@ class Steps:
             self.settings, plan, self.table, cleaner, self.work / "clean.arrow", aside, self.say
         )
         np.save(self.out / "split.npy", parts)
+        self.rows = found.read
         self.say.step(
             "preprocess",
-            f"{found.read:,} rows = {len(clean.rows):,} used + {len(found.rejected):,} set aside",
+            f"{found.read:,} rows = {len(clean):,} used + {found.rejected:,} set aside",
         )
         for reason, count in list(found.reasons().items())[:3]:
             self.say.line(f"set aside: {count:,} x {reason} (rejected.parquet)")
@@ -124,7 +130,7 @@ class Steps:
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "data": {
                 "name": self.table.name, "fingerprint": self.fingerprint, "rows": found.read,
-                "used": len(clean.rows), "rejected": len(found.rejected), "reasons": found.reasons(),
+                "used": len(clean), "rejected": found.rejected, "reasons": found.reasons(),
                 "split": {name: clean.count(part) for part, name in enumerate(NAMES)},
                 "split_words": split_in_words(self.settings, clean),
             },
@@ -134,6 +140,7 @@ class Steps:
         }  # fmt: skip
 
     def _finish(self, figures: dict[str, Any]) -> None:
+        figures |= {"memory": {"bound": memory.bound(), "steps": self.used}}
         write_whole(self.out / REPORT_FILE, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
         write_report(self.out, figures)
         write_card(self.out, figures)
@@ -142,4 +149,6 @@ class Steps:
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
                 "report.json", "rejected.parquet")  # fmt: skip
         write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
+        for step, used in self.used.items():
+            self.say.line(f"{step}: {memory.used_in_words(used)}")
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
 from weft.features.pieces import TextBatch
+from weft.features.store import Lengths
 from weft.training.checkpoint import Checkpoints
 from weft.training.muon import muon
 from weft.training.optimizers import Schedule, adamw
@@ -95,7 +96,7 @@ class Loop:
         recipe: Recipe,
         fetch: Callable[[np.ndarray, int], Batch | TextBatch],
         train: np.ndarray,
-        lengths: np.ndarray | None,
+        lengths: np.ndarray | Lengths | None,
         validate: Callable[[nn.Module], float],
         tracker: Tracker,
         checkpoints: Checkpoints,
@@ -132,8 +133,7 @@ class Loop:
         with _polite() as asked, self.say.bar("training", 1 - shown) as bar:
             while p.step < self.total and not p.stopped:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
-                batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
-                for rows in batches[first:]:
+                for rows in shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch, first):
                     self._step(self.fetch(rows, epoch))
                     p.seconds = before + time.monotonic() - started
                     if p.step % self.check_steps == 0 or p.step == self.total:
