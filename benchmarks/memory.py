@@ -8,9 +8,10 @@
 and its categories; a figure in ten thousand is infinite, so that rows are set aside. Pages are not compressed and row
 groups are of a million rows. The answer follows the sentences' recommendations and the income, with noise.
 
-``weft`` runs ``weft run`` and ``weft predict`` as commands, each a process of its own, and prints what they say of their
-steps beside the peak that the system saw (``ru_maxrss``: the process with all mapped pages). ``peer`` is what one writes
-with pandas and scikit-learn: read the table, hash the texts, fit a linear model, under the same limit (``RLIMIT_DATA``).
+``weft`` runs ``weft run`` and ``weft predict`` as commands, each a process of its own, and prints what they say of
+their steps beside the peak that the system saw (``ru_maxrss``: the process with all mapped pages). ``peer`` is what one
+writes with pandas and scikit-learn: read the table, hash the texts, fit a linear model, under the same limit
+(``RLIMIT_DATA``).
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def weft(path: Path, bound: str, minutes: float) -> None:
         pq.ParquetFile(done["rejected_output"]).metadata.num_rows if done["rejected"] else 0
     )
     print(json.dumps({
-        "what": "predict", "rows": rows, "seconds": round(seconds), "peak": peak, "rows_a_second": round(rows / seconds),
+        "what": "predict", "rows": rows, "seconds": round(seconds), "peak": peak, "used": done["used"],
     }), flush=True)  # fmt: skip
 
 

@@ -1,8 +1,9 @@
 """The bound on resident memory: what it is, how it is kept, what was used.
 
-Every step works on pieces of a fixed size, so a run has the same bits under any bound. What the bound decides is whether
-the run can begin, and how many pages of mapped files stay resident: they count like any other memory, and are let go of
-when they grow beyond their share (the file stays in the page cache, which the machine takes back when it needs it).
+Every step works on pieces of a fixed size, so that a run has the same bits under any bound. What the bound decides is
+whether the run can begin, and how many pages of mapped files stay resident: they count like any other memory, and are
+let go of when they grow beyond their share (the file stays in the page cache, which the machine takes back when it
+needs it).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import re
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from weft.errors import SettingsError, UsageError
 PIECE = 1 << 24
 """Bytes of a table that are read at once, or one row."""
 PIECES = 24 * PIECE
-"""What a step holds at most beside the libraries, the model and a few bytes a row, as measured (benchmarks/memory.py)."""
+"""What a step holds at most beside the libraries, the model and some bytes a row (benchmarks/memory.py)."""
 BYTES_A_ROW = 12
 """Of a table's every row: its part, its number among those learnt from, what a split by time sorts."""
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -118,10 +119,8 @@ class Used:
 def measured(found: list[Used]) -> Iterator[None]:
     """Append to ``found`` what the block used. Outside Linux the peak is that of the whole process."""
     started, before = time.monotonic(), _written()
-    try:
+    with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    except OSError:
-        pass
     yield
     found.append(Used(time.monotonic() - started, _status("VmHWM"), _written() - before))
 

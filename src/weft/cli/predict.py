@@ -15,7 +15,7 @@ from weft.exchange import open_text_model
 from weft.inference import output
 from weft.inference.embed import Embedder, check_columns, text_column
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
-from weft.memory import limit
+from weft.memory import limit, used_in_words
 from weft.progress import Spoken
 from weft.runs.opening import open_run
 from weft.runs.texts import TextRun
@@ -75,6 +75,8 @@ def predict(
         lines.insert(1, f"{done['sources_cut']:,} sources were longer than the model reads and lost their end")
     if done["rejected"]:
         lines.append(f"aside:   {done['rejected_output']}")
+    if "used" in done:
+        lines.append(f"used:    {used_in_words(done['used'])}")
     answer(json, done, [*lines, f"judge:   weft evaluate {run} DATA_WITH_TARGET"])
 
 

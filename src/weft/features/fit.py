@@ -30,7 +30,7 @@ def fit_columns(
     settings: Settings, plan: Plan, clean: CleanRows, cleaner: Cleaner, tokenizer: Tokenizer | None = None,
     longest: int | None = None,
 ) -> Columns:  # fmt: skip
-    """Codecs that have seen the training rows and no other; the tokenizer learns from about ``LETTERS`` of their letters.
+    """Codecs that have seen the training rows and no other; the tokenizer learns from a part of long tables.
 
     ``tokenizer`` is that of a checkpoint, whose rows may have ``longest`` tokens in all; default: one is trained.
     """

@@ -1,8 +1,8 @@
 """Tokens of many texts, each different word spelt once.
 
-Byte-level BPE never joins what a single space parts (it cuts before ``" word"``), so that the tokens of a text are those
-of its words in turn. In a table the same words come again and again: to look them up is many times as fast as to
-spell them. Texts with runs of spaces, where a cut depends on what follows, are looked up whole.
+Byte-level BPE never joins what a single space parts (it cuts before ``" word"``), so that the tokens of a text are
+those of its words in turn. In a table the same words come again and again: to look them up is many times as fast as
+to spell them. Texts with runs of spaces, where a cut depends on what follows, are looked up whole.
 """
 
 from __future__ import annotations

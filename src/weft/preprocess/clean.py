@@ -153,7 +153,7 @@ class Cleaner:
         return _null_where_empty(array)
 
     def _normalised(self, array: pa.Array) -> pa.Array:
-        """Only cells with a letter beyond ASCII can change in form, and only those with a control character lose one."""
+        """Only cells with a letter beyond ASCII can change in form."""
         if self.normalize == "off":
             return array
         ascii = pc.fill_null(pc.string_is_ascii(array), True)

@@ -114,7 +114,7 @@ class Ingested:
 
 class Aside:
     """Rows set aside, written to ``path`` while others are read; the file takes its name when the block ends, and is
-    not there where there are none. Where the block fails, what was set aside so far is kept: it may be the reason."""
+    not there where there are none."""
 
     def __init__(self, path: Path):
         self.path, self.count = path, 0
@@ -131,13 +131,16 @@ class Aside:
             self._writer.write_table(rows)
 
     def __enter__(self) -> Aside:
-        self.path.unlink(missing_ok=True)
         return self
 
-    def __exit__(self, *raised: object) -> None:
+    def __exit__(self, kind: object, *raised: object) -> None:
         if self._writer is not None:
             self._writer.close()
-            self._beside.replace(self.path)
+        if kind is None:
+            self.path.unlink(missing_ok=True)
+            if self._writer is not None:
+                self._beside.replace(self.path)
+        self._beside.unlink(missing_ok=True)
 
 
 def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
@@ -183,7 +186,7 @@ def ingest(
             found.add(bad)
             beside_rows.add(bad)
             if found.bad and (most == 0 or (rows is not None and found.bad > most * rows)):
-                found.stopped = True  # what comes cannot make it good
+                found.stopped = found.read != rows  # what comes cannot make it good
                 break
             key = None if how is None else beside[how] if how in beside else done.columns[how]
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
@@ -196,7 +199,7 @@ def ingest(
         writer.close()
     if not found.read:
         raise DataError(f"{table.name}: must hold rows. Got a header and none.")
-    if found.rejected == found.read and (found.read == rows or not found.stopped):
+    if found.rejected == found.read and not found.stopped:
         why = f"{_place(found.first[0])}: {found.first[0].reason}" if found.first else "the target is missing in all"
         raise DataError(f"{table.name}: must hold rows that can be used. Got none of {found.read:,}; {why}.")
     check_limit(found, most, table.name, aside)
@@ -228,9 +231,10 @@ def check_limit(found: Ingested, limit: float, table: str, file: Path) -> None:
     """Raises TooManyBadRows, with the first ten, where more than the share ``limit`` of the rows are bad."""
     if found.bad > limit * found.read:
         shown = "\n".join(f"  {_place(r)}: {r.reason}" for r in found.first[: 10 if limit else 1])
+        read = f"{'the first ' if found.stopped else ''}{found.read:,}"
         raise TooManyBadRows(
-            f"{table}: at most {limit:.1%} of the rows may be bad (data.max_rejected). Got {found.bad:,} of "
-            f"{'the first ' if found.stopped else ''}{found.read:,}. Correct them or allow more. All are in {file}; the first (rows count from 0):\n{shown}"
+            f"{table}: at most {limit:.1%} of the rows may be bad (data.max_rejected). Got {found.bad:,} of {read}. "
+            f"Correct them or allow more. All are in {file}; the first (rows count from 0):\n{shown}"
         )
 
 

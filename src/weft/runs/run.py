@@ -20,18 +20,18 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from weft import config
+from weft import config, memory
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
-from weft.data.table import Rejected, Table, shown
+from weft.data.table import Table, shown
 from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean
 from weft.features.columns import COLUMNS_FILE, Columns
-from weft.features.targets import known
+from weft.features.targets import known, most_rows
 from weft.files import verify_manifest, write_whole
 from weft.inference import output
-from weft.inference.predict import Predictor
+from weft.inference.predict import Predictor, Sample
 from weft.models.row import RowConfig, RowModels
-from weft.preprocess.ingest import rejected_table
+from weft.preprocess.ingest import Aside
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
 from weft.results.report import write_report
@@ -122,13 +122,17 @@ class Run:
                     f"{table.name}: there is no column '{name}' to keep.{did_you_mean(name, table.columns)}"
                 )
         predictor = self._predictor(allow_missing)
-        rejected: list[Rejected] = []
         done = 0
+        used: list[memory.Used] = []
+        beside = out.with_name(out.stem + ".rejected.parquet")
         schema = pa.schema(
             [("row", pa.int64()), *((name, table.columns[name]) for name in keep)]
             + [(name, array.type) for name, array in predictor.as_columns(self._no_rows()).items()]
         )
-        with output.writing(out, schema) as writer, say.bar("predicting", table.row_count() or 0) as bar:
+        with (
+            memory.measured(used), Aside(beside) as aside, output.writing(out, schema) as writer,
+            say.bar("predicting", table.row_count() or 0) as bar,
+        ):  # fmt: skip
             for part in predictor.stream(table, keep=keep):
                 columns: dict[str, Any] = {"row": pa.array(part.clean.rows)}
                 places = pa.array(np.searchsorted(part.raw.rows, part.clean.rows))
@@ -139,17 +143,12 @@ class Run:
                     columns[name] = cells.take(places).cast(table.columns[name])
                 columns |= predictor.as_columns(part.output)
                 writer.write(pa.table(columns, schema=schema))
-                rejected += part.clean.rejected
+                aside.add(part.clean.rejected)
                 done += len(part.clean.rows)
                 bar.advance(len(part.clean.rows) + len(part.clean.rejected))
-        beside = out.with_name(out.stem + ".rejected.parquet")
-        beside.unlink(missing_ok=True)
-        if rejected:
-            with output.writing(beside, rejected_table([]).schema) as writer:
-                writer.write(rejected_table(rejected))
         return {
-            "rows": done + len(rejected), "predicted": done, "rejected": len(rejected), "output": str(out),
-            "rejected_output": str(beside) if rejected else None,
+            "rows": done + aside.count, "predicted": done, "rejected": aside.count, "output": str(out),
+            "rejected_output": str(beside) if aside.count else None, "used": used[0].of(done + aside.count),
             "sources_cut": getattr(predictor, "cut", 0),  # of a run that writes from sources
         }  # fmt: skip
 
@@ -163,14 +162,12 @@ class Run:
         same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
         parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
         judged = TEST if parts is None or (parts == TEST).any() else VALID
-        outputs, targets, rejected = [], [], 0
-        for part in predictor.stream(source, with_target=True):
+        drawn, rejected = Sample(most_rows(self.model.width), parts, judged), 0
+        for part in predictor.stream(source, with_target=True, chosen=drawn.wanted):
             target = self.columns.target.encode(part.clean.columns[self.columns.target.name])
-            use = np.ones(len(target), bool) if parts is None else parts[part.clean.rows] == judged
-            outputs.append(part.output[use])
-            targets.append(target[use])
+            drawn.add(part.clean.rows, part.output, target)
             rejected += len(part.clean.rejected)
-        output, truth = np.concatenate(outputs), np.concatenate(targets)
+        output, truth = drawn.columns()
         usable = known(truth)
         if not usable.any():
             raise DataError(
@@ -183,7 +180,7 @@ class Run:
         outside = abstention["out_of_scope"] if abstention else 0
         return {
             "rows": int(usable.sum()), "rejected": rejected, "unknown_class": int((~usable).sum()) - outside,
-            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
+            "part": (f"{NAMES[judged]} rows of the training data" if same else "all rows") + drawn.words(),
             "metrics": {k: e.to_dict() for k, e in ours.estimates.items()}, "declines": abstention,
         }  # fmt: skip
 

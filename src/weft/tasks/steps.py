@@ -60,7 +60,7 @@ class Steps:
         self.seconds: dict[str, float] = {}
         self.used: dict[str, dict[str, float]] = {}
         """What each step took."""
-        self.rows = 0
+        self.read = 0
 
     def run(self) -> Run:
         """All steps; the finished run."""
@@ -71,7 +71,7 @@ class Steps:
         found: list[memory.Used] = []
         with memory.measured(found):
             yield
-        self.used[step] = found[0].of(self.rows if step in ("preprocess", "features") else 0)
+        self.used[step] = found[0].of(self.read if step in ("preprocess", "features") else 0)
         self.seconds[step] = self.used[step]["seconds"]
         memory.give_back()
 
@@ -113,7 +113,7 @@ class Steps:
             self.settings, plan, self.table, cleaner, self.work / "clean.arrow", aside, self.say
         )
         np.save(self.out / "split.npy", parts)
-        self.rows = found.read
+        self.read = found.read
         self.say.step(
             "preprocess",
             f"{found.read:,} rows = {len(clean):,} used + {found.rejected:,} set aside",
