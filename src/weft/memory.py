@@ -26,10 +26,6 @@ from weft.errors import SettingsError, UsageError
 
 PIECE = 1 << 24
 """Bytes of a table that are read at once, or one row."""
-PIECES = 24 * PIECE
-"""What a step holds at most beside the libraries, the model and some bytes a row (benchmarks/memory.py)."""
-BYTES_A_ROW = 12
-"""Of a table's every row: its part, its number among those learnt from, what a split by time sorts."""
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _STATUS = Path("/proc/self/status")
 _mapped: weakref.WeakSet[_File] = weakref.WeakSet()
@@ -184,4 +180,5 @@ def _written() -> int:
 
 def as_array(path: Path, dtype: np.dtype) -> np.ndarray:
     """The numbers of a file, mapped and not read."""
-    return np.frombuffer(mapped(path), dtype) if path.stat().st_size else np.zeros(0, dtype)
+    whole = path.stat().st_size // max(1, dtype.itemsize)
+    return np.frombuffer(mapped(path), dtype) if whole else np.zeros(0, dtype)

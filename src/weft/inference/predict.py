@@ -13,7 +13,8 @@ from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
 from weft.features.batching import collate, in_turn
 from weft.features.columns import Columns
-from weft.features.store import RowCodes, lengths, take
+from weft.features.ragged import take
+from weft.features.store import RowCodes, lengths
 from weft.features.targets import LabelsTarget, NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner

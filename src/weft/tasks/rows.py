@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from weft import defaults
+from weft import defaults, memory
 from weft.config import Settings
 from weft.data.labels import kind_in_words
 from weft.data.plan import Plan, look
@@ -23,7 +23,9 @@ from weft.features.store import TARGET, Store
 from weft.features.targets import ClassTarget, NumberTarget, Target, known, most_rows, outside
 from weft.inference.predict import predict_codes
 from weft.models.pretrained import TextModel, load_text_model
+from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.row import RowModels, shape_in_words
+from weft.models.transformer import Transformer
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
 from weft.results.baselines import MOST_LETTERS, MOST_ROWS
@@ -44,7 +46,7 @@ from weft.tasks.steps import Steps, check_adapter
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
-INFERENCE_ROWS = 16_384
+INFERENCE_ROWS = 2_048
 
 
 def positive_problem(settings: Settings, columns: Columns) -> None:
@@ -78,6 +80,7 @@ class RowSteps(Steps):
         plan = look(self.settings, self.table)
         self.source = self._open_source(plan)
         augment_problem(self.settings, plan, self.source.tokenizer if self.source else None)
+        self._check_memory(plan)
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
@@ -127,6 +130,16 @@ class RowSteps(Steps):
         found = load_text_model(source)
         check_adapter(self.settings, found.backbone)
         return found
+
+    def _check_memory(self, plan: Plan) -> None:
+        """Raises SettingsError where the backbone alone, with what training holds beside it, is beyond the bound."""
+        facts = defaults.Facts(self.table.row_count() or defaults.SMALL, "text" in plan.types.values(), 2, self.source)
+        with torch.device("meta"):  # counted, not built
+            backbone = defaults.row_config(self.settings, facts).backbone
+            found = Recurrent(backbone) if isinstance(backbone, RecurrentConfig) else Transformer(backbone)
+        size = sum(p.numel() for p in found.parameters())
+        most = 4 * size * (1 if self.settings.model.adapter else 6)
+        memory.require(memory.resident() + most, f"a model of {size:,} parameters")
 
     def _say_data(self, plan: Plan) -> None:
         kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))

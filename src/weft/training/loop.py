@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from weft import memory
 from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
 from weft.features.pieces import TextBatch
@@ -108,6 +109,9 @@ class Loop:
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
         self.pace = pace
+        trained = sum(p.numel() for _, p in self._trained())
+        # beside the weights: gradients, two moments, the average and the best
+        memory.require(memory.resident() + 20 * trained, f"training {trained:,} parameters")
         self.optimizer = optimizer_of(model, recipe)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
