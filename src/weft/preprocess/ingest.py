@@ -57,16 +57,15 @@ class CleanRows:
 
     def take(self, places: np.ndarray, names: list[str]) -> dict[str, pa.Array]:
         """Columns of some of the rows, in memory; ``places`` counts the cleaned rows from 0."""
-        memory.release()
         # batch by batch: Arrow would join all chunks of a column to take from it
         batches = self._table.select(names).to_batches()
         ends = np.cumsum([b.num_rows for b in batches])
         order = np.argsort(places, kind="stable")
         owner, first = np.unique(np.searchsorted(ends, places[order], side="right"), return_index=True)
-        found = [
-            batches[i].take(pa.array(chosen - (ends[i] - batches[i].num_rows)))
-            for i, chosen in zip(owner, np.split(places[order], first[1:]), strict=False)
-        ]
+        found = []
+        for i, chosen in zip(owner, np.split(places[order], first[1:]), strict=False):
+            found.append(batches[i].take(pa.array(chosen - (ends[i] - batches[i].num_rows))))
+            memory.release()
         back = np.empty(len(places), np.int64)
         back[order] = np.arange(len(places))
         taken = pa.Table.from_batches(found, self._table.select(names).schema).take(pa.array(back)).combine_chunks()
