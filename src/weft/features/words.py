@@ -2,7 +2,7 @@
 
 Byte-level BPE never joins what a single space parts (it cuts before ``" word"``), so that the tokens of a text are
 those of its words in turn. In a table the same words come again and again: to look them up is many times as fast as
-to spell them. Texts with runs of spaces, where a cut depends on what follows, are looked up whole.
+to spell them. Texts with longer runs of spaces, where a cut depends on what follows, are looked up whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from tokenizers import Tokenizer, pre_tokenizers
 from weft.features.ragged import Ragged, take_ragged
 from weft.features.tokenizer import is_own
 
-_WHOLE = r"  (?:[\s\p{Z}\x0b\x1c-\x1f\x{85}]|$)|^ "
+_OTHER = r"[\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
+_WHOLE = rf"   |  $|^ | {_OTHER}|{_OTHER} "
 MOST_WORDS = 1 << 18
 LETTERS_AT_ONCE = 1 << 21
 
