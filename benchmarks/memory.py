@@ -10,8 +10,8 @@ groups are of a million rows. The answer follows the sentences' recommendations 
 
 ``weft`` runs ``weft run`` and ``weft predict`` as commands, each a process of its own, and prints what they say of
 their steps beside the peak that the system saw (``ru_maxrss``: the process with all mapped pages). ``peer`` is what one
-writes with pandas and scikit-learn: read the table, hash the texts, fit a linear model, under the same limit
-(``RLIMIT_DATA``).
+writes with pandas and scikit-learn: read the table, hash the texts, fit a linear model; it is stopped where more than
+the limit is resident.
 """
 
 from __future__ import annotations
@@ -144,8 +144,6 @@ def weft(path: Path, bound: str, minutes: float) -> None:
 _PEER = """
 import json, resource, sys, time
 limit = int(sys.argv[2])
-if limit:
-    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 import numpy as np, pandas as pd
 from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
@@ -156,6 +154,7 @@ def say(**more):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(json.dumps({"what": "pandas + scikit-learn", "limit": limit, "step": step, "peak": peak,
                       "seconds": round(time.monotonic() - start), **more}), flush=True)
+say(done=True)
 try:
     frame = pd.read_parquet(sys.argv[1])
     say(done=True)
@@ -163,12 +162,13 @@ try:
     frame = frame[np.isfinite(frame["measure_0"])]
     numbers = list(frame.select_dtypes("number").columns)
     words = [c for c in frame.columns if c not in (*numbers, "review", "answer")]
-    x = sparse.hstack([
-        HashingVectorizer(n_features=2**18).fit_transform(frame["review"]),
-        OneHotEncoder(handle_unknown="ignore").fit_transform(frame[words].astype(str)),
-        StandardScaler().fit_transform(frame[numbers]),
-    ]).tocsr()
-    say(done=True)
+    blocks = [HashingVectorizer(n_features=2**18).fit_transform(frame["review"])]
+    say(done=True, block="texts")
+    blocks.append(OneHotEncoder(handle_unknown="ignore").fit_transform(frame[words]))
+    say(done=True, block="categories")
+    blocks.append(sparse.csr_matrix(StandardScaler().fit_transform(frame[numbers])))
+    x = sparse.hstack(blocks).tocsr()
+    say(done=True, block="all")
     step = "train"
     train = np.random.default_rng(0).random(x.shape[0]) < 0.9
     y = (frame["answer"] == "yes").to_numpy()
@@ -180,9 +180,19 @@ except (MemoryError, Exception) as error:
 
 
 def peer(path: Path, limit: int) -> None:
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", _PEER, str(path), str(limit)], check=False)
-    if done.returncode:
-        print(json.dumps({"what": "pandas + scikit-learn", "limit": limit, "exit": done.returncode}))
+    """Runs until it is done, or until more than ``limit`` bytes are resident: a container would stop it then."""
+    words = [sys.executable, "-W", "ignore", "-c", _PEER, str(path), str(limit)]
+    child, start, over = subprocess.Popen(words), time.monotonic(), 0
+    while child.poll() is None:
+        time.sleep(0.02)
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{child.pid}/status").read_text())
+        if limit and found and int(found[1]) * 1024 > limit:
+            over = int(found[1]) * 1024
+            child.kill()
+            child.wait()
+    seconds = round(time.monotonic() - start)
+    if over or child.returncode:
+        print(json.dumps({"limit": limit, "stopped_at": over, "seconds": seconds, "exit": child.returncode}))
 
 
 def main() -> None:
