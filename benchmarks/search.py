@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from finetune import minilm
+from machine import minilm
 from weft.exchange import open_text_model
 from weft.inference import output
 from weft.inference.embed import Embedder

@@ -24,7 +24,7 @@ import torch
 from sklearn.metrics import f1_score
 
 import weft
-from finetune import DATA, minilm
+from machine import DATA, minilm
 from weft.results import baselines
 
 CLASSES = ["negative", "neutral", "positive"]

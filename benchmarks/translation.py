@@ -22,6 +22,7 @@ import torch
 import weft
 from weft.results.text import TextScores
 from weft.results.writing import simple_writers
+from weft.runs.texts import TextRun
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "translation_en_zh.parquet"
 MODELS: dict[str, dict[str, Any]] = {
@@ -41,7 +42,8 @@ def trained(way: str, minutes: float) -> dict[str, Any]:
         )  # fmt: skip
         figures = run.figures
         minutes, cpu_minutes = (time.monotonic() - started) / 60, (time.process_time() - cpu) / 60
-        run.beams = 4  # type: ignore[attr-defined]
+        assert isinstance(run, TextRun)
+        run.beams = 4
         beams = run.evaluate(str(DATA))["metrics"]
         return {
             "parameters": figures["model"]["parameters"], "epochs": figures["model"]["epochs"],

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from finetune import minilm
+from machine import minilm
 from weft.exchange import open_text_model
 from weft.inference.embed import Embedder
 from weft.inference.zero_shot import ByMeaning, described

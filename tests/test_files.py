@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from weft.errors import CheckpointError
-from weft.files import MANIFEST, verify_manifest, whole_folder, write_manifest, write_whole
+from weft.errors import CheckpointError, RunError
+from weft.files import MANIFEST, held, json_text, verify_manifest, whole_folder, write_manifest, write_whole
 
 
 def test_write_whole_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
@@ -68,3 +69,17 @@ def test_a_damaged_manifest(tmp_path: Path, content: str) -> None:
     (tmp_path / MANIFEST).write_bytes(content.encode("latin-1"))
     with pytest.raises(CheckpointError, match="damaged"):
         verify_manifest(tmp_path)
+
+
+def test_json_has_no_nan() -> None:
+    odd = {"a": [float("nan"), 1.5, (float("inf"), None)], 1: {"b": b"\xff", "c": True}}
+    assert json.loads(json_text(odd), parse_constant=pytest.fail) == {
+        "a": [None, 1.5, [None, None]], "1": {"b": "\\xff", "c": True}
+    }  # fmt: skip
+
+
+def test_a_folder_is_held_by_one(tmp_path: Path) -> None:
+    with held(tmp_path), pytest.raises(RunError, match="must be free"):
+        held(tmp_path).__enter__()
+    with held(tmp_path):  # it is free again
+        pass

@@ -17,6 +17,7 @@ from tests.tables import FAST, mixed, numeric
 import weft
 from weft.errors import CheckpointError, DataError, RunError, SettingsError, TooManyBadRows, TrainingError, UsageError
 from weft.features.targets import ClassTarget
+from weft.files import held
 from weft.results.summary import judge, verdict
 
 
@@ -364,6 +365,26 @@ class TestStoppedAndResumed:
         (out / "manifest.json").unlink()
         with pytest.raises(RunError, match="began with"):
             weft.Pipeline(self.SETTINGS).run(numeric(301), out, resume=True, quiet=True)
+
+    def test_a_run_without_a_checkpoint_gives_way_and_one_at_work_does_not(self, tmp_path):
+        table, out = numeric(300), tmp_path / "run"
+        wrong = {**self.SETTINGS, "target": {"column": "label", "positive": "nobody"}}
+        with pytest.raises(SettingsError, match="positive"):
+            weft.Pipeline(wrong).run(table, out, quiet=True)
+        (out / "mine.txt").write_text("no run's")
+        with pytest.raises(RunError, match="must be new or empty"):
+            weft.Pipeline(self.SETTINGS).run(table, out, quiet=True)
+        (out / "mine.txt").unlink()
+        own = tmp_path / "own"
+        (own / "work").mkdir(parents=True)
+        (own / "weft.yaml").write_text("target: label\n")
+        with pytest.raises(RunError, match="must be new or empty"):
+            weft.Pipeline(self.SETTINGS).run(table, own, quiet=True)
+        assert (own / "weft.yaml").read_text() == "target: label\n"
+        with held(out), pytest.raises(RunError, match="Another run is writing"):
+            weft.Pipeline(self.SETTINGS).run(table, out, quiet=True)
+        run = weft.Pipeline(self.SETTINGS).run(table, out, quiet=True)
+        assert weft.load(out).predict(table).equals(run.predict(table))
 
 
 class TestBadInput:

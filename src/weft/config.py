@@ -7,18 +7,14 @@ the nearest known one. Only what does something is a setting; every key but ``da
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 
 from weft.errors import SettingsError, UsageError, did_you_mean, listing
+from weft.yaml_text import Problem, kind_of, lay_over, lines, parse, place_of, shown
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -60,7 +56,7 @@ def _addresses(value: Any) -> Any:
     items = list(value) if isinstance(value, (list, tuple)) else [value]
     if value is not None and not all(isinstance(item, (str, Path)) and str(item).strip() for item in items):
         odd = next(item for item in items if not (isinstance(item, (str, Path)) and str(item).strip()))
-        raise ValueError(f"must be a file, glob, folder or address, or a list of them. Got {_shown(odd)}")
+        raise ValueError(f"must be a file, glob, folder or address, or a list of them. Got {shown(odd)}")
     texts = [str(item) for item in items]
     return value if value is None else texts if isinstance(value, (list, tuple)) else texts[0]
 
@@ -183,7 +179,7 @@ class TargetSettings(_Settings):
 
 class ModelSettings(_Settings):
     from_: Annotated[str | None, Field(alias="from")] = None
-    """A checkpoint whose text model reads the row: a run, a Hugging Face folder or a hub id."""
+    """A checkpoint whose text model reads the row: a run, a Hugging Face folder, or hf://OWNER/NAME on the hub."""
     backbone: Literal["transformer", "rnn"] = "transformer"
     """What reads the tokens."""
     cell: Literal["rnn", "gru", "lstm"] | None = None
@@ -331,17 +327,17 @@ def load(path: str | Path, changes: Sequence[str] = (), needs_source: bool = Tru
 
 def loads(text: str, name: str = "settings", changes: Sequence[str] = (), needs_source: bool = True) -> Settings:
     """As :func:`load`, from the text of a file."""
-    root, document, problems = _parse(text, name)
+    root, document, problems = parse(text, name)
     if document is None and not problems:
         raise SettingsError([f"{name}: must hold at least data.source and target. Got an empty file."])
     if not isinstance(document, Mapping):
         raise SettingsError(
             [text for _, text in problems]
-            or [f"{name}:1:1: must be a mapping of keys to values. Got {_kind(document)}."]
+            or [f"{name}:1:1: must be a mapping of keys to values. Got {kind_of(document)}."]
         )
     origins: dict[tuple[str, ...], str] = {}
     for change in changes:
-        document = _lay_over(document, change, origins)
+        document = lay_over(document, change, origins)
     return _validate(document, name, needs_source, root, origins, problems)
 
 
@@ -352,141 +348,7 @@ def from_mapping(settings: Mapping[str, Any], needs_source: bool = False) -> Set
 
 def dumps(settings: Settings) -> str:
     """The settings as a pipeline file that reads back equal; values at rest (None) are left out."""
-    return "".join(_lines(settings.model_dump(exclude_none=True, by_alias=True), ""))
-
-
-# ----------------------------------------------------------------------------------------- YAML
-
-_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null", "map", "seq", "timestamp")}
-_PLAIN = re.compile(r"[^\W\d_][\w/-]*(\.[\w/-]+)*")
-_RESERVED = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
-_HIDDEN = re.compile("[\x7f-\x9f\xad\u2028\u2029\ufeff\ufffe\uffff\ud800-\udfff]")
-_Problem = tuple[tuple[int, int], str]
-
-
-def _lines(value: Mapping[str, Any], indent: str) -> Iterator[str]:
-    for key, inner in value.items():
-        if isinstance(inner, Mapping) and inner:
-            yield f"{indent}{scalar(key)}:\n"
-            yield from _lines(inner, indent + "  ")
-        elif isinstance(inner, list):
-            yield f"{indent}{scalar(key)}: [{', '.join(map(scalar, inner))}]\n"
-        else:
-            yield f"{indent}{scalar(key)}: {scalar(inner)}\n"
-
-
-def scalar(value: Any) -> str:
-    """One value on one line; JSON's quoting is YAML's too."""
-    if isinstance(value, str):
-        if _PLAIN.fullmatch(value) and value.lower() not in _RESERVED:
-            return value
-        return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
-    return json.dumps(value) if not isinstance(value, float) else repr(value)
-
-
-def _parse(text: str, name: str) -> tuple[Any, Any, list[_Problem]]:
-    """The nodes of a YAML text (they know their line and column), its plain values, and what is wrong with it.
-
-    Only the nodes are built by the YAML library: a tag makes no object, an alias no copy.
-    """
-    yaml = YAML(typ="rt", pure=True)
-    try:
-        root = yaml.compose(text)
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        raise SettingsError([f"{where}: must be valid YAML. Got: {error.problem or error.context}."]) from None
-    except YAMLError as error:
-        raise SettingsError([f"{name}: must be valid YAML. Got: {str(error).splitlines()[0]}."]) from None
-    except RecursionError:
-        raise SettingsError([f"{name}: must be valid YAML. Got brackets nested too deeply."]) from None
-    problems: list[_Problem] = []
-    return root, _value(root, name, problems, {}), problems
-
-
-def _value(node: Any, name: str, problems: list[_Problem], known: dict[int, Any]) -> Any:
-    """Plain values of a node: keys are texts as written, dates stay texts. An alias is the same object again."""
-    if node is None:
-        return None
-    if id(node) in known:
-        return known[id(node)]
-
-    def problem(at: Any, text: str) -> None:
-        mark = at.start_mark
-        problems.append(((mark.line, mark.column), f"{name}:{mark.line + 1}:{mark.column + 1}: {text}"))
-
-    tag = str(node.tag)
-    if tag not in _TAGS:
-        short = tag.replace("tag:yaml.org,2002:", "!!")
-        problem(node, f"must be a plain value. Got the YAML tag {short}, which is never run. Remove it.")
-        return None
-    if isinstance(node, MappingNode):
-        values = known[id(node)] = {}
-        for key, inner in node.value:
-            if not isinstance(key, ScalarNode):
-                problem(key, "a key must be a word. Got a list or mapping.")
-            elif key.value == "<<" and key.style is None:
-                problem(key, "must be a setting. Got the merge key '<<', which is not read. Write the settings out.")
-            elif key.value in values:
-                problem(key, f"'{key.value}' is given twice. Keep one of them.")
-            else:
-                values[key.value] = _value(inner, name, problems, known)
-        return values
-    if isinstance(node, SequenceNode):
-        items: list[Any] = []
-        known[id(node)] = items
-        items += [_value(inner, name, problems, known) for inner in node.value]
-        return items
-    try:
-        return _READ.get(tag.rpartition(":")[2], str)(node.value)
-    except ValueError:
-        problem(node, f"must be a plain value. Got {node.value!r} with the YAML tag {tag.rpartition(':')[2]}.")
-        return None
-
-
-def _whole(text: str) -> int:
-    bare = text.replace("_", "")
-    return int(bare, 0) if bare.lstrip("+-")[:2].lower() in ("0x", "0o", "0b") else int(bare)
-
-
-_READ: dict[str, Callable[[str], Any]] = {
-    "int": _whole,
-    "float": lambda text: float(re.sub(r"^([+-]?)\.(inf|nan)$", r"\1\2", text.replace("_", ""), flags=re.IGNORECASE)),
-    "bool": lambda text: text.lower() == "true",
-    "null": lambda text: None,
-}
-
-
-def _lay_over(document: Mapping[str, Any], change: str, origins: dict[tuple[str, ...], str]) -> dict[str, Any]:
-    """The document with one ``a.b=value`` laid over it; ``origins`` remembers where the value came from."""
-    found = re.fullmatch(r'((?:"[^"]*"|[^".=])+(?:\.(?:"[^"]*"|[^".=])+)*)=(.*)', change, re.DOTALL)
-    keys = tuple(k.strip().strip('"') for k in re.findall(r'(?:"[^"]*"|[^".])+', found[1])) if found else ()
-    if not found or not all(keys):
-        raise UsageError(f"--set {change}: must look like training.epochs=20. Put a name with a dot in quotes.")
-    changed = at = dict(document)
-    for depth, key in enumerate(keys[:-1]):
-        inner = at.get(key)
-        if isinstance(inner, str) and keys[: depth + 1] == ("target",):
-            inner = {"column": inner}
-        elif isinstance(inner, str) and depth == 1 and keys[0] == "features":
-            inner = {"type": inner}
-        elif inner is not None and not isinstance(inner, Mapping):
-            raise UsageError(
-                f"--set {change}: '{'.'.join(keys[: depth + 1])}' must be a group of settings. "
-                f"Got {_shown(inner)}, which holds no '{keys[depth + 1]}'."
-            )
-        at[key] = at = dict(inner or {})
-    try:
-        _, at[keys[-1]], problems = _parse(found[2], f"--set {change}")
-    except SettingsError as error:
-        raise UsageError(f"{error} Put the value in quotes.") from None
-    if problems:
-        raise UsageError(problems[0][1])
-    origins[keys] = f"--set {change}"
-    return changed
-
-
-# ------------------------------------------------------------------------------------- validation
+    return "".join(lines(settings.model_dump(exclude_none=True, by_alias=True), ""))
 
 
 def _validate(
@@ -495,7 +357,7 @@ def _validate(
     needs_source: bool,
     root: Any = None,
     origins: Mapping[tuple[str, ...], str] | None = None,
-    found: Sequence[_Problem] = (),
+    found: Sequence[Problem] = (),
 ) -> Settings:
     problems = list(found)
     settings = None
@@ -504,7 +366,7 @@ def _validate(
     except ValidationError as error:
         for item in error.errors():
             loc = tuple(part for part in item["loc"] if part != "[key]")
-            position, where = _place(root, loc, item["type"] == "extra_forbidden", name, origins or {})
+            position, where = place_of(root, loc, item["type"] == "extra_forbidden", name, origins or {})
             if position not in [p for p, _ in found]:  # said already by the reader of the YAML
                 problems.append((position, f"{where}: {_message(item)}"))
     data = document.get("data")
@@ -513,32 +375,6 @@ def _validate(
     if problems or settings is None:
         raise SettingsError([text for _, text in sorted(problems, key=lambda p: p[0])])
     return settings
-
-
-def _place(
-    node: Any, loc: tuple, at_key: bool, name: str, origins: Mapping[tuple[str, ...], str]
-) -> tuple[tuple[int, int], str]:
-    """Line and column of a pydantic location, from the marks of the YAML nodes."""
-    path = ".".join(str(part) for part in loc)
-    for depth in range(len(loc), 0, -1):
-        if loc[:depth] in origins:
-            return (10**9, 0), f"{origins[loc[:depth]]}: {path}"
-    mark = None
-    for depth, part in enumerate(loc):
-        if isinstance(node, MappingNode):
-            pair = next(((key, value) for key, value in node.value if getattr(key, "value", None) == part), None)
-        else:
-            inside = isinstance(node, SequenceNode) and isinstance(part, int) and part < len(node.value)
-            pair = (node.value[part], node.value[part]) if inside else None
-        if pair is None:
-            break
-        empty = isinstance(pair[1], ScalarNode) and not pair[1].value  # stands nowhere, or on the next line
-        mark = (pair[0] if empty or (at_key and depth == len(loc) - 1) else pair[1]).start_mark
-        node = pair[1]
-    if mark is None:
-        origin = next((text for keys, text in origins.items() if keys[: len(loc)] == loc), name)
-        return (-1, 0), f"{origin}: {path}" if path else origin
-    return (mark.line, mark.column), f"{name}:{mark.line + 1}:{mark.column + 1}: {path}"
 
 
 def _message(item: Any) -> str:
@@ -552,22 +388,22 @@ def _message(item: Any) -> str:
         return "is missing. It has no default."
     if kind == "literal_error":
         allowed = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
-        shown = f"'{given}'" if isinstance(given, (str, int, float)) else _kind(given)
+        word = f"'{given}'" if isinstance(given, (str, int, float)) else kind_of(given)
         what = "is not a column type" if loc[-1] == "type" and loc[0] == "features" else "is not known here"
         near = did_you_mean(given, allowed) if isinstance(given, str) else ""
-        return f"{shown} {what}.{near} It may be {listing(allowed)}."
+        return f"{word} {what}.{near} It may be {listing(allowed)}."
     if kind == "value_error":
         return f"{context['error']}."
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         short = loc == ("target",) or loc[:1] == ("features",)  # a bare word would do
-        return f"must be a mapping of keys to values. Got {_shown(given)}.{_advice(given, short)}"
+        return f"must be a mapping of keys to values. Got {shown(given)}.{_advice(given, short)}"
     text = {
         "int_type": "must be a whole number",
         "float_type": "must be a number",
         "bool_type": "must be true or false",
         "string_type": "must be a text",
     }.get(kind, item["msg"].replace("Input should be", "must be"))
-    return f"{text}. Got {_shown(given)}.{_advice(given, kind == 'string_type')}"
+    return f"{text}. Got {shown(given)}.{_advice(given, kind == 'string_type')}"
 
 
 def _advice(given: object, wants_text: bool) -> str:
@@ -584,19 +420,3 @@ def _keys_at(loc: tuple) -> list[str]:
         kinds = [annotation, *get_args(annotation)]  # itself, or what may also be left out
         model = next((kind for kind in kinds if hasattr(kind, "model_fields")), FeatureSettings)
     return [field.alias or name for name, field in model.model_fields.items()]
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return repr(value) if isinstance(value, (str, int, float)) else _kind(value)
-
-
-def _kind(value: object) -> str:
-    if value is None:
-        return "nothing"
-    if isinstance(value, Mapping):
-        return "a mapping"
-    if isinstance(value, (list, tuple)):
-        return "a list"
-    return f"a {type(value).__name__}"

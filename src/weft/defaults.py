@@ -16,6 +16,8 @@ from weft.models.transformer import TransformerConfig
 from weft.training.loop import Recipe, machine_has_bfloat16
 
 FINE_TUNING_RATE = 1e-3
+LEAST_STEPS = 600
+"""Of texts from scratch, whatever the rows: on 500 of Banking77 an accuracy of 0.42 where 225 steps came to 0.31."""
 SMALL = 5_000  # rows below which folds, a linear start and a smaller model pay
 
 
@@ -88,23 +90,9 @@ def copies(settings: Settings, facts: Facts) -> int:
 def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:
     """A checkpoint as the start. Few passes whatever the rows (at least 40 steps): the head begins as class means,
     and on 500 rows of Banking77 fourteen passes were three points worse than three."""
-    t = settings.training
-    batch = t.batch_rows or 32
-    return Recipe(
-        epochs=t.epochs or max(2 if facts.rows > 50_000 else 3, -(-40 * batch // facts.rows)),
-        batch_rows=batch,
-        learning_rate=t.learning_rate or FINE_TUNING_RATE,
-        weight_decay=0.01 if t.weight_decay is None else t.weight_decay,
-        patience=t.patience or 3,
-        average=0.99,
-        bfloat16=bfloat16(settings, facts, device),
-        seed=t.seed,
-        minutes=t.minutes,
-        optimizer=t.optimizer or "adamw",
-        mixup=t.mixup or 0.0,
-        consistency=t.consistency or 0.0,
-        dropout_schedule=t.dropout_schedule,
-    )
+    batch = settings.training.batch_rows or 32
+    epochs = max(2 if facts.rows > 50_000 else 3, -(-40 * batch // facts.rows))
+    return _resolved(settings, bfloat16(settings, facts, device), epochs, batch, FINE_TUNING_RATE, 0.01, 3, 0.99)
 
 
 def bfloat16(settings: Settings, facts: Facts, device: str) -> bool:
@@ -118,14 +106,25 @@ def bfloat16(settings: Settings, facts: Facts, device: str) -> bool:
 
 def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
     """How the model is trained."""
-    t = settings.training
     if facts.source is not None:
         return _fine_tuning(settings, facts, device)
+    half = bfloat16(settings, facts, device)
+    if facts.text:
+        batch = settings.training.batch_rows or 32
+        # texts of many classes need more passes: each class has fewer of them
+        passes = int(np.clip(round(3 * np.sqrt((facts.classes or 2) / 2)), 3, 15))
+        epochs = max(passes, -(-LEAST_STEPS * batch // facts.rows))
+        return _resolved(settings, half, epochs, batch, 1e-3, 0.05, 3, 0.99)
     table = (30, 64, 3e-4, 0.01, 6, 0.95) if facts.small else (6, 256, 1e-3, 0.01, 3, 0.99)
-    # texts of many classes need more passes: each class has fewer of them
-    passes = int(np.clip(round(3 * np.sqrt((facts.classes or 2) / 2)), 3, 15))
-    text = (passes, 32, 1e-3, 0.05, 3, 0.99)
-    epochs, batch, rate, decay, patience, average = text if facts.text else table
+    return _resolved(settings, half, *table, threads=None if (settings.model.width or 0) > 128 else 2)
+
+
+def _resolved(
+    settings: Settings, half: bool, epochs: int, batch: int, rate: float, decay: float, patience: int, average: float,
+    threads: int | None = None,
+) -> Recipe:  # fmt: skip
+    """The settings of the training, with these where nothing is said."""
+    t = settings.training
     return Recipe(
         epochs=t.epochs or epochs,
         batch_rows=t.batch_rows or batch,
@@ -133,12 +132,12 @@ def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
         weight_decay=decay if t.weight_decay is None else t.weight_decay,
         patience=t.patience or patience,
         average=average,
-        bfloat16=bfloat16(settings, facts, device),
+        bfloat16=half,
         seed=t.seed,
         minutes=t.minutes,
         optimizer=t.optimizer or "adamw",
         mixup=t.mixup or 0.0,
         consistency=t.consistency or 0.0,
         dropout_schedule=t.dropout_schedule,
-        threads=None if (settings.model.width or 0) > 128 or facts.text else 2,
+        threads=threads,
     )

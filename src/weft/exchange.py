@@ -21,7 +21,7 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 
 
 def import_checkpoint(source: str, out: Path) -> dict[str, Any]:
-    """A Hugging Face folder or hub id as a run folder; returns what was found.
+    """A Hugging Face folder, or ``hf://OWNER/NAME`` of the hub, as a run folder; returns what was found.
 
     The weights keep their number type. The folder is one that ``transformers`` loads too.
 

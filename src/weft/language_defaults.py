@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,17 +21,40 @@ LARGE = 50_000_000
 """Letters of text from which a model no longer over-fits in the time a laptop has."""
 
 
-def context(settings: Settings, column: str, source: LanguageModel | None) -> int:
-    """Tokens of the longest piece."""
-    given = settings.features.get(column)
-    wanted = (given.max_tokens if given else None) or CONTEXT
-    limit = getattr(source.config.backbone, "max_positions", None) if source else None
-    if limit and given and given.max_tokens and given.max_tokens > limit:
+def one_setting(settings: Settings, names: Sequence[str], key: str) -> Any:
+    """A setting of columns that share one model, or None. Raises SettingsError where they say different things."""
+    given = {n: v for n in names if (f := settings.features.get(n)) and (v := getattr(f, key)) is not None}
+    if len(set(given.values())) > 1:
+        said = ", ".join(f"{value} for '{name}'" for name, value in given.items())
+        raise SettingsError([f"features: {key} must be the same for all texts of a model. Got {said}. Keep one."])
+    return next(iter(given.values()), None)
+
+
+def given_tokens(settings: Settings, names: Sequence[str], source: LanguageModel | None) -> int | None:
+    """``max_tokens`` of some columns, if it is set. Raises SettingsError where the checkpoint reads fewer."""
+    given: int | None = one_setting(settings, names, "max_tokens")
+    limit = _positions(source)
+    if limit and given and given > limit:
+        name = next(n for n in names if n in settings.features and settings.features[n].max_tokens)
         raise SettingsError(
-            [f"features.{column}.max_tokens: the checkpoint reads at most {limit:,} tokens. Got {given.max_tokens:,}. "
+            [f"features.{name}.max_tokens: the checkpoint reads at most {limit:,} tokens. Got {given:,}. "
              f"Lower it, or leave it out."]
         )  # fmt: skip
-    return min(wanted, limit) if limit else wanted
+    return given
+
+
+def longest(settings: Settings, names: Sequence[str], usual: int, source: LanguageModel | None) -> int:
+    """Tokens of the longest text that is read: as set, else ``usual``, or as many as the checkpoint reads."""
+    return given_tokens(settings, names, source) or min(usual, _positions(source) or usual)
+
+
+def _positions(source: LanguageModel | None) -> int | None:
+    return getattr(source.config.backbone, "max_positions", None) if source else None
+
+
+def context(settings: Settings, column: str, source: LanguageModel | None) -> int:
+    """Tokens of the longest piece."""
+    return longest(settings, [column], CONTEXT, source)
 
 
 def language_config(settings: Settings, vocabulary: int, marks: Marks, context: int, letters: int) -> LanguageConfig:

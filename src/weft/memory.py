@@ -57,8 +57,10 @@ def bound() -> int:
     return _bound if _bound is not None else int(0.8 * (_available() + resident()))
 
 
-def require(need: float, what: str) -> None:
-    """Raises SettingsError where ``need`` bytes are more than the bound."""
+def require(more: float, what: str) -> None:
+    """Raises SettingsError where ``more`` bytes beside those held now are beyond the bound."""
+    let_go()
+    need = resident() + more
     if need > bound():
         raise SettingsError(
             [f"memory: {what} needs about {size_in_words(need)}, the bound is {size_in_words(bound())}. Give more "
@@ -76,11 +78,16 @@ def mapped(path: str | Path) -> memoryview:
 
 def release() -> None:
     """Let go of the pages of mapped files where more than their share of the bound is resident."""
-    global _kept
     if _file_pages() - _kept > bound() // 8:
-        for file in list(_mapped):
-            file.madvise(mmap.MADV_DONTNEED)
-        _kept = _file_pages()
+        let_go()
+
+
+def let_go() -> None:
+    """Let go of all pages of mapped files."""
+    global _kept
+    for file in list(_mapped):
+        file.madvise(mmap.MADV_DONTNEED)
+    _kept = _file_pages()
 
 
 def give_back() -> None:

@@ -5,8 +5,8 @@ data -> preprocess -> features -> model -> inference -> results
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from weft.config import Settings
 from weft.data.table import Table
@@ -19,6 +19,11 @@ from weft.tasks.pairs import PairSteps
 from weft.tasks.rows import RowSteps
 from weft.tasks.steps import Steps, free_name
 from weft.tasks.texts import TextSteps
+
+WAYS: dict[str, Callable[[Settings, Table | None, Path, Silent, bool], Steps]] = {
+    "row": RowSteps, "next_token": LanguageSteps, "masked_token": LanguageSteps, "text": TextSteps,
+    "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
+}  # fmt: skip
 
 
 def run(
@@ -38,8 +43,7 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
-    ways: dict[str, type[Steps]] = {
-        "row": RowSteps, "text": TextSteps, "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
-    }  # fmt: skip
-    way: Any = ways.get(settings.target.task, LanguageSteps)
-    return way(settings, table, Path(out or free_name()), say or Silent(), resume).run()
+    way = WAYS[settings.target.task]
+    steps = way(settings, table, Path(out or free_name()), say or Silent(), resume)
+    with steps.holding:
+        return steps.run()

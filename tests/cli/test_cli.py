@@ -91,6 +91,8 @@ def test_wrong_use_ends_with_2_and_says_what_to_do(here, capsys):
         code = call(list(arguments))
         told = capsys.readouterr()
         assert code in (1, 2) and word in told.err and "Traceback" not in told.err, (arguments, told.err)
+    assert call(["run", "--nonsense", "--json"]) == 2
+    assert "nonsense" in json.loads(capsys.readouterr().out)["error"]
     (here / "weft.yaml").write_text("data: {source: t.parquet}\ntarget: label\ntraning: {}\nmodel: {width: wide}\n")
     assert call(["run", "weft.yaml"]) == 2
     told = capsys.readouterr().err

@@ -187,6 +187,17 @@ def test_generation_marks_and_helpers_of_templates_work(tokenizer):
     )
 
 
+def test_a_template_that_tells_the_day_tells_the_one_it_is_given(tokenizer):
+    template = CHATML.replace(
+        "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}",
+        "{{ '<|im_start|>system\nToday is ' + strftime_now('%d %B %Y') + '.<|im_end|>\n' }}",
+    )
+    words = {**WORDS, TEMPLATE: template}
+    chat = Chat(tokenizer, words, "2024-02-29T23:59:59")
+    assert "Today is 29 February 2024." in tokenizer.decode(chat.ids(TALK[1:]))
+    assert "2024" not in tokenizer.decode(Chat(tokenizer, words).ids(TALK[1:]))  # the day that it is
+
+
 def test_a_model_without_a_template_is_given_one(tokenizer):
     assert default_template(train_tokenizer(["a"], 300, special=WRITING)) == OWN
     assert default_template(train_tokenizer(["a"], 300)) == PLAIN

@@ -57,6 +57,14 @@ def test_a_text_does_not_depend_on_its_batch_and_a_long_one_is_cut_and_counted(e
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
+def test_a_special_token_in_a_text_is_letters(minilm):
+    from transformers import AutoTokenizer
+
+    ours = open_text_model(minilm).tokenizer.encode("a [SEP] b [MASK]").ids
+    assert ours == AutoTokenizer.from_pretrained(minilm)("a [SEP] b [MASK]", split_special_tokens=True).input_ids
+    assert ours.count(102) == 1  # the tokenizer's own, at the end
+
+
 def test_meaning_is_found_over_other_words(embedder, tmp_path):
     texts = ["How do I cook rice?", "The plane was late again", "My payment did not go through", "A dog in the park"]
     vectors, _ = embedder(texts)

@@ -13,7 +13,7 @@ import pytest
 
 from weft.cli import call
 from weft.errors import DataError, UsageError
-from weft.inference.search import GraphBuilder, VectorIndex, recall, remove_graphs
+from weft.inference.search import GRAPH_KEY, GraphBuilder, VectorIndex, recall, remove_graphs
 
 TOPICS = ["my bank card has not come", "how do I cook rice", "the train was late again", "where is the nearest doctor"]
 
@@ -126,6 +126,14 @@ class TestGraph:
             VectorIndex(path, 8)
         remove_graphs(path)
         assert file.exists() and other.exists()
+
+    def test_a_graph_must_lie_beside_its_index(self, tmp_path):
+        path = written(tmp_path / "i.parquet", normal(20, 8), graph=True)
+        table = pq.read_table(path)
+        for name in (b"../i.usearch", b"/tmp/i.usearch", b"."):
+            pq.write_table(table.replace_schema_metadata({GRAPH_KEY: name}), path)
+            with pytest.raises(DataError, match="file beside it"):
+                VectorIndex(path, 8)
 
     def test_without_the_library_it_says_what_to_do(self, tmp_path, monkeypatch):
         path = written(tmp_path / "i.parquet", normal(50, 8), graph=True)

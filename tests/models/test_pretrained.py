@@ -20,7 +20,7 @@ from weft.models.checkpoints import save_hf
 from weft.models.families import FAMILIES, Settings
 from weft.models.heads import ClassHead
 from weft.models.language import LanguageModel
-from weft.models.pretrained import extract, fill, layerwise, load_text_model
+from weft.models.pretrained import extract, fill, find, layerwise, load_text_model
 from weft.models.row import RowConfig, RowModel
 from weft.preprocess.clean import CleanBatch
 from weft.training.fit import start
@@ -225,6 +225,17 @@ def test_import_tells_what_it_found_and_export_gives_it_back(checkpoint, tmp_pat
     assert run.figures["model"]["from"] == str(tmp_path / "run")
 
 
+def test_few_texts_from_scratch_are_learnt_in_steps_enough():
+    plain = config.from_mapping({"target": "y"})
+    steps = {
+        (rows, text): -(-rows // r.batch_rows) * r.epochs
+        for rows in (500, 20_000) for text in (True, False)
+        if (r := defaults.recipe(plain, defaults.Facts(rows, text, 2), "cpu"))
+    }  # fmt: skip
+    assert steps[500, True] >= 600 and steps[20_000, True] == 3 * 625
+    assert steps[500, False] == 30 * 8 and steps[20_000, False] == 6 * 79  # numbers and categories as before
+
+
 class TestBadInput:
     def test_no_text_column(self, checkpoint, tmp_path):
         table = mixed(100).drop_columns("review")
@@ -238,6 +249,30 @@ class TestBadInput:
                 mixed(100), "bought", tmp_path / "run", quiet=True, model={"from": str(tmp_path / "no" / "no" / "no")}
             )
         assert not (tmp_path / "run").exists()
+
+    def test_a_slip_of_the_finger_is_named_and_never_asked_for_at_the_hub(self, tmp_path, monkeypatch):
+        (tmp_path / "models" / "bert").mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(CheckpointError, match=r"no such folder\. Did you mean 'bert'.*hf://OWNER/NAME"):
+            find("models/berrt")
+        (tmp_path / "models" / "file").write_text("")
+        with pytest.raises(CheckpointError, match="It is a file"):
+            find("models/file")
+
+    def test_more_tokens_than_the_checkpoint_has_positions_for(self, tmp_path):
+        made = FAMILIES["bert"].read(Settings({"model_type": "bert", **SHAPES["bert"]}), {})
+        save_hf(LanguageModel(made), tmp_path / "bert", tokenizer("bert"))
+        long = {"type": "text", "max_tokens": 64}
+        table = mixed(60)
+        for target, features in (
+            ("bought", {"review": long}),
+            ({"column": "review", "type": "embedding"}, {"colour": long}),
+        ):
+            with pytest.raises(SettingsError, match=r"max_tokens: the checkpoint reads at most .*Got 64"):
+                weft.train(
+                    table, target, tmp_path / "run", quiet=True, features=features,
+                    model={"from": str(tmp_path / "bert")},
+                )  # fmt: skip
 
     def test_a_damaged_checkpoint_writes_nothing(self, checkpoint, tmp_path):
         import shutil

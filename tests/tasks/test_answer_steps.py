@@ -193,6 +193,18 @@ def test_settings_of_spans(tmp_path):
         train(table(60, silent=1), tmp_path / "c")
 
 
+def test_check_foretells_what_the_run_builds(run, tmp_path, capsys):
+    pq.write_table(table(), tmp_path / "d.parquet")
+    settings = {"data": {"source": str(tmp_path / "d.parquet")}, "target": TARGET, "features": FEATURES, **FAST}
+    (tmp_path / "weft.yaml").write_text(json.dumps(settings), encoding="utf-8")
+    assert call(["check", str(tmp_path / "weft.yaml"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["parameters"] == pytest.approx(run.figures["model"]["parameters"], rel=0.05)
+    steps = [json.loads(line)["step"] for line in (run.path / "metrics.jsonl").read_text().splitlines()]
+    assert told["steps"] >= max(steps) > 0.5 * told["steps"] and told["recipe"]["epochs"] == 14
+    assert told["seconds_at_most"] > 0 and told["memory_bytes"] > 4 * told["parameters"]
+
+
 def test_check_says_what_will_be_read(tmp_path, capsys):
     pq.write_table(table(50), tmp_path / "d.parquet")
     file = tmp_path / "weft.yaml"
@@ -202,6 +214,7 @@ def test_check_says_what_will_be_read(tmp_path, capsys):
     assert call(["check", str(file)]) == 0
     out = capsys.readouterr().out
     assert "answers 'question'" in out and "where the answer begins" in out and "50, each" in out
+    assert "at most about" in out and "of training on this machine" in out
     file.write_text(data + text.replace("context", "contexts"), encoding="utf-8")
     assert call(["check", str(file)]) == 2
     assert "no column 'contexts'" in capsys.readouterr().err

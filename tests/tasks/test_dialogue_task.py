@@ -2,9 +2,11 @@
 
 import io
 import json
+import shutil
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from tests.writers import byte_level, memorised
 from transformers import AutoTokenizer
@@ -75,6 +77,29 @@ def test_dialogues_that_are_too_long_have_no_figures(answering):
     cells = [json.dumps([{"role": "user", "content": "a " * 5_000}, {"role": "assistant", "content": "b"}])]
     with pytest.raises(DataError, match=r"to be judged\. Got 1 of which nothing can be asked"):
         answering.evaluate({answering.settings.target.column: cells})
+
+
+def test_what_is_judged_says_what_was_cut_and_sets_aside_what_the_template_refuses(answering, tmp_path, capsys):
+    folder = tmp_path / "strict"
+    shutil.copytree(answering.path, folder)
+    words = json.loads((folder / "tokenizer_config.json").read_text())
+    words["chat_template"] = (
+        "{% if messages[0].content == 'No' %}{{ raise_exception('no No') }}{% endif %}" + words["chat_template"]
+    )
+    (folder / "tokenizer_config.json").write_text(json.dumps(words))
+    if (folder / "chat_template.jinja").exists():
+        (folder / "chat_template.jinja").unlink()
+    talk = [{"role": "user", "content": "The red cat?"}, {"role": "assistant", "content": "red"}]
+    no = [{"role": "user", "content": "No"}, *talk[1:]]
+    pq.write_table(pa.table({"talk": [json.dumps(t) for t in (talk, no, talk * 100)]}), tmp_path / "t.parquet")
+    assert call(["evaluate", str(folder), str(tmp_path / "t.parquet"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["rejected"]) == (2, 1)
+    assert any("no No" in s for s in found["said"]) and any("became several" in s for s in found["said"])
+    assert call(["evaluate", str(folder), str(tmp_path / "t.parquet")]) == 0
+    assert "no No" in capsys.readouterr().out
+    with pytest.raises(DataError, match="no No"):
+        weft.load(folder).evaluate(pa.table({"talk": [json.dumps(no)]}))
 
 
 def test_a_conversation_on_the_command_line(answering, capsys, monkeypatch):
@@ -155,7 +180,10 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, kind
     with pytest.raises(KeyboardInterrupt):
         pipe.run(table, tmp_path / "again", quiet=True)
     monkeypatch.setattr(Loop, "_step", step)
+    if kind == "dialogue":  # it is another day now than when the run began
+        (tmp_path / "again" / "work" / "today.txt").write_text("2020-02-02T02:02:02")
     again = pipe.run(table, tmp_path / "again", resume=True, quiet=True)
     assert (whole.path / "model.safetensors").read_bytes() == (again.path / "model.safetensors").read_bytes()
+    assert kind == "text" or again.figures["today"] == "2020-02-02T02:02:02"
     for key in ("headline", "samples", "curves", "rows_judged"):
         assert whole.figures[key] == again.figures[key], key

@@ -19,6 +19,7 @@ from tests.texts import novel, sentences
 from tokenizers import Tokenizer
 
 import weft
+from weft.cli import call
 from weft.data.split import TEST
 from weft.errors import CheckpointError, DataError, SettingsError, TooManyBadRows, UsageError
 from weft.files import write_manifest
@@ -119,6 +120,23 @@ class TestAWriter:
         assert len(found) == 2 and all(len(w.ids) <= 8 for w in found)
         again = weft.load(writer.path).generate("a cat", Sampling(max_tokens=8, temperature=0))
         assert again[0].ids == found[1].ids
+
+    def test_a_prompt_is_cleaned_as_the_training_texts_were(self, writer, tmp_path, capsys):
+        odd, plain = "the cafe\u0301 \x07cat", "the caf\u00e9 cat"
+        wanted = writer.generate(plain, Sampling(max_tokens=8))[0]
+        assert writer.generate(odd, Sampling(max_tokens=8))[0] == wanted
+        assert writer.generate(" ", Sampling(max_tokens=1))  # spaces are a prompt, though no document
+        words = ["generate", str(writer.path), "--tokens", "8", "--temperature", "0"]
+        assert call([*words, odd, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["texts"][0]["ids"] == wanted.ids
+        pq.write_table(pa.table({"p": [odd]}), tmp_path / "p.parquet")
+        table = ["--data", str(tmp_path / "p.parquet"), "--column", "p", "-o", str(tmp_path / "o.parquet")]
+        assert call([*words, *table]) == 0
+        assert pq.read_table(tmp_path / "o.parquet")["text"].to_pylist() == [wanted.text]
+
+    def test_a_special_token_in_a_prompt_is_letters(self, writer):
+        ids = writer.loaded[1].encode("<end>", add_special_tokens=False).ids
+        assert len(ids) > 1 and writer.loaded[1].token_to_id("<end>") not in ids
 
     def test_leaves_the_folder_of_the_contract(self, writer):
         names = {p.name for p in writer.path.iterdir()}
@@ -271,6 +289,11 @@ class TestFromARun:
         for table, target in ((texts(), NEXT), (mixed(100), "bought")):
             with pytest.raises(SettingsError, match=r"model\.adapter: .*Transformer"):
                 weft.train(table, target, tmp_path / "no", quiet=True, model={"from": str(source), "adapter": "lora"})
+            with pytest.raises(SettingsError, match=r"training\.optimizer: .*Transformer"):
+                weft.train(
+                    table, target, tmp_path / "no", quiet=True, model={"from": str(source)},
+                    training={"optimizer": "muon"},
+                )  # fmt: skip
             assert not (tmp_path / "no").exists()
 
     def test_a_reader_cannot_begin_a_writer_nor_the_other_way(self, writer, reader, tmp_path):

@@ -13,6 +13,7 @@ import weft
 from weft.cli import call
 from weft.errors import DataError, SettingsError, UsageError
 from weft.inference.sampling import Sampling
+from weft.results.writing import judge_texts, writing_figures, writing_sentence
 
 WORDS = ["ab", "cd", "ef", "gh", "ij"]
 TRANSFORMER = {"width": 48, "layers": 2, "dropout": 0.0}
@@ -88,6 +89,19 @@ def test_figures_are_sacrebleus_on_the_texts_themselves(reversed_):
     assert set(others) == {"copy", "lexicon"} and max(others.values()) < ours["chrf"]
 
 
+def test_other_rows_are_judged_in_the_units_of_the_training(reversed_):
+    """13a for its English, though the first rows hold Chinese; and what was cut is said."""
+    found = reversed_.evaluate(pa.table({"s": ["ab", "ab cd " * 60], "t": ["你好", "你好吗" * 90]}))
+    assert "tok:13a" in found["signatures"]["bleu"] and len(found["said"]) == 2
+
+
+def test_all_right_is_no_certainty():
+    found, scores = judge_texts(["ab cd ef gh"] * 5, ["ab cd ef gh"] * 5)
+    ours = {"metrics": writing_figures(found)}
+    assert ours["metrics"]["bleu"] == {"value": pytest.approx(100), "low": None, "high": None}
+    assert "no 95 % interval" in writing_sentence(ours, [], "5 rows") and scores.language == "other"
+
+
 def test_generate_reads_the_prompt_as_a_source(reversed_, capsys):
     assert call(["generate", str(reversed_.path), "ab cd ef"]) == 0
     assert capsys.readouterr().out == "ef cd ab\n"
@@ -117,6 +131,7 @@ def test_check_says_what_is_read(tmp_path, capsys):
     )
     assert call(["check", str(tmp_path / "w.yaml")]) == 0
     out = capsys.readouterr().out
+    assert "of training on this machine" in out and "parameters" in out
     assert "700" in out and "features does not name it" in out and "weft run" in out
 
 
@@ -158,6 +173,11 @@ def test_several_sources_and_wrong_ones(tmp_path):
         features={"u": "text", "s": {"type": "text", "max_tokens": 48}}, model={"width": 16, "layers": 1},
         training={"epochs": 1, "label_smoothing": 0.2}, results={"baselines": False},
     )  # fmt: skip
+    with pytest.raises(SettingsError, match=r"vocabulary must be the same .*Got 400 for 'u', 500 for 's'"):
+        weft.train(
+            both, {"column": "t", "type": "text"}, tmp_path / "two", quiet=True,
+            features={n: {"type": "text", "vocabulary": v} for n, v in (("u", 400), ("s", 500))},
+        )  # fmt: skip
     assert run.pairing.sources == ("u", "s") and run.pairing.target_room == 12 and run.pairing.source_room == 36
     with pytest.raises(UsageError, match="not from one text"):
         run.generate("ab")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from importlib.metadata import version
@@ -12,6 +11,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from weft.errors import SettingsError, UsageError, WeftError
+from weft.files import json_text
 
 app = App(
     name="weft",
@@ -58,7 +58,9 @@ def call(arguments: list[str]) -> int:
             result_action="return_value",
         )
         return 0
-    except CycloptsError:
+    except CycloptsError as error:  # said already, in a frame on stderr
+        if as_json:
+            print(json_text({"error": str(error)}))
         return 2
     except WeftError as error:
         code = 2 if isinstance(error, (UsageError, SettingsError)) else 1
@@ -77,7 +79,7 @@ def call(arguments: list[str]) -> int:
 
 def _fail(errors: Console, as_json: bool, text: str) -> None:
     if as_json:
-        print(json.dumps({"error": text}, ensure_ascii=False))
+        print(json_text({"error": text}))
     errors.print("[bold red]error[/] ", end="")
     errors.print(text, markup=False)
 
@@ -85,7 +87,7 @@ def _fail(errors: Console, as_json: bool, text: str) -> None:
 def answer(as_json: bool, values: dict[str, Any], lines: list[str]) -> None:
     """The result on stdout: one JSON object, or lines for a person."""
     if as_json:
-        print(json.dumps(values, ensure_ascii=False))
+        print(json_text(values))
     else:
         for line in lines:
             print(line)

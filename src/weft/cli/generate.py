@@ -26,6 +26,7 @@ from weft.inference.write_table import write_table
 from weft.models.checkpoints import load_words
 from weft.models.pretrained import load_language_model
 from weft.progress import Spoken
+from weft.runs.language import LanguageRun
 from weft.runs.opening import open_run, task_of
 from weft.runs.texts import TextRun
 
@@ -114,14 +115,15 @@ def generate(
         raise UsageError("there must be a PROMPT, or a table of them (--data TABLE --column NAME -o OUT); not both.")
     if data is None and (column is not None or out is not None):
         raise UsageError("--column and -o are for a table of prompts. Say which, with --data TABLE.")
-    task = open_run(run) if task_of(run) == "text" else None
-    if isinstance(task, TextRun) and (data is not None or chat):
+    opened = open_run(run) if task_of(run) in ("text", "next_token", "dialogue") else None
+    task = opened if isinstance(opened, TextRun) else None
+    if task is not None and (data is not None or chat):
         names = listing(task.pairing.sources)
         raise UsageError(f"{run}: writes '{task.pairing.target}' from {names}. A table: weft predict {run} DATA -o OUT")
     if temperature is None:
         temperature = 1.0 if next is not None else 0.0 if beams > 1 or task is not None else _WARMTH
     if tokens is None:
-        tokens = task.pairing.target_room if isinstance(task, TextRun) else _ANSWER if chat else _TOKENS
+        tokens = task.pairing.target_room if task is not None else _ANSWER if chat else _TOKENS
     constraint = _constraint(choices, choice, regex, json_schema)
     sampling = Sampling(
         max_tokens=tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
@@ -132,21 +134,23 @@ def generate(
         raise UsageError("--next shows one distribution: without --data, --samples, --beams or --temperature 0.")
     if data is not None and (column is None or out is None or samples > 1):
         raise UsageError("--data needs --column NAME and -o OUT, and writes one text a row (no --samples).")
-    model, tokenizer = load_language_model(run)
+    # to a run a prompt is what its training texts were
+    model, tokenizer = opened.loaded if isinstance(opened, LanguageRun) else load_language_model(run)
+    clean = opened.cleaned if isinstance(opened, LanguageRun) else str
     if chat:
-        talk = Conversation(model, tokenizer, _chat(run, tokenizer), sampling, system)
+        talk = Conversation(model, tokenizer, _chat(run, tokenizer), sampling, system, clean)
         return _answer(talk, prompt, json) if prompt is not None else _converse(talk, json)
-    read: str | list[int] | None = prompt
-    if isinstance(task, TextRun) and prompt is not None:
+    read: str | list[int] | None = None if prompt is None else clean(prompt)
+    if task is not None and prompt is not None:
         read, lost = task.source(prompt)
         if lost:
             Spoken().warn(f"the last {lost:,} tokens of the source were left out to fit the model")
     if data is not None and column is not None and out is not None:
-        _table(run, write_table(model, tokenizer, data, column, out, sampling, cut, Spoken()), json)
+        _table(run, write_table(model, tokenizer, data, column, out, sampling, cut, Spoken(), clean), json)
     elif prompt is not None and task is None and next is not None and constraint is not None and constraint.choices:
         if sampling != Sampling(max_tokens=tokens, temperature=1.0, seed=seed, constraint=constraint):
             raise UsageError("--next shows how probable the choices are to the model: without settings of drawing.")
-        _choices(prompt, score_choices(model, tokenizer, prompt, constraint.choices, cut), next, json)
+        _choices(prompt, score_choices(model, tokenizer, clean(prompt), constraint.choices, cut), next, json)
     elif prompt is not None and read is not None and next is not None:
         _next(prompt, *next_tokens(model, tokenizer, read, next, sampling, cut), json)
     elif prompt is not None and read is not None and (json or samples > 1):

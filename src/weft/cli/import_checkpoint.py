@@ -14,10 +14,10 @@ from weft.exchange import import_checkpoint as import_it
 def import_checkpoint(
     checkpoint: str, /, *, out: Annotated[Path, Parameter(name=["--out", "-o"])], json: bool = False
 ) -> None:
-    """Read a Hugging Face folder or hub id (BERT, GPT-2, Llama, Qwen, Mistral, ViT) into a run folder.
+    """Read a Hugging Face checkpoint (BERT, GPT-2, Llama, Qwen, Mistral, ViT) into a run folder.
 
     Args:
-        checkpoint: The folder (config.json, safetensors, tokenizer.json) or the id on the hub.
+        checkpoint: The folder (config.json, safetensors, tokenizer.json) or hf://OWNER/NAME on the hub.
         out: The run folder, new or empty.
         json: One JSON object on stdout.
     """

@@ -8,12 +8,12 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from weft.cli import answer
-from weft.config import scalar
 from weft.data.columns import SAMPLE_ROWS, guess, guess_target
 from weft.data.labels import guess_labels, kind_in_words
 from weft.data.table import Table
 from weft.errors import UsageError, did_you_mean
 from weft.files import write_whole
+from weft.yaml_text import scalar
 
 _LIKELY = (
     "target",

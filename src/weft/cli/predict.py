@@ -71,8 +71,8 @@ def predict(
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",
     ]
-    if done["sources_cut"]:
-        lines.insert(1, f"{done['sources_cut']:,} sources were longer than the model reads and lost their end")
+    if done["cut"]:
+        lines.insert(1, f"{done['cut']:,} texts were longer than the model reads and lost their end")
     if done["rejected"]:
         lines.append(f"aside:   {done['rejected_output']}")
     if "used" in done:

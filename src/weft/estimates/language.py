@@ -6,12 +6,10 @@ steps on them.
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import torch
 
 from weft.config import Settings
 from weft.data.plan import look_texts
@@ -29,10 +27,10 @@ from weft.progress import duration
 from weft.tasks.language import open_source
 from weft.training.adapters import LoraConfig, attach
 from weft.training.language import TokenObjective
-from weft.training.loop import Recipe, optimizer_of
+from weft.training.loop import Recipe
+from weft.training.pace import some_rows, step_cost
 
 SAMPLE_LETTERS = 2_000_000
-STEPS = 3
 
 
 def estimate_language(settings: Settings) -> dict[str, Any]:
@@ -136,26 +134,7 @@ def _model(settings: Settings, source: Any, vocabulary: int, corpus: Corpus, let
 def _probe(model: LanguageModel, corpus: Corpus, recipe: Recipe) -> tuple[float, int]:
     """Seconds a step, and bytes of activations of a step, measured on the model itself."""
     objective = TokenObjective(model).train()
-    optimizer = optimizer_of(objective, recipe)
     cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
-    order = np.random.default_rng(0).permutation(len(cuts))
-    size, times, held = min(recipe.batch_rows, len(cuts)), [], 0
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        nonlocal held
-        held += tensor.untyped_storage().nbytes()
-        return tensor
-
-    for step in range(STEPS + 1):
-        batch = corpus.batch(cuts, np.take(order, range(step * size, (step + 1) * size), mode="wrap"), 0)
-        started, held = time.monotonic(), 0
-        with (
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
-            torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16),
-        ):
-            loss = objective.loss(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        times.append(time.monotonic() - started)
-    return float(np.median(times[1:])) * recipe.batch_rows / size, held
+    rows = some_rows(np.arange(len(cuts)), recipe.batch_rows)
+    seconds, held = step_cost(objective, recipe, objective.loss, (corpus.batch(cuts, some, 0) for some in rows))
+    return seconds * recipe.batch_rows / len(rows[0]), held

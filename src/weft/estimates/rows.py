@@ -35,11 +35,10 @@ from weft.preprocess.ingest import make_cleaner
 from weft.progress import duration
 from weft.training.fit import start
 from weft.training.loop import Recipe
-from weft.training.optimizers import adamw
+from weft.training.pace import some_rows, step_cost
 from weft.training.regularise import Objective
 
 SAMPLE_ROWS = 4_096
-STEPS = 3
 READING, FITTING, TRAINING, JUDGING = (n * 10**6 for n in (250, 450, 500, 800))
 """What the steps hold beside the libraries, the model and some bytes a row, as measured (benchmarks/memory.py)."""
 
@@ -180,37 +179,18 @@ def _columns(settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any, so
 
 def _probe(model: RowModel, codes: Any, rows: int, size: int, recipe: Recipe) -> tuple[float, float, int]:
     """Tokens a row, seconds a step, and bytes of activations of a step, measured on the model itself."""
-    optimizer, objective = adamw(model, recipe.learning_rate, 0.0), Objective(model, recipe)
-    times = []
-    order = np.random.default_rng(0).permutation(rows)
-    batch = None
-    held = [0]
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        held[0] += tensor.untyped_storage().nbytes()
-        return tensor
-
-    for step in range(STEPS + 1):
-        chosen = np.take(order, range(step * size, (step + 1) * size), mode="wrap")
+    objective = Objective(model, recipe)
+    batches = []
+    for chosen in some_rows(np.arange(rows), size):
         batch = collate({c: {n: take(a, chosen) for n, a in f.items()} for c, f in codes.items()}, size)
         if batch.target is not None and batch.target.dtype == torch.int64:
             batch.target.clamp_(min=0)
-        started = time.monotonic()
-        held[0] = 0
-        with (
-            torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
-            torch.autocast("cpu", enabled=recipe.bfloat16),
-        ):
-            loss = objective(batch, 1.0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        times.append(time.monotonic() - started)
-    assert batch is not None
+        batches.append(batch)
+    seconds, held = step_cost(model, recipe, lambda batch: objective(batch, 1.0), batches)
     with torch.no_grad():
-        sample = model.embedding(batch.columns)
+        sample = model.embedding(batches[-1].columns)
     filled = sample.mask_BT.sum(1).float().mean().item() if sample.mask_BT is not None else sample.shape[1]
-    return float(filled), float(np.median(times[1:])), held[0]
+    return float(filled), seconds, held
 
 
 def _bytes(array: np.ndarray | Ragged) -> int:

@@ -49,12 +49,13 @@ class Chat:
 
     Args:
         words: ``chat_template`` and the names of special tokens (``bos_token``, ``eos_token``, ...).
+        today: the moment (ISO 8601) that ``strftime_now`` of a template tells; default: now.
 
     Raises:
         CheckpointError: the template cannot be read, or does not say where an answer begins and ends.
     """
 
-    def __init__(self, tokenizer: Tokenizer, words: Mapping[str, str]):
+    def __init__(self, tokenizer: Tokenizer, words: Mapping[str, str], today: str | None = None):
         self.tokenizer, self.words = tokenizer, dict(words)
         self._marking, self._spelling = (Tokenizer.from_str(tokenizer.to_str()) for _ in range(2))
         self._marking.encode_special_tokens = False
@@ -65,7 +66,7 @@ class Chat:
         names = sorted(self.special, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, names)) or r"(?!)")
         try:
-            self._template = _environment().from_string(words[TEMPLATE])
+            self._template = _environment(today).from_string(words[TEMPLATE])
         except TemplateError as error:
             raise CheckpointError(f"chat template: must be a Jinja template. Got: {error}.") from None
         self._roles: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
@@ -210,13 +211,15 @@ def _no_underscore(names: Iterable[str]) -> None:
         raise SecurityError("a template may not set names that begin with an underscore")
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
+def _environment(today: str | None) -> ImmutableSandboxedEnvironment:
     found = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols])
     found.filters["tojson"] = _to_json
     found.globals["namespace"] = _Namespace
     del found.globals["lipsum"]
     found.globals["raise_exception"] = _refuse
-    found.globals["strftime_now"] = lambda pattern: datetime.now().strftime(pattern)
+    found.globals["strftime_now"] = lambda pattern: (
+        datetime.fromisoformat(today) if today else datetime.now()
+    ).strftime(pattern)
     return found
 
 

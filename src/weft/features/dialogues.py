@@ -33,6 +33,16 @@ class DialogueCounts:
     """Dialogues that the chat template does not take."""
     why_refused: str = ""
 
+    def in_words(self, context: int) -> list[str]:
+        """What was cut and left out, of dialogues of at most ``context`` tokens."""
+        found = (
+            (self.cut, f"cut: {self.cut:,} dialogues are longer than {context:,} tokens and became several"),
+            (self.shortened, f"cut: {self.shortened:,} answers were still too long and lost their end"),
+            (self.left_out, f"left out: {self.left_out:,} answers whose question alone is too long"),
+            (self.refused, f"left out: {self.refused:,} dialogues; {self.why_refused}"),
+        )
+        return [text for count, text in found if count]
+
 
 def contents(cells: Iterator[str]) -> Iterator[str]:
     """The texts of all messages, for a tokenizer to learn from."""

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import TRAIN, uniform
-from weft.errors import DataError
+from weft.errors import DataError, SettingsError
 from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import Store, StoreWriter
@@ -61,16 +61,27 @@ def fit_columns(
             break
     for codec in codecs:
         codec.finish()
-        if isinstance(codec, TextCodec) and longest is not None:
-            # one place for the reading token, one after each text
-            places = (longest - 1) // len(texts) - 1
-            if places < 4:
-                raise DataError(
-                    f"model.from: the checkpoint reads {longest} tokens a row, which must hold {len(texts)} text "
-                    f"columns. Set some of them off, or take a checkpoint with more positions."
-                )
-            codec.max_tokens = min(codec.max_tokens, places)
+    if longest is not None:
+        _share([codec for codec in codecs if isinstance(codec, TextCodec)], longest, settings)
     return columns
+
+
+def _share(codecs: list[TextCodec], longest: int, settings: Settings) -> None:
+    """Let each text column have its share of the ``longest`` tokens that a checkpoint reads of a row."""
+    places = (longest - 1) // len(codecs) - 1  # one for the reading token, one after each text
+    if places < 4:
+        raise DataError(
+            f"model.from: the checkpoint reads {longest} tokens a row, which must hold {len(codecs)} text "
+            f"columns. Set some of them off, or take a checkpoint with more positions."
+        )
+    for codec in codecs:
+        given = settings.features.get(codec.name)
+        if given is not None and given.max_tokens is not None and given.max_tokens > places:
+            raise SettingsError(
+                [f"features.{codec.name}.max_tokens: the checkpoint reads at most {places:,} tokens of each text "
+                 f"column. Got {given.max_tokens:,}. Lower it, or leave it out."]
+            )  # fmt: skip
+        codec.max_tokens = min(codec.max_tokens, places)
 
 
 def encode_rows(columns: Columns, clean: CleanRows, folder: Path, say: Silent) -> Store:

@@ -110,6 +110,10 @@ class PairCounts:
     sources: int = 0
     targets: int = 0
 
+    def in_words(self) -> list[str]:
+        found = ((self.sources, "sources"), (self.targets, "texts to write"))
+        return [f"cut: {count:,} {what} were too long and lost their end" for count, what in found if count]
+
 
 def pair_examples(clean: CleanRows, pairing: Pairing, tokenizer: Tokenizer, counts: PairCounts) -> Iterator[Example]:
     """An example a row, in order; ``counts`` grows with what was cut."""

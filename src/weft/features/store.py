@@ -20,6 +20,7 @@ from weft.features.codecs import Codes
 from weft.features.ragged import Ragged, take_ragged
 
 RECORDS = "records.bin"
+AT_ONCE = 2_048  # rows: each may make 64 KB of a mapped file resident
 TARGET = ""  # no column of a table has an empty name
 RowCodes = dict[str, Codes]
 
@@ -115,10 +116,13 @@ class Store:
         return take_ragged(array, rows)
 
     def target(self, rows: np.ndarray) -> np.ndarray:
-        memory.release()
         values = self._fields[TARGET]["value"]
         assert isinstance(values, np.ndarray)
-        return np.asarray(values[rows])
+        found = np.empty((len(rows), *values.shape[1:]), values.dtype)
+        for start in range(0, len(rows), AT_ONCE):
+            memory.release()
+            found[start : start + AT_ONCE] = values[rows[start : start + AT_ONCE]]
+        return found
 
     def field(self, column: str, name: str) -> np.ndarray | Ragged:
         """The codes of all rows, mapped and not read."""

@@ -83,9 +83,13 @@ class Answerer:
     def __init__(self, model: LanguageModel, tokenizer: Tokenizer, longest: int, most: int, threshold: float):
         self.model, self.tokenizer, self.longest, self.most = model.eval(), tokenizer, longest, most
         self.threshold, self.frame = threshold, Frame.of(tokenizer)
+        tokenizer.encode_special_tokens = True  # one in a question is letters, as when it learnt
+        self.cut = 0
+        """Questions so far that were longer than half a window and lost their end."""
 
     def __call__(self, questions: Sequence[str], contexts: Sequence[str]) -> Answers:
         windows = cut_windows(questions, contexts, self.tokenizer, self.frame, self.longest)
+        self.cut += windows.cut
         begin, last, score, total, nothing = self._windows(windows.codes())
         rows = len(questions)
         texts, starts, ends = np.full(rows, "", object), np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)

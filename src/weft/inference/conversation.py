@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tokenizers import Tokenizer
@@ -16,13 +16,18 @@ from weft.models.language import LanguageModel
 
 
 class Conversation:
-    """What was said so far. ``forgotten``: messages that no longer fit and were left out of the last prompt."""
+    """What was said so far. ``forgotten``: messages that no longer fit and were left out of the last prompt.
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, chat: Chat, sampling: Sampling, system: str = ""):
+    ``clean``: what becomes of what a person says before the model reads it.
+    """
+
+    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, chat: Chat, sampling: Sampling, system: str = "",
+                 clean: Callable[[str], str] = str):  # fmt: skip
         # an answer ends where the template ends one, whatever else ends a text
         model.config = replace(model.config, end=tuple(dict.fromkeys((*model.config.end, chat.end))))
         self.model, self.tokenizer, self.chat, self.sampling = model, tokenizer, chat, sampling
-        self.messages: list[Message] = [{"role": "system", "content": system}] if system else []
+        self.clean = clean
+        self.messages: list[Message] = [{"role": "system", "content": clean(system)}] if system else []
         self.forgotten = 0
 
     def say(self, text: str) -> Stream:
@@ -32,7 +37,7 @@ class Conversation:
             DataError: the turn alone is too long for the model, or holds half a surrogate pair.
         """
         check_letters(text)
-        self.messages.append({"role": "user", "content": text})
+        self.messages.append({"role": "user", "content": self.clean(text)})
         return stream(self.model, self.tokenizer, self._prompt(), self.sampling)
 
     def hear(self, answer: Written) -> None:

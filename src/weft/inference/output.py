@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import pyarrow.parquet as pq
 
 from weft.data.table import Rejected
 from weft.errors import UsageError, listing
+from weft.files import json_text
 from weft.preprocess.ingest import rejected_table
 
 ENDINGS = (".parquet", ".csv", ".jsonl")
@@ -114,7 +113,7 @@ class _JsonLines:
 
     def write(self, table: pa.Table) -> None:
         rows: list[dict[str, Any]] = table.to_pylist()
-        self._stream.writelines(_json(row) + "\n" for row in rows)
+        self._stream.writelines(json_text(row) + "\n" for row in rows)
 
     def close(self) -> None:
         self._stream.close()
@@ -127,23 +126,4 @@ def _fits_csv(kind: pa.DataType) -> bool:
 
 def _word(value: Any) -> str | None:
     """A value that CSV has no form of, as a text."""
-    return None if value is None else value if isinstance(value, str) else _json(value).strip('"')
-
-
-def _json(value: Any) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can say: NaN and infinity are null, times ISO, bytes their text."""
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if value is None or isinstance(value, (str, bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "backslashreplace")
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+    return None if value is None else value if isinstance(value, str) else json_text(value).strip('"')

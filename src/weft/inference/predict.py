@@ -53,6 +53,8 @@ class Predictor:
 
     def __init__(self, columns: Columns, model: RowModels, allow_missing: bool = False):
         self.columns, self.model, self.allow_missing = columns, model, allow_missing
+        self.cut = 0
+        """Texts to read that lost their end; a row's are cut as the model was taught, and not counted."""
 
     def stream(
         self, table: Table, with_target: bool = False, keep: Sequence[str] = (),

@@ -60,7 +60,7 @@ class VectorIndex:
             raise DataError(f"{path}: must hold rows. Got none.")
         self.columns = [name for name in schema.names if name != VECTOR]
         name = (schema.metadata or {}).get(GRAPH_KEY)
-        self.graph = None if exact or name is None else self._opened(path.with_name(name.decode()))
+        self.graph = None if exact or name is None else self._opened(name.decode("utf-8", "replace"))
 
     def search(self, queries_QD: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and places [Q, min(count, rows)] of the nearest rows, best first; of equal ones the earlier first."""
@@ -135,7 +135,10 @@ class VectorIndex:
             start += len(vectors_ND)
         return scores, places
 
-    def _opened(self, file: Path) -> Any:
+    def _opened(self, name: str) -> Any:
+        if name != Path(name).name:
+            raise DataError(f"{self.path}: its graph must be a file beside it. Got the name {name!r}. Embed again.")
+        file = self.path.with_name(name)
         if not file.is_file():
             raise DataError(
                 f"{self.path}: its graph must lie beside it. There is no {file}. Put it there, compare all vectors "

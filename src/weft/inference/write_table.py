@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,13 @@ def write_table(
     sampling: Sampling = Sampling(),
     cut: bool = False,
     say: Silent | None = None,
+    clean: Callable[[str], str] = str,
 ) -> dict[str, Any]:
     """Write ``row`` and ``text`` in the order of the table. A missing prompt has a missing text.
 
     With a constraint also ``valid``: whether the text fulfils it, which one that was cut off may not.
+
+    ``clean``: what becomes of a prompt before it is read.
 
     A prompt that cannot be read (too long, not UTF-8) sets its row aside, in a file beside ``out`` with the reason.
     Returns the counts: rows in = written + missing + rejected, why the texts stopped, how many break the constraint.
@@ -54,7 +58,7 @@ def write_table(
     stopped: Counter[str] = Counter()
     with output.writing(out, schema) as writer, say.bar("writing", table.row_count() or 0) as bar:
         for raw in table.batches([column], ROWS_AT_ONCE):
-            prompts, aside = _prompts(model, tokenizer, raw, column, sampling, cut)
+            prompts, aside = _prompts(model, tokenizer, raw, column, sampling, cut, clean)
             written: dict[int, Written] = {}
             chosen = [(row, prompt) for row, prompt in prompts.items() if prompt is not None]
             for places, texts in write_prompts(model, tokenizer, [p for _, p in chosen], sampling, grammar):
@@ -78,7 +82,13 @@ def write_table(
 
 
 def _prompts(
-    model: LanguageModel, tokenizer: Tokenizer, raw: RawBatch, column: str, sampling: Sampling, cut: bool
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    raw: RawBatch,
+    column: str,
+    sampling: Sampling,
+    cut: bool,
+    clean: Callable[[str], str],
 ) -> tuple[dict[int, Prompt | None], list[Rejected]]:
     """The prompt of every row that has a readable one, None where it is missing; and the rows set aside."""
     prompts: dict[int, Prompt | None] = {}
@@ -87,7 +97,8 @@ def _prompts(
     cells = raw.batch.column(0).cast(pa.binary()).to_pylist()
     for row, cell in zip(raw.rows.tolist(), cells, strict=True):
         try:
-            prompts[row] = None if cell is None else read_prompt(model, tokenizer, cell.decode("utf-8"), sampling, cut)
+            text = None if cell is None else clean(cell.decode("utf-8"))
+            prompts[row] = None if text is None else read_prompt(model, tokenizer, text, sampling, cut)
         except (UnicodeDecodeError, DataError) as error:
             reason = str(error) if isinstance(error, DataError) else "the prompt is not UTF-8"
             rejected.append(Rejected(row, column, reason, cell.decode("utf-8", "replace")[:1000]))

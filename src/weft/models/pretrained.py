@@ -16,7 +16,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from weft.errors import CheckpointError, UsageError
+from weft.errors import CheckpointError, UsageError, did_you_mean
 from weft.features.columns import COLUMNS_FILE
 from weft.models.checkpoints import Pretrained
 from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
@@ -26,7 +26,7 @@ from weft.models.row import RowModel
 from weft.models.stored import load_pretrained
 from weft.models.transformer import TransformerConfig
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB = re.compile(r"hf://?([\w.-]+/[\w.-]+)")  # a Path has one slash left
 
 
 @dataclass
@@ -51,34 +51,42 @@ class TextModel:
 
 
 def find(source: str | Path) -> Path:
-    """The folder of a checkpoint: as it is, or fetched from the hub where the name is an id and no path.
+    """The folder of a checkpoint: as it is, or fetched from the hub where ``hf://OWNER/NAME`` asks for it.
 
     Raises:
-        CheckpointError: there is no such folder, and the hub's library or the hub cannot give one.
+        CheckpointError: there is no such folder, or the hub's library or the hub cannot give one.
     """
-    path = Path(source)
+    path, hub = Path(source), HUB.fullmatch(str(source))
     if path.is_dir():
         return path
-    if not HUB_ID.fullmatch(str(source)) or path.exists():
-        raise CheckpointError(f"{source}: must be a folder with config.json and weights, or a hub id. There is none.")
+    if hub is None:
+        beside = [p.name for p in path.parent.iterdir() if p.is_dir()] if path.parent.is_dir() else []
+        got = "It is a file" if path.exists() else "There is no such folder"
+        raise CheckpointError(
+            f"{source}: must be a folder with config.json and weights. {got}.{did_you_mean(path.name, beside)} "
+            f"A checkpoint of the hub is named hf://OWNER/NAME."
+        )
     try:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise CheckpointError(
-            f"{source}: there is no such folder. To fetch it from the hub: python -m pip install huggingface-hub"
+            f"{source}: must be fetched by the hub's library, which is not there. python -m pip install huggingface-hub"
         ) from None
     try:
         patterns = ["*.json", "*.safetensors", "*.jinja", "vocab.txt"]
-        return Path(snapshot_download(str(source), allow_patterns=patterns))
+        return Path(snapshot_download(hub[1], allow_patterns=patterns))
     except Exception as error:  # the hub's errors have no common base
         raise CheckpointError(
-            f"{source}: there is no such folder here, and the hub did not give it: {type(error).__name__}. "
+            f"{source}: must be on the hub, which did not give it: {type(error).__name__}. "
             f"Check the name and the network."
         ) from None
 
 
 def load_text_model(source: str | Path) -> TextModel:
-    """The text model of a checkpoint, in float32. Raises CheckpointError where it is none or has no tokenizer."""
+    """The text model of a checkpoint, in float32. Raises CheckpointError where it is none or has no tokenizer.
+
+    A special token that stands in a text, such as ``[SEP]``, is letters to its tokenizer.
+    """
     folder = find(source)
     found = load_pretrained(folder)
     model = found.model
@@ -86,7 +94,9 @@ def load_text_model(source: str | Path) -> TextModel:
         raise CheckpointError(
             f"{folder}: must hold a text model to read text columns. Got one for images ({found.family})."
         )
-    return TextModel(model, _tokenizer(found, folder), found.family, describe(model, found.tokenizer), found.words)
+    tokenizer = _tokenizer(found, folder)
+    tokenizer.encode_special_tokens = True
+    return TextModel(model, tokenizer, found.family, describe(model, found.tokenizer), found.words)
 
 
 def load_language_model(path: str | Path) -> tuple[LanguageModel, Tokenizer]:

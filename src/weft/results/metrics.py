@@ -192,7 +192,8 @@ def _settled(name: str, found: Estimate, rows: int) -> Estimate:
         return found
     if METRICS[name].share and found.value in (0.0, 1.0):
         return share(found.value * rows, rows)
-    perfect = found.value == 1.0 and METRICS[name].higher_is_better
+    best = 100.0 if name in ("bleu", "chrf") else 1.0
+    perfect = METRICS[name].higher_is_better and bool(np.isclose(found.value, best))
     return Estimate(found.value, float("nan"), float("nan")) if perfect else found
 
 

@@ -1,4 +1,4 @@
-"""Simple models of text that a language model must beat: n-grams, and a general-purpose compressor.
+"""Simple models of text that a language model must beat: n-grams.
 
 The n-gram model is interpolated, with modified Kneser-Ney discounts (Chen & Goodman 1999, equations 21 to 26): the
 probability of a token after a context h of k - 1 tokens is
@@ -11,7 +11,6 @@ ones); gamma(h) is what the discounts took from h. An order-1 model is the unigr
 
 from __future__ import annotations
 
-import lzma
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -172,15 +171,3 @@ def _discounts(counts_N: np.ndarray) -> np.ndarray:
     y = one / (one + 2 * two)
     found = np.array([0, 1 - 2 * y * two / one, 2 - 3 * y * three / two, 3 - 4 * y * four / three])
     return found if ((found[1:] > 0) & (found[1:] <= [1, 2, 3])).all() else _FALLBACK
-
-
-def compressed_bits_per_byte(learnt: bytes, asked: bytes) -> float:
-    """Bits a byte that LZMA needs for ``asked`` after ``learnt``, of which it remembers the last 64 MiB.
-
-    Raises:
-        DataError: there are no bytes to compress.
-    """
-    if not asked:
-        raise DataError("a text must hold bytes to be compressed. Got none.")
-    both, one = (len(lzma.compress(text, preset=9)) for text in (learnt + asked, learnt))
-    return 8 * (both - one) / len(asked)

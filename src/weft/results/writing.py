@@ -18,11 +18,11 @@ FAMILIES = ("bleu", "chrf", "rouge", "squad")
 _KEPT = (*SHOWN_TEXTS, "answer_f1")
 
 
-def judge_texts(written: Sequence[str], references: Sequence[str]) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Each figure with its interval over the rows, and what is needed to get the same figures."""
+def judge_texts(written: Sequence[str], references: Sequence[str]) -> tuple[dict[str, Estimate], TextScores]:
+    """Each figure with its interval over the rows, and what says how to get the same figures."""
     scores = TextScores(FAMILIES)
     scores.add(written, [[reference] for reference in references])
-    return scores.estimates(), scores.signatures()
+    return scores.estimates(), scores
 
 
 def writing_figures(found: dict[str, Estimate], lost: Surprise | None = None) -> dict[str, dict[str, float | None]]:
@@ -61,10 +61,10 @@ def simple_writers(
 def writing_sentence(ours: dict[str, Any], others: Sequence[dict[str, Any]], judged: str) -> str:
     """The result in words."""
     bleu, chrf = ours["metrics"]["bleu"], ours["metrics"]["chrf"]
-    text = (
-        f"On {judged}, its texts reach BLEU {bleu['value']:.1f} (95 % interval {bleu['low']:.1f} to "
-        f"{bleu['high']:.1f}) and chrF {chrf['value']:.1f}."
-    )
+    interval = "no 95 % interval: not one text is wrong"
+    if bleu["low"] is not None:
+        interval = f"95 % interval {bleu['low']:.1f} to {bleu['high']:.1f}"
+    text = f"On {judged}, its texts reach BLEU {bleu['value']:.1f} ({interval}) and chrF {chrf['value']:.1f}."
     best = max(others, key=lambda o: o["metrics"]["bleu"]["value"], default=None)
     if best is None:
         return text

@@ -18,11 +18,11 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from weft.data.split import NAMES, TEST, VALID
-from weft.data.table import Table
+from weft.data.table import RawBatch, Table
 from weft.errors import DataError, UsageError
 from weft.features.documents import Documents, Marks
 from weft.features.pieces import Corpus, Cuts
-from weft.inference.generate import Written, write
+from weft.inference.generate import Written, check_letters, write
 from weft.inference.predict import Predictor
 from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
@@ -42,6 +42,8 @@ class Judged:
     rows: int
     rejected: int
     part: str
+    said: list[str]
+    """What was cut or left out."""
 
 
 class LanguageRun(Run):
@@ -51,23 +53,40 @@ class LanguageRun(Run):
     """How the cells of its column are read."""
 
     @cached_property
-    def _loaded(self) -> tuple[LanguageModel, Tokenizer]:
-        return load_language_model(self.path)
+    def loaded(self) -> tuple[LanguageModel, Tokenizer]:
+        """The model and its tokenizer, to which a special token that stands in a text is letters."""
+        model, tokenizer = load_language_model(self.path)
+        tokenizer.encode_special_tokens = True
+        return model, tokenizer
+
+    def cleaned(self, text: str) -> str:
+        """A prompt as the training texts are: in their Unicode form, without control characters.
+
+        Raises:
+            DataError: the text holds half a surrogate pair.
+        """
+        check_letters(text)
+        cleaner = Cleaner({"text": ColumnPlan("document")}, self._normalize)
+        batch = pa.record_batch([pa.array([text])], names=["text"])
+        found: str | None = cleaner(RawBatch(np.zeros(1, np.int64), batch)).columns["text"][0].as_py()
+        return text if found is None else found  # of spaces alone a document is missing, a prompt is not
 
     def generate(self, prompts: str | list[str], sampling: Sampling = Sampling()) -> list[Written]:
-        """How the model goes on from the prompts."""
-        model, tokenizer = self._loaded
-        return write(model, tokenizer, [prompts] if isinstance(prompts, str) else prompts, sampling)
+        """How the model goes on from the prompts, which are cleaned as the training texts were."""
+        model, tokenizer = self.loaded
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        return write(model, tokenizer, [self.cleaned(text) for text in texts], sampling)
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """How surprised the model is by the texts of a table, each figure with its interval.
 
         On the very data of the training only the test texts count, unless ``everything``.
         """
-        found = self.judge(Table.of(table), self._loaded[0], everything)
+        found = self.judge(Table.of(table), self.loaded[0], everything)
         figures = estimates(found.lost, self.settings.target.masked_token is not None)
         return {
             "rows": found.rows, "rejected": found.rejected, "unknown_class": 0, "part": found.part,
+            "said": found.said,
             "metrics": {k: e.to_dict() for k, e in figures.items()},
         }  # fmt: skip
 
@@ -82,8 +101,7 @@ class LanguageRun(Run):
         same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
         parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
         judged = TEST if parts is None or (parts == TEST).any() else VALID
-        cleaner = Cleaner({target.name: ColumnPlan(self.cell)}, self.settings.preprocess.normalize or "nfc",
-                          target.name)  # fmt: skip
+        cleaner = Cleaner({target.name: ColumnPlan(self.cell)}, self._normalize, target.name)
         found, rows, rejected = [], 0, 0
         for raw in source.batches([target.name], rows=1_024):
             clean = cleaner(raw)
@@ -97,18 +115,27 @@ class LanguageRun(Run):
                 found.append(surprise(model, corpus, cuts, np.arange(len(cuts))))
         lost = Surprise.join(found) if found else None
         if lost is None or not lost.tokens.sum():
-            got = "none" if not rows else f"{rows:,} of which nothing can be asked: they are too short, or too long"
+            why = "; ".join(self._said()) or "they are too short, or too long"
+            got = "none" if not rows else f"{rows:,} of which nothing can be asked: {why}"
             raise DataError(f"{source.name}: must hold texts in '{target.name}' to be judged. Got {got}.")
         part = f"{NAMES[judged]} rows of the training data" if same else "all rows"
-        return Judged(lost, rows, rejected, part)
+        return Judged(lost, rows, rejected, part, self._said())
 
     def _corpus(self, texts: list[str]) -> Corpus:
         """Cells of the column, as the model reads them."""
-        tokenizer = self._loaded[1]
+        tokenizer = self.loaded[1]
         marks, context = Marks.of(tokenizer), int(self.figures["model"]["context"])
         masked = tokenizer.get_vocab_size() if self.settings.target.masked_token is not None else None
         seed = self.settings.training.seed
         return Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, seed, masked)
+
+    @property
+    def _normalize(self) -> str:
+        return self.settings.preprocess.normalize or "nfc"
+
+    def _said(self) -> list[str]:
+        """What was cut or left out of the texts that were judged last."""
+        return []
 
     def _predictor(self, allow_missing: bool) -> Predictor | Rewriter:
         use = f'weft generate {self.path} "PROMPT", or run.generate(prompts)'

@@ -148,8 +148,8 @@ class Run:
                 bar.advance(len(part.clean.rows) + len(part.clean.rejected))
         return {
             "rows": done + aside.count, "predicted": done, "rejected": aside.count, "output": str(out),
-            "rejected_output": str(beside) if aside.count else None, "used": used[0].of(done + aside.count),
-            "sources_cut": getattr(predictor, "cut", 0),  # of a run that writes from sources
+            "rejected_output": str(beside) if aside.count else None, "cut": predictor.cut,
+            "used": used[0].of(done + aside.count),
         }  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:

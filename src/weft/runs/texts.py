@@ -7,20 +7,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Tokenizer
 
 from weft.data.split import NAMES, TEST, VALID
-from weft.data.table import RawBatch, Table
+from weft.data.table import Table
 from weft.errors import DataError, UsageError, listing
 from weft.features.documents import Marks
 from weft.features.examples import ExampleCorpus, Examples
 from weft.features.pairs import PairCounts, Pairing, examples_of
-from weft.inference.generate import Written, check_letters, write
+from weft.inference.generate import Written, write
 from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
-from weft.models.language import LanguageModel
-from weft.models.pretrained import load_language_model
-from weft.preprocess.clean import Cleaner, ColumnPlan
 from weft.results.language import Surprise
 from weft.results.text import TextScores
 from weft.results.writing import FAMILIES, writing_figures
@@ -32,12 +28,6 @@ class TextRun(LanguageRun):
 
     beams: int | None = None
     """Texts searched side by side; None: as the pipeline file says."""
-
-    @cached_property
-    def _loaded(self) -> tuple[LanguageModel, Tokenizer]:
-        model, tokenizer = load_language_model(self.path)
-        tokenizer.encode_special_tokens = True  # one in a source is letters, as when it learnt
-        return model, tokenizer
 
     @cached_property
     def pairing(self) -> Pairing:
@@ -55,15 +45,11 @@ class TextRun(LanguageRun):
                 f"{self.path}: writes '{self.pairing.target}' from {listing(self.pairing.sources)}, not from one text. "
                 f"Use predict with a table of these columns."
             )
-        check_letters(text)
-        batch = pa.record_batch([pa.array([text])], names=list(self.pairing.sources))
-        cleaner = Cleaner({self.pairing.sources[0]: ColumnPlan("document")}, self._normalize)
-        clean = cleaner(RawBatch(np.zeros(1, np.int64), batch))
-        return self.pairing.encode(clean.columns, self._loaded[1])[0]
+        return self.pairing.encode({self.pairing.sources[0]: pa.array([self.cleaned(text)])}, self.loaded[1])[0]
 
     def generate(self, prompts: str | list[str], sampling: Sampling | None = None) -> list[Written]:
         """What the model writes from each source."""
-        model, tokenizer = self._loaded
+        model, tokenizer = self.loaded
         sources = [self.source(text)[0] for text in ([prompts] if isinstance(prompts, str) else prompts)]
         return write(model, tokenizer, sources, sampling or self._sampling())
 
@@ -78,24 +64,26 @@ class TextRun(LanguageRun):
         judged = TEST if parts is None or (parts == TEST).any() else VALID
         chosen = None if parts is None else parts == judged
         predictor = self._predictor(allow_missing)
-        scores, lost, rejected = TextScores(FAMILIES), [], 0
+        # in the units of the training's figures, whatever the first rows are
+        scores, counts = TextScores(FAMILIES, self.figures.get("language")), PairCounts()
+        lost, rejected = [], 0
         for part in predictor.stream(source, with_target=True, only=chosen):
             rejected += len(part.clean.rejected)
             if len(part.output):
                 texts = part.clean.columns[self.pairing.target].to_pylist()
                 scores.add(part.output.tolist(), [[text] for text in texts])
-                lost.append(self._surprise(part.clean.columns))
+                lost.append(self._surprise(part.clean.columns, counts))
         if not scores.rows:
             raise DataError(f"{source.name}: must hold rows with a text in '{self.pairing.target}'. Got none.")
         return {
-            "rows": scores.rows, "rejected": rejected, "unknown_class": 0, "sources_cut": predictor.cut,
+            "rows": scores.rows, "rejected": rejected, "unknown_class": 0, "said": counts.in_words(),
             "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
             "metrics": writing_figures(scores.estimates(), Surprise.join(lost)), "signatures": scores.signatures(),
         }  # fmt: skip
 
-    def _surprise(self, columns: Any) -> Surprise:
-        model, tokenizer = self._loaded
-        examples = Examples.held(examples_of(columns, self.pairing, tokenizer, PairCounts()))
+    def _surprise(self, columns: Any, counts: PairCounts) -> Surprise:
+        model, tokenizer = self.loaded
+        examples = Examples.held(examples_of(columns, self.pairing, tokenizer, counts))
         prefixed = model.config.backbone.attention == "rewriting"
         context = int(self.figures["model"]["context"])
         corpus = ExampleCorpus(examples, Marks.of(tokenizer), context, 0, prefixed, pack=False)
@@ -106,12 +94,8 @@ class TextRun(LanguageRun):
         return Sampling(max_tokens=self.pairing.target_room, beams=self.beams or self.settings.target.beams or 1)
 
     def _predictor(self, allow_missing: bool) -> Rewriter:
-        model, tokenizer = self._loaded
+        model, tokenizer = self.loaded
         return Rewriter(model, tokenizer, self.pairing, self._normalize, self._sampling(), allow_missing)
-
-    @property
-    def _normalize(self) -> str:
-        return self.settings.preprocess.normalize or "nfc"
 
     def _no_rows(self) -> np.ndarray:
         return np.zeros(0, dtype=object)

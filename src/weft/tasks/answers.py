@@ -16,12 +16,13 @@ from weft.features.pieces import IGNORED
 from weft.features.store import Store, StoreWriter
 from weft.features.windows import WINDOW, Frame, cut_windows
 from weft.inference.answers import Answerer, Answers
+from weft.language_defaults import longest
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import AnswerCleaner, answer_starts
 from weft.results.answers import SHOWN, SHOWN_BOTH, Guesses, answer_metrics, answer_sentence, f1_each
 from weft.results.metrics import with_intervals
 from weft.runs.answers import AnswerRun
-from weft.tasks.reading import ReadingSteps
+from weft.tasks.reading import ReadingSteps, Ready
 from weft.training.calibration import fit_threshold
 from weft.training.reading import SpanObjective
 
@@ -37,7 +38,7 @@ EXAMPLES, EXCERPT = 8, 160
 class AnswerSteps(ReadingSteps):
     """The span of a context that answers a question, or that there is none."""
 
-    def run(self) -> AnswerRun:
+    def _ready(self, scale: float = 1.0) -> Ready:
         plan = look_span(self.settings, self.table)
         if self.settings.preprocess.normalize not in (None, "off"):
             raise SettingsError(
@@ -49,31 +50,31 @@ class AnswerSteps(ReadingSteps):
             Frame.of(source.tokenizer)
         self.question, self.context = list(plan.types)[:2]
         self.start = next((n for n, kind in plan.types.items() if kind == "number"), None)
-        given = self.settings.features[self.context].max_tokens
-        self.longest = self._fits(given or LONGEST, source)
-        self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
-        with self._timed("data"):
-            self.say.step("data", f"{self.table.name}: '{self.question}' is answered from '{self.context}'")
-        with self._timed("preprocess"):
-            clean, found, _ = self._preprocess(plan)
+        model = source.model if source else None
+        self.longest = longest(self.settings, [self.question, self.context], LONGEST, model)
+        clean, found = self._begin(plan, f"'{self.question}' is answered from '{self.context}'")
         with self._timed("features"):
-            tokenizer = self._tokenizer(clean, [self.question, self.context], source)
+            tokenizer = self._tokenizer(clean, source, [self.question, self.context])
             store, parts = self._windows(clean, tokenizer)
+        letters = 0 if source else round(self._letters(clean) * scale)
+        objective = SpanObjective(self._reader(tokenizer, source, letters, span=True))
+        return Ready(plan, clean, found, source, tokenizer, store, parts, BATCH, objective)
+
+    def run(self) -> AnswerRun:
+        ready = self._ready()
+        plan, clean, model = ready.plan, ready.clean, ready.objective.model
         with self._timed("model"):
-            letters = 0 if source else self._letters(clean)
-            model = self._reader(tokenizer, source, letters, span=True)
-            trained = self._fit(SpanObjective(model), store, parts, BATCH, tokenizer)
+            trained = self._fit(ready)
         with self._timed("inference"):
-            answerer = Answerer(model, tokenizer, self.longest, self.most, -math.inf)
+            answerer = Answerer(model, ready.tokenizer, self.longest, self.most, -math.inf)
             self._calibrate(answerer, clean)
             judged = np.flatnonzero(clean.parts == (TEST if clean.count(TEST) else VALID))
             answers = self._answers(answerer, clean, judged)
             self.say.step("inference", f"{len(judged):,} questions answered")
         with self._timed("results"):
             figures = self._results(plan, clean, judged, answers, answerer.threshold)
-        figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
-        figures["model"] = self._model_facts(model, trained)
+        figures |= self._data_facts(plan, clean, ready.found) | {"seconds": dict(self.seconds)}
+        figures["model"] = self._model_facts(model, trained, self.longest)
         self._finish(figures)
         return AnswerRun(self.out)
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from weft.features.dialogues import DialogueCounts, contents, dialogue_examples
 from weft.features.documents import Marks
 from weft.features.examples import ExampleCorpus, Examples, write_examples
 from weft.features.pieces import Corpus
+from weft.files import write_whole
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
 from weft.language_defaults import context
@@ -45,7 +47,8 @@ class DialogueSteps(LanguageSteps):
         tokenizer = self._tokenizer(clean, source, [self.column], contents)
         marks = Marks.of(tokenizer)
         self.words = self._words(tokenizer, marks, source)
-        chat = Chat(tokenizer, self.words)
+        self.today = self._today()
+        chat = Chat(tokenizer, self.words, self.today)
         if source is not None:  # an answer ends where the template says, whatever else ends a text
             config = source.model.config
             source.model.config = replace(config, end=tuple(dict.fromkeys((*config.end, chat.end))))
@@ -63,23 +66,16 @@ class DialogueSteps(LanguageSteps):
             f"them answers; {'the chat template of the model' if self._own_template(source) else 'a chat template'} is "
             f"kept in tokenizer_config.json",
         )
-        for line in self._said():
+        for line in self.counts.in_words(self.context):
             self.say.line(line)
         return corpus, tokenizer
 
-    def _said(self) -> list[str]:
-        """What was cut and left out."""
-        c = self.counts
-        return [
-            text
-            for count, text in (
-                (c.cut, f"cut: {c.cut:,} dialogues are longer than {self.context:,} tokens and became several"),
-                (c.shortened, f"cut: {c.shortened:,} answers were still too long and lost their end"),
-                (c.left_out, f"left out: {c.left_out:,} answers whose question alone is too long"),
-                (c.refused, f"left out: {c.refused:,} dialogues; {c.why_refused}"),
-            )
-            if count
-        ]
+    def _today(self) -> str:
+        """The day the run began, for templates that say it: a run that is resumed on another reads the same tokens."""
+        file = self.work / "today.txt"
+        if not file.exists():
+            write_whole(file, datetime.now().isoformat(timespec="seconds"))
+        return file.read_text(encoding="utf-8")
 
     def _own_template(self, source: TextModel | None) -> bool:
         return source is not None and TEMPLATE in source.words
@@ -111,7 +107,7 @@ class DialogueSteps(LanguageSteps):
         assert isinstance(corpus.documents, Examples)
         rows = np.unique(corpus.documents.row[judged])
         rows = rows[np.linspace(0, len(rows) - 1, min(SHOWN_DIALOGUES, len(rows))).astype(int)]
-        chat, found = Chat(tokenizer, self.words), []
+        chat, found = Chat(tokenizer, self.words, self.today), []
         sampling = Sampling(max_tokens=ANSWER_TOKENS)
         for cell in clean.take(rows, [self.column])[self.column].to_pylist():
             messages = json.loads(cell)
@@ -127,4 +123,5 @@ class DialogueSteps(LanguageSteps):
         self, plan: Plan, clean: CleanRows, ids: Sequence[np.ndarray], lost: Surprise, others: list[dict[str, Any]]
     ) -> dict[str, Any]:
         found = super()._results(plan, clean, ids, lost, others)
-        return found | {"chat_template": self.words[TEMPLATE], "dialogues": asdict(self.counts), "said": self._said()}
+        return found | {"chat_template": self.words[TEMPLATE], "dialogues": asdict(self.counts),
+                        "said": self.counts.in_words(self.context), "today": self.today}  # fmt: skip

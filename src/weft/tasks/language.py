@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from weft.data.plan import Plan, look_texts
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
-from weft.features.documents import Marks, Said, encode_documents, learn_tokenizer
+from weft.features.documents import Marks, encode_documents
 from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
@@ -24,24 +25,24 @@ from weft.language_defaults import context, language_config, language_recipe, wi
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel, find
 from weft.models.recurrent import Recurrent
-from weft.models.row import backbone_in_words
-from weft.models.stored import save_language_model
 from weft.preprocess.ingest import CleanRows
 from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence, learning
 from weft.results.language_baselines import ngram_models
 from weft.runs.language import LanguageRun, surprise
 from weft.runs.opening import task_of
 from weft.tasks.kept import Kept
-from weft.tasks.steps import Steps, check_adapter
-from weft.training.adapters import LoraConfig, attach, detach, merge
-from weft.training.language import Trained, fit_language
+from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
+from weft.training.adapters import LoraConfig, attach
+from weft.training.language import TokenObjective, Trained, fit_language
+from weft.training.loop import Recipe
+from weft.training.pace import some_rows, step_cost
 
 SAMPLES, SAMPLE_TOKENS = 3, 120
 MOST_JUDGED = 1 << 21
 """Tokens of the test texts that the final figures are made of; of more, pieces are drawn."""
 
 
-class LanguageSteps(Steps):
+class LanguageSteps(TextModelSteps):
     """Every next token, or hidden ones, of a column of texts are predicted."""
 
     kind: type[LanguageRun] = LanguageRun
@@ -49,18 +50,30 @@ class LanguageSteps(Steps):
     words: Mapping[str, str] = {}
     """What tokenizer_config.json is to say beside the special tokens of the model's config."""
 
-    def run(self) -> LanguageRun:
+    def _opened(self) -> tuple[Plan, TextModel | None]:
         settings = self.settings
         self.column, self.masked = settings.target.name, settings.target.task == "masked_token"
         plan = self._look()
         source = open_source(settings)
         self.words = source.words if source is not None else {}
-        self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
-        with self._timed("data"):
-            self.say.step("data", f"{self.table.name}: {self._aim(plan)}")
-        with self._timed("preprocess"):
-            clean, found, _ = self._preprocess(plan)
+        return plan, source
+
+    def foretell(self, scale: float) -> Foretold:
+        plan, source = self._opened()
+        clean, _ = self._begin(plan, self._aim(plan))
+        corpus, tokenizer = self._features(clean, source)
+        train = np.flatnonzero(self._parts(clean, corpus) == TRAIN)
+        model, recipe = self._built(corpus, tokenizer, source, train, scale)
+        objective, cuts = TokenObjective(model).train(), corpus.cuts(train)
+        rows = some_rows(np.arange(len(cuts)), recipe.batch_rows)
+        seconds, held = step_cost(objective, recipe, objective.loss, (corpus.batch(cuts, some, 0) for some in rows))
+        steps = math.ceil(len(cuts) * scale / recipe.batch_rows) * recipe.epochs
+        return Foretold(model, recipe, steps, seconds * recipe.batch_rows / len(rows[0]), held)
+
+    def run(self) -> LanguageRun:
+        settings = self.settings
+        plan, source = self._opened()
+        clean, found = self._begin(plan, self._aim(plan))
         with self._timed("features"):
             corpus, tokenizer = self._features(clean, source)
         parts = self._parts(clean, corpus)
@@ -89,7 +102,8 @@ class LanguageSteps(Steps):
         figures |= self._data_facts(plan, clean, found)
         tokens = corpus.documents.lengths()[ids[TRAIN]].sum() / trained.steps_an_epoch
         figures["curves"] = {"learning": learning(self.out / "metrics.jsonl", float(tokens))}
-        figures |= {"model": self._model_facts(model, trained), "samples": self.samples, "seconds": dict(self.seconds)}
+        figures["model"] = self._model_facts(model, trained, self.context)
+        figures |= {"samples": self.samples, "seconds": dict(self.seconds)}
         self._finish(figures)
         return self.kind(self.out)
 
@@ -134,28 +148,18 @@ class LanguageSteps(Steps):
         self.say.step("features", f"{corpus.documents.lengths().sum():,} tokens of {size:,} kinds ({learnt})")
         return corpus, tokenizer
 
-    def _tokenizer(
-        self, clean: CleanRows, source: TextModel | None, names: Sequence[str], said: Said = iter
-    ) -> Tokenizer:
-        """That of the model it goes on from, or one learnt from some columns."""
-        given = [f.vocabulary for name in names if (f := self.settings.features.get(name)) and f.vocabulary is not None]
-        if source is None:
-            return learn_tokenizer(clean, names, given[0] if given else None, self.settings.training.seed, said)
-        if given:
-            raise SettingsError([f"features.{names[0]}.vocabulary: the checkpoint has its own tokens. Remove it."])
-        return source.tokenizer
-
     def _recurrent(self, source: TextModel | None) -> bool:
         if source is not None:
             return isinstance(source.model.backbone, Recurrent)
         return self.settings.model.backbone == "rnn"
 
-    def _model(
-        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, ids: Sequence[np.ndarray]
-    ) -> tuple[LanguageModel, Trained]:
+    def _built(
+        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, train: np.ndarray, scale: float = 1.0
+    ) -> tuple[LanguageModel, Recipe]:
+        """The model as it begins, and how it is trained on ``scale`` times the documents ``train``."""
         settings, device = self.settings, "cuda" if torch.cuda.is_available() else "cpu"
-        letters = self._letters(corpus, ids[TRAIN])
-        lengths = corpus.documents.lengths()[ids[TRAIN]]
+        letters = round(self._letters(corpus, train) * scale)
+        lengths = corpus.documents.lengths()[train]
         if source is None and lengths.sum() < 1_000:
             raise DataError(
                 f"{self.table.name}: the training texts must hold at least 1,000 tokens to learn a language from. "
@@ -175,30 +179,20 @@ class LanguageSteps(Steps):
             model = LanguageModel(shape)
         model = model.to(device)
         shape = model.config
-        pieces = len(corpus.cuts(ids[TRAIN]))
+        pieces = round(len(corpus.cuts(train)) * scale)
         recipe = language_recipe(
-            settings, letters, pieces, int(lengths.sum()), corpus.context, shape.vocabulary, shape.backbone.width,
-            device, source is not None,
+            settings, letters, pieces, round(lengths.sum() * scale), corpus.context, shape.vocabulary,
+            shape.backbone.width, device, source is not None,
         )  # fmt: skip
-        self.recipe = recipe
-        count = sum(p.numel() for p in model.parameters())
-        self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self.say.step(
-            "model",
-            f"{backbone_in_words(shape.backbone)}, {count:,} parameters; context {corpus.context:,} tokens; "
-            + (f"at most {recipe.minutes:g} minutes" if recipe.minutes else f"at most {recipe.epochs:,} epochs")
-            + (", bfloat16" if recipe.bfloat16 else ""),
-        )
+        return model, recipe
+
+    def _model(
+        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, ids: Sequence[np.ndarray]
+    ) -> tuple[LanguageModel, Trained]:
+        model, recipe = self._built(corpus, tokenizer, source, ids[TRAIN])
+        self._say_model(model, recipe, f"context {corpus.context:,} tokens")
         trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say)
-        p = trained.progress
-        self.say.line(
-            f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
-            f"{trained.tokens_a_second:,.0f} tokens a second"
-        )
-        if settings.model.adapter == "lora":
-            merge(model.backbone)
-            detach(model.backbone)
-        self.family = save_language_model(model, self.out, tokenizer, self.words)
+        self._keep(model, trained, tokenizer, self.words)
         return model, trained
 
     def _samples(
@@ -232,17 +226,6 @@ class LanguageSteps(Steps):
             "target": {"name": self.column, "type": "text", "reason": plan.target_reason},
         }  # fmt: skip
 
-    def _model_facts(self, model: LanguageModel, trained: Trained) -> dict[str, Any]:
-        p = trained.progress
-        return {
-            "parameters": sum(q.numel() for q in model.parameters()), "trained": self.trained,
-            "shape": backbone_in_words(model.config.backbone), "from": self.settings.model.from_,
-            "context": self.context, "family": self.family, "vocabulary": model.config.vocabulary,
-            "bfloat16": self.recipe.bfloat16,
-            "epochs": round(p.best_step / trained.steps_an_epoch, 2), "stopped": p.stopped,
-            "tokens_a_second": round(trained.tokens_a_second),
-        }  # fmt: skip
-
 
 def open_source(settings: Settings) -> TextModel | None:
     """The model that a language task goes on from, if any. Raises SettingsError where it is of another kind."""
@@ -263,7 +246,7 @@ def open_source(settings: Settings) -> TextModel | None:
         raise SettingsError(
             [f"model.from: a dialogue needs a model that writes on. {name} writes a text from a source."]
         )
-    check_adapter(settings, config.backbone)
+    check_matrices(settings, config.backbone)
     context(settings, settings.target.name, source.model)
     given = settings.features.get(settings.target.name)
     if given is not None and given.vocabulary is not None:

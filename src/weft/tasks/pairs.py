@@ -12,13 +12,14 @@ from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError
 from weft.features.twins import encode_pairs
 from weft.inference.embed import Embedder
+from weft.language_defaults import longest
 from weft.models.pretrained import TextModel, describe
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import PairCleaner
 from weft.results.metrics import with_intervals
 from weft.results.retrieval import SHOWN, Retrieval, bm25, rank_metrics, retrieval_sentence, tfidf
 from weft.runs.pairs import PairRun, nearness, pair_cleaner
-from weft.tasks.reading import ReadingSteps
+from weft.tasks.reading import ReadingSteps, Ready
 from weft.training.reading import PairObjective
 
 LONGEST = 256
@@ -31,24 +32,19 @@ EXAMPLES = 8
 class PairSteps(ReadingSteps):
     """The vectors of a text and its target are to be nearer than those of any other two."""
 
-    def run(self) -> PairRun:
+    def _ready(self, scale: float = 1.0) -> Ready:
         plan = look_embedding(self.settings, self.table)
         source = self._open_source()
         (self.query,) = plan.types
-        self.longest = self._fits(self.settings.features[self.query].max_tokens or LONGEST, source)
-        self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
-        with self._timed("data"):
-            self.say.step("data", f"{self.table.name}: '{self.query}' is to find '{plan.target}'")
-        with self._timed("preprocess"):
-            clean, found, _ = self._preprocess(plan)
+        self.longest = longest(self.settings, [self.query], LONGEST, source.model if source else None)
+        clean, found = self._begin(plan, f"'{self.query}' is to find '{plan.target}'")
         if clean.count(TRAIN) < 2 or clean.count(VALID) < 2:
             raise DataError(
                 f"{self.table.name}: there must be at least two pairs to learn from and two to watch. "
                 f"Got {clean.count(TRAIN)} and {clean.count(VALID)}. Give more rows, or change data.split."
             )
         with self._timed("features"):
-            tokenizer = self._tokenizer(clean, [self.query, plan.target], source)
+            tokenizer = self._tokenizer(clean, source, [self.query, plan.target])
             shutil.rmtree(self.work / "store", ignore_errors=True)
             store, cut = encode_pairs(
                 clean, self.query, plan.target, tokenizer, self.longest, self.work / "store", self.say
@@ -57,11 +53,17 @@ class PairSteps(ReadingSteps):
                 "features", f"{len(clean):,} pairs as tokens, at most {self.longest:,} a text"
                 + (f"; {cut:,} texts were longer and were cut" if cut else ""),
             )  # fmt: skip
+        letters = 0 if source else round(self._letters(clean, plan.target) * scale)
+        objective = PairObjective(self._reader(tokenizer, source, letters, span=False))
+        batch = BATCH if source else BATCH_FROM_NOTHING
+        return Ready(plan, clean, found, source, tokenizer, store, clean.parts, batch, objective)
+
+    def run(self) -> PairRun:
+        ready = self._ready()
+        plan, clean, source = ready.plan, ready.clean, ready.source
+        model, tokenizer = ready.objective.model, ready.tokenizer
         with self._timed("model"):
-            letters = 0 if source else self._letters(clean, plan.target)
-            model = self._reader(tokenizer, source, letters, span=False)
-            batch = BATCH if source else BATCH_FROM_NOTHING
-            trained = self._fit(PairObjective(model), store, clean.parts, batch, tokenizer)
+            trained = self._fit(ready)
         with self._timed("inference"):
             embedder = Embedder(TextModel(model, tokenizer, self.family, describe(model, tokenizer)))
             judged = np.flatnonzero(clean.parts == (TEST if clean.count(TEST) else VALID))
@@ -73,8 +75,8 @@ class PairSteps(ReadingSteps):
             )
         with self._timed("results"):
             figures = self._results(plan, clean, retrieval, ranks, nearest, source)
-        figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
-        figures["model"] = self._model_facts(model, trained)
+        figures |= self._data_facts(plan, clean, ready.found) | {"seconds": dict(self.seconds)}
+        figures["model"] = self._model_facts(model, trained, self.longest)
         self._finish(figures)
         return PairRun(self.out)
 

@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
+import math
+from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from weft.data.plan import Plan
 from weft.data.split import TRAIN, VALID
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
-from weft.features.documents import Marks, learn_tokenizer
+from weft.features.batching import collate
+from weft.features.documents import Marks
 from weft.features.store import Store
 from weft.language_defaults import language_config, reading_recipe, with_dropout, without_map_dropout
 from weft.models.language import LanguageModel, reader_of
 from weft.models.pretrained import TextModel, find
-from weft.models.row import backbone_in_words
-from weft.models.stored import save_language_model
-from weft.preprocess.ingest import CleanRows
+from weft.preprocess.ingest import CleanRows, Ingested
 from weft.results.metrics import METRICS, Weighted, difference, with_intervals
-from weft.tasks.steps import Steps
-from weft.training.adapters import LoraConfig, attach, detach, merge
+from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
+from weft.training.adapters import LoraConfig, attach
 from weft.training.fit import LORA_RATE
 from weft.training.language import Trained
+from weft.training.loop import Recipe
+from weft.training.pace import some_rows, step_cost
 from weft.training.reading import PairObjective, SpanObjective, fit_reading
 
 
-class ReadingSteps(Steps):
+@dataclass
+class Ready:
+    """What a training on stored rows begins with. ``parts``: what each is for; ``batch``: rows of a step."""
+
+    plan: Plan
+    clean: CleanRows
+    found: Ingested
+    source: TextModel | None
+    tokenizer: Tokenizer
+    store: Store
+    parts: np.ndarray
+    batch: int
+    objective: SpanObjective | PairObjective
+
+
+class ReadingSteps(TextModelSteps):
     """A model that reads both ways, from a checkpoint or from nothing, learns something of two texts a row."""
 
     longest: int
@@ -45,21 +65,8 @@ class ReadingSteps(Steps):
                 [f"model.from: target.type {self.settings.target.type} needs a model that reads (an encoder). "
                  f"Got one that writes: {name}."]
             )  # fmt: skip
+        check_matrices(self.settings, source.model.config.backbone)
         return source
-
-    def _fits(self, wanted: int, source: TextModel | None) -> int:
-        """``wanted`` tokens, or as many as the checkpoint has positions for."""
-        limit = getattr(source.model.config.backbone, "max_positions", None) if source else None
-        return min(wanted, limit) if limit else wanted
-
-    def _tokenizer(self, clean: CleanRows, names: Sequence[str], source: TextModel | None) -> Tokenizer:
-        given = [n for n, f in self.settings.features.items() if f.vocabulary is not None]
-        if source is not None:
-            if given:
-                raise SettingsError([f"features.{given[0]}.vocabulary: the checkpoint has its own tokens. Remove it."])
-            return source.tokenizer
-        vocabulary = self.settings.features[given[0]].vocabulary if given else None
-        return learn_tokenizer(clean, names, vocabulary, self.settings.training.seed)
 
     def _reader(self, tokenizer: Tokenizer, source: TextModel | None, letters: int, span: bool) -> LanguageModel:
         """The model as it begins. ``letters``: of the training texts, which size one that begins from nothing."""
@@ -91,47 +98,34 @@ class ReadingSteps(Steps):
     def device(self) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
 
-    def _fit(
-        self,
-        objective: SpanObjective | PairObjective,
-        store: Store,
-        parts: np.ndarray,
-        batch: int,
-        tokenizer: Tokenizer,
-    ) -> Trained:
-        """Train on the stored rows, whose ``parts`` say what each is for, and write the model into the run."""
-        model, settings = objective.model, self.settings
-        learn, watch = np.flatnonzero(parts == TRAIN), np.flatnonzero(parts == VALID)
-        width = model.config.backbone.width
-        self.recipe = reading_recipe(settings, len(learn), batch, width, self.device, settings.model.from_ is not None)
-        count = sum(p.numel() for p in model.parameters())
-        self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        self.say.step(
-            "model",
-            f"{backbone_in_words(model.config.backbone)}, {count:,} parameters; at most {self.longest:,} tokens; "
-            f"at most {self.recipe.epochs:,} epochs" + (", bfloat16" if self.recipe.bfloat16 else ""),
-        )
-        trained = fit_reading(objective.to(self.device), store, learn, watch, self.recipe, self.out, self.say)
-        p = trained.progress
-        self.say.line(
-            f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
-            f"{trained.tokens_a_second:,.0f} tokens a second"
-        )
-        if settings.model.adapter == "lora":
-            merge(model.backbone)
-            detach(model.backbone)
-        self.family = save_language_model(model, self.out, tokenizer)
-        return trained
+    @abstractmethod
+    def _ready(self, scale: float = 1.0) -> Ready:
+        """All before the training, the model's size by ``scale`` times the letters."""
 
-    def _model_facts(self, model: LanguageModel, trained: Trained) -> dict[str, Any]:
-        p = trained.progress
-        return {
-            "parameters": sum(q.numel() for q in model.parameters()), "trained": self.trained,
-            "shape": backbone_in_words(model.config.backbone), "from": self.settings.model.from_,
-            "context": self.longest, "family": self.family, "vocabulary": model.config.vocabulary,
-            "bfloat16": self.recipe.bfloat16, "epochs": round(p.best_step / trained.steps_an_epoch, 2),
-            "stopped": p.stopped, "tokens_a_second": round(trained.tokens_a_second),
-        }  # fmt: skip
+    def _recipe(self, ready: Ready, rows: int) -> Recipe:
+        width, tuned = ready.objective.model.config.backbone.width, self.settings.model.from_ is not None
+        return reading_recipe(self.settings, rows, ready.batch, width, self.device, tuned)
+
+    def foretell(self, scale: float) -> Foretold:
+        ready = self._ready(scale)
+        learn = np.flatnonzero(ready.parts == TRAIN)
+        rows = round(len(learn) * scale)
+        recipe, objective = self._recipe(ready, rows), ready.objective.to(self.device).train()
+        some = some_rows(learn, recipe.batch_rows)
+        batches = (collate(ready.store.take(chosen), len(chosen)).to(self.device) for chosen in some)
+        seconds, held = step_cost(objective, recipe, objective.loss, batches)
+        steps = math.ceil(rows / recipe.batch_rows) * recipe.epochs
+        return Foretold(objective.model, recipe, steps, seconds * recipe.batch_rows / len(some[0]), held)
+
+    def _fit(self, ready: Ready) -> Trained:
+        """Train on the stored rows, and write the model into the run."""
+        objective, model = ready.objective, ready.objective.model
+        learn, watch = np.flatnonzero(ready.parts == TRAIN), np.flatnonzero(ready.parts == VALID)
+        recipe = self._recipe(ready, len(learn))
+        self._say_model(model, recipe, f"at most {self.longest:,} tokens")
+        trained = fit_reading(objective.to(self.device), ready.store, learn, watch, recipe, self.out, self.say)
+        self._keep(model, trained, ready.tokenizer)
+        return trained
 
     def _beside(
         self,

@@ -42,7 +42,7 @@ from weft.results.summary import (
     verdict,
 )
 from weft.runs.run import Run, load_model, save_model
-from weft.tasks.steps import Steps, check_adapter
+from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
 
@@ -128,7 +128,7 @@ class RowSteps(Steps):
                  "or remove it."]
             )  # fmt: skip
         found = load_text_model(source)
-        check_adapter(self.settings, found.backbone)
+        check_matrices(self.settings, found.backbone)
         return found
 
     def _check_memory(self, plan: Plan) -> None:
@@ -139,7 +139,7 @@ class RowSteps(Steps):
             found = Recurrent(backbone) if isinstance(backbone, RecurrentConfig) else Transformer(backbone)
         size = sum(p.numel() for p in found.parameters())
         most = 4 * size * (1 if self.settings.model.adapter else 6)
-        memory.require(memory.resident() + most, f"a model of {size:,} parameters")
+        memory.require(most, f"a model of {size:,} parameters")
 
     def _say_data(self, plan: Plan) -> None:
         kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))
@@ -164,7 +164,8 @@ class RowSteps(Steps):
         if not self.dealt:
             copies = settings.model.copies or 1
         learn, watch = ids[TRAIN], ids[VALID]
-        if not known(store.target(watch)).any():  # a class that only watched rows hold cannot be judged
+        looked = (store.target(some) for some in np.split(watch, range(INFERENCE_ROWS, len(watch), INFERENCE_ROWS)))
+        if not any(known(codes).any() for codes in looked):  # a class that only watched rows hold cannot be judged
             raise DataError(
                 f"{self.table.name}: the validation rows must hold classes that the training rows hold. "
                 f"Got only others. Change data.split."

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 
 from weft import config, memory
 from weft.config import Settings
@@ -20,13 +22,28 @@ from weft.data.plan import Plan
 from weft.data.split import NAMES
 from weft.data.table import Table
 from weft.errors import RunError, SettingsError
-from weft.files import MANIFEST, write_manifest, write_whole
+from weft.features.documents import Said, learn_tokenizer
+from weft.files import MANIFEST, held, json_text, write_manifest, write_whole
+from weft.language_defaults import one_setting
+from weft.models.language import LanguageModel
+from weft.models.pretrained import TextModel
 from weft.models.recurrent import RecurrentConfig
+from weft.models.row import backbone_in_words
+from weft.models.stored import save_language_model
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.progress import Silent, duration
 from weft.results.report import write_card, write_report
 from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
+from weft.training.adapters import detach, merge
+from weft.training.language import Trained
+from weft.training.loop import Recipe
+
+BEFORE_CHECKPOINTS = {
+    "weft.yaml", "work", "rejected.parquet", "split.npy", "columns.json", "tokenizer.json", "metrics.jsonl",
+    "checkpoints",
+}  # fmt: skip
+"""What a run has written when it has no checkpoint yet."""
 
 
 def free_name() -> Path:
@@ -37,16 +54,22 @@ def free_name() -> Path:
     return path
 
 
-def check_adapter(settings: Settings, backbone: object) -> None:
-    """Raises SettingsError where an adapter is asked for that the checkpoint has no place for."""
-    if settings.model.adapter is not None and isinstance(backbone, RecurrentConfig):
-        raise SettingsError(
-            [f"model.adapter: {settings.model.adapter} stands beside the matrices of a Transformer. "
-             f"{settings.model.from_} is a recurrent network. Remove adapter."]
-        )  # fmt: skip
+def check_matrices(settings: Settings, backbone: object) -> None:
+    """Raises SettingsError where a recurrent checkpoint is to be trained as only a Transformer's matrices can be."""
+    if not isinstance(backbone, RecurrentConfig):
+        return
+    wanted = {"model.adapter": settings.model.adapter, "training.optimizer": settings.training.optimizer}
+    problems = [
+        f"{name}: {value} is for the matrices of a Transformer. {settings.model.from_} is a recurrent network. "
+        f"Remove {name.partition('.')[2]}."
+        for name, value in wanted.items()
+        if value in ("lora", "muon")
+    ]
+    if problems:
+        raise SettingsError(problems)
 
 
-class Steps:
+class Steps(ABC):
     """One way through the six steps; a subclass a task fills them."""
 
     def __init__(self, settings: Settings, table: Table | None, out: Path, say: Silent, resume: bool):
@@ -57,14 +80,16 @@ class Steps:
                 raise SettingsError(["settings: data.source is missing. Name the file, glob or folder to read."])
             table = Table.open(settings.data.source, settings.data.format)
         self.table = table
+        self.holding = ExitStack()
+        """Closed when the run ends: until then no other one may write into its folder."""
         self.seconds: dict[str, float] = {}
         self.used: dict[str, dict[str, float]] = {}
         """What each step took."""
         self.read = 0
 
+    @abstractmethod
     def run(self) -> Run:
         """All steps; the finished run."""
-        raise NotImplementedError
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -83,12 +108,19 @@ class Steps:
         text = versions + config.dumps(self.settings)
         finished = (self.out / MANIFEST).exists()
         if not self.resume:
-            if self.out.exists() and any(self.out.iterdir()):
+            self.out.mkdir(parents=True, exist_ok=True)
+        if self.out.is_dir():
+            self.holding.enter_context(held(self.out))
+        if not self.resume:
+            if self._nothing_to_lose():
+                self.say.line(f"{self.out}: a run that ended before its first checkpoint is begun anew")
+                for path in self.out.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            if any(self.out.iterdir()):
                 state = "a finished run" if finished else "files; --resume goes on with a run that was stopped"
                 raise RunError(
                     f"{self.out}: the folder must be new or empty. It holds {state}. Choose another with -o."
                 )
-            self.out.mkdir(parents=True, exist_ok=True)
             write_whole(file, text)
             return
         if finished:
@@ -100,6 +132,14 @@ class Steps:
                 f"{self.out}: a run resumes with the settings, data and versions it began with ({file}). Got others. "
                 f"Start a new run with -o."
             )
+
+    def _nothing_to_lose(self) -> bool:
+        """Whether the folder holds a run that failed or was killed before its first checkpoint, and nothing else."""
+        file = self.out / SETTINGS_FILE
+        # a pipeline file that a person wrote has no such head, and no work beside it
+        begun = self.work.is_dir() and file.exists() and "\n# data sha256 " in file.read_text(encoding="utf-8")[:200]
+        names = {path.name for path in self.out.iterdir() if not path.name.startswith("events.out.")}
+        return begun and names <= BEFORE_CHECKPOINTS and not any((self.out / "checkpoints").glob("**/state.json"))
 
     def _cleaner(self, plan: Plan) -> Cleaner:
         return make_cleaner(self.settings, plan)
@@ -141,7 +181,7 @@ class Steps:
 
     def _finish(self, figures: dict[str, Any]) -> None:
         figures |= {"memory": {"bound": memory.bound(), "steps": self.used}}
-        write_whole(self.out / REPORT_FILE, json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
+        write_whole(self.out / REPORT_FILE, json_text(figures, indent=1) + "\n")
         write_report(self.out, figures)
         write_card(self.out, figures)
         shutil.rmtree(self.work)
@@ -152,3 +192,81 @@ class Steps:
         for step, used in self.used.items():
             self.say.line(f"{step}: {memory.used_in_words(used)}")
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
+
+
+@dataclass
+class Foretold:
+    """What a training would take: the model as it begins, its steps, and seconds and bytes of activations of each."""
+
+    model: LanguageModel
+    recipe: Recipe
+    steps: int
+    seconds: float
+    activations: int
+
+
+class TextModelSteps(Steps):
+    """... whose run is a text model, with its tokenizer a checkpoint as well."""
+
+    @abstractmethod
+    def foretell(self, scale: float) -> Foretold:
+        """What training on ``scale`` times as many rows as the table's would take, measured on these."""
+
+    def _begin(self, plan: Plan, aim: str) -> tuple[CleanRows, Ingested]:
+        """Take the run folder and read the table; ``aim``: what is learnt, in words."""
+        self._claim()
+        self.work.mkdir(parents=True, exist_ok=True)
+        with self._timed("data"):
+            self.say.step("data", f"{self.table.name}: {aim}")
+        with self._timed("preprocess"):
+            clean, found, _ = self._preprocess(plan)
+        return clean, found
+
+    def _tokenizer(
+        self, clean: CleanRows, source: TextModel | None, names: Sequence[str], said: Said = iter
+    ) -> Tokenizer:
+        """That of the model it goes on from, or one learnt from some columns."""
+        given = one_setting(self.settings, names, "vocabulary")
+        if source is None:
+            return learn_tokenizer(clean, names, given, self.settings.training.seed, said)
+        if given:
+            name = next(n for n in names if n in self.settings.features and self.settings.features[n].vocabulary)
+            raise SettingsError([f"features.{name}.vocabulary: the checkpoint has its own tokens. Remove it."])
+        return source.tokenizer
+
+    def _say_model(self, model: LanguageModel, recipe: Recipe, length: str) -> None:
+        """What will be trained; ``length``: of the texts it reads, in words."""
+        self.recipe = recipe
+        self.trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        self.say.step(
+            "model",
+            f"{backbone_in_words(model.config.backbone)}, {sum(p.numel() for p in model.parameters()):,} parameters; "
+            f"{length}; "
+            + (f"at most {recipe.minutes:g} minutes" if recipe.minutes else f"at most {recipe.epochs:,} epochs")
+            + (", bfloat16" if recipe.bfloat16 else ""),
+        )
+
+    def _keep(
+        self, model: LanguageModel, trained: Trained, tokenizer: Tokenizer, words: Mapping[str, str] | None = None
+    ) -> None:
+        """Say how the training went, and write the model into the run, an adapter added to its matrices."""
+        p = trained.progress
+        self.say.line(
+            f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
+            f"{trained.tokens_a_second:,.0f} tokens a second"
+        )
+        if self.settings.model.adapter == "lora":
+            merge(model.backbone)
+            detach(model.backbone)
+        self.family = save_language_model(model, self.out, tokenizer, words)
+
+    def _model_facts(self, model: LanguageModel, trained: Trained, context: int) -> dict[str, Any]:
+        """What ``report.json`` says of the model; ``context``: tokens of the longest text it reads."""
+        p = trained.progress
+        return {
+            "parameters": sum(q.numel() for q in model.parameters()), "trained": self.trained,
+            "shape": backbone_in_words(model.config.backbone), "from": self.settings.model.from_,
+            "context": context, "family": self.family, "vocabulary": model.config.vocabulary,
+            "bfloat16": self.recipe.bfloat16, "epochs": round(p.best_step / trained.steps_an_epoch, 2),
+            "stopped": p.stopped, "tokens_a_second": round(trained.tokens_a_second),
+        }  # fmt: skip

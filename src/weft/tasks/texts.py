@@ -18,6 +18,7 @@ from weft.features.pairs import PairCounts, fit_pairing, pair_examples
 from weft.features.pieces import Corpus
 from weft.inference.rewrite import write_targets
 from weft.inference.sampling import Sampling
+from weft.language_defaults import given_tokens
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel
 from weft.preprocess.ingest import CleanRows
@@ -48,15 +49,14 @@ class TextSteps(LanguageSteps):
     def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
         settings = self.settings
         tokenizer = self._tokenizer(clean, source, [*self.sources, self.column])
-        tokenizer.encode_special_tokens = True  # one in a source is letters, whatever the checkpoint's tokenizer
         marks = Marks.of(tokenizer)
         end = marks.end if marks.end is not None else next(iter(source.model.config.end), None) if source else None
         if end is None:
             raise SettingsError([f"model.from: a text needs a token that ends it. {settings.model.from_} has none."])
-        given = [f.max_tokens for n in self.sources if (f := settings.features.get(n)) and f.max_tokens is not None]
+        given = given_tokens(settings, self.sources, source.model if source else None)
         limit = getattr(source.model.config.backbone, "max_positions", None) if source else None
         self.pairing, self.context = fit_pairing(
-            clean, self.sources, self.column, tokenizer, marks, end, max(given, default=None), limit,
+            clean, self.sources, self.column, tokenizer, marks, end, given, limit,
             settings.target.max_tokens,
         )  # fmt: skip
         self.cut = PairCounts()
@@ -73,9 +73,8 @@ class TextSteps(LanguageSteps):
             f"{found.lengths().sum():,} tokens of {tokenizer.get_vocab_size():,} kinds, {found.answers():,} of them to "
             f"write; sources of at most {self.pairing.source_room:,}, texts of {self.pairing.target_room:,}",
         )
-        for count, what in ((self.cut.sources, "sources"), (self.cut.targets, "texts to write")):
-            if count:
-                self.say.line(f"cut: {count:,} {what} were longer than that and lost their end")
+        for line in self.cut.in_words():
+            self.say.line(line)
         return corpus, tokenizer
 
     def _letters(self, corpus: Corpus, documents: np.ndarray) -> int:
@@ -115,7 +114,7 @@ class TextSteps(LanguageSteps):
     ) -> dict[str, Any]:
         part = "test" if len(ids[TEST]) else "valid"
         references = self.rows[-1]
-        found, signatures = judge_texts(self.texts, references)
+        found, scores = judge_texts(self.texts, references)
         ours = {
             "key": "weft", "title": "Weft", "note": "", "seconds": self.seconds["model"],
             "metrics": writing_figures(found, lost),
@@ -127,7 +126,8 @@ class TextSteps(LanguageSteps):
         self.say.step("results", headline)
         return {
             "task": "text", "headline": headline, "part_judged": part, "models": [ours, *others],
-            "shown": SHOWN_TEXTS, "rows_judged": len(references), "signatures": signatures,
+            "shown": SHOWN_TEXTS, "rows_judged": len(references), "signatures": scores.signatures(),
+            "language": scores.language,
             "pairing": self.pairing.to_dict(), "cut": {"sources": self.cut.sources, "targets": self.cut.targets},
             "target": {"name": self.column, "type": "text", "reason": plan.target_reason},
         }  # fmt: skip

@@ -37,7 +37,7 @@ TOP_RATE, RATE_DECAY = 0.3, 0.85
 """A checkpoint's top block learns this much slower than the head, each block below by the decay again."""
 LORA_RATE = 3.0
 BEGIN_ROWS = 20_000
-AT_ONCE = 1 << 17
+AT_ONCE = 1 << 16
 
 
 @dataclass

@@ -111,7 +111,7 @@ class Loop:
         self.pace = pace
         trained = sum(p.numel() for _, p in self._trained())
         # beside the weights: gradients, two moments, the average and the best
-        memory.require(memory.resident() + 20 * trained, f"training {trained:,} parameters")
+        memory.require(20 * trained, f"training {trained:,} parameters")
         self.optimizer = optimizer_of(model, recipe)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
