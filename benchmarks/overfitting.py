@@ -1,7 +1,10 @@
 """What each tool against over-fitting is worth: one setting of ``training`` at a time, on small and larger texts.
 
-    uv run python benchmarks/overfitting.py [DATA ...] [--tools plain mixup ...] [--seeds 0 1 2]
+    uv run python benchmarks/overfitting.py [DATA ...] [--tools plain mixup ...] [--seeds 0 1 2] [--through RUN RUN]
+        [--epochs 40]
 
+``--through``: a run that translates the texts away and one back, for the tools back-translation (half of the rows an
+epoch) and back-translation-fifth.
 One JSON line a table, tool and seed: accuracy and log loss on the test rows.
 """
 
@@ -37,6 +40,7 @@ TOOLS: dict[str, dict[str, Any]] = {
     "late": {"dropout_schedule": "late"},
     "rising": {"dropout_schedule": "rising"},
 }
+SHARES = {"back-translation": 0.5, "back-translation-fifth": 0.2}
 
 
 def nusax() -> pa.Table:
@@ -46,17 +50,20 @@ def nusax() -> pa.Table:
     return pa.table({"text": table["text"], "answer": table["label"], "part": table["split"]})
 
 
-def clinc(rows: int | None = None) -> pa.Table:
-    """CLINC150 in scope, official split; ``rows``: the first so many of each class to learn from, half to watch."""
+def clinc(rows: int | None = None, classes: int = 150) -> pa.Table:
+    """CLINC150 in scope, official split; ``rows``: the first so many of each class to learn from, half to watch;
+    ``classes``: the first so many by their names.
+    """
     table = pq.read_table(DATA / "clinc150.parquet")
     part = np.array(table["split"].to_pylist(), dtype=object)
     keep = np.isin(part, ("train", "val", "test"))
+    names = np.array(table["intent"].to_pylist(), dtype=object)
+    keep &= np.isin(names, np.unique(names[keep])[:classes])
     if rows is not None:
-        answers = table["intent"].to_pylist()
         seen: dict[tuple[str, str], int] = {}
         most = {"train": rows, "val": rows // 2}
         for i in np.flatnonzero(keep):
-            key = (part[i], answers[i])
+            key = (part[i], names[i])
             seen[key] = seen.get(key, 0) + 1
             keep[i] = seen[key] <= most.get(part[i], len(part))
     part[part == "val"] = "valid"
@@ -76,6 +83,8 @@ def banking() -> pa.Table:
 TABLES: dict[str, tuple[Any, bool]] = {
     "nusax": (nusax, True),
     "nusax-scratch": (nusax, False),
+    "clinc-500": (lambda: clinc(25, 20), True),
+    "clinc-500-scratch": (lambda: clinc(25, 20), False),
     "clinc-10": (lambda: clinc(10), True),
     "clinc-10-scratch": (lambda: clinc(10), False),
     "clinc": (clinc, True),
@@ -84,7 +93,7 @@ TABLES: dict[str, tuple[Any, bool]] = {
 }
 
 
-def once(name: str, tool: str, seed: int) -> dict[str, object]:
+def once(name: str, tool: str, seed: int, epochs: int | None = None) -> dict[str, object]:
     """Train on one table with one tool and seed."""
     make, checkpoint = TABLES[name]
     started, cpu = time.monotonic(), time.process_time()
@@ -92,13 +101,15 @@ def once(name: str, tool: str, seed: int) -> dict[str, object]:
         run = weft.train(
             make(), "answer", Path(folder) / "run", quiet=True, model={"from": minilm()} if checkpoint else {},
             features={"text": "text"}, data={"split": {"column": "part"}},
-            training={"seed": seed, **TOOLS[tool]}, results={"baselines": False},
+            training={"seed": seed, "epochs": epochs, **TOOLS[tool]}, results={"baselines": False},
         )  # fmt: skip
         metrics = run.figures["models"][0]["metrics"]
         return {
             "benchmark": "overfitting", "table": name, "tool": tool, "seed": seed,
             "accuracy": round(metrics["accuracy"]["value"], 4), "log_loss": round(metrics["log_loss"]["value"], 4),
-            "epochs": run.figures["model"]["epochs"], "training_seconds": round(run.figures["seconds"]["model"]),
+            "epochs": run.figures["model"]["epochs"],
+            "back_translation": {k: v for k, v in (run.figures["back_translation"] or {}).items() if k != "samples"},
+            "training_seconds": round(run.figures["seconds"]["model"]),
             "seconds": round(time.monotonic() - started), "cpu_seconds": round(time.process_time() - cpu),
             "threads": torch.get_num_threads(),
         }  # fmt: skip
@@ -107,13 +118,18 @@ def once(name: str, tool: str, seed: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("tables", nargs="*", default=["nusax", "nusax-scratch", "clinc-10"])
-    parser.add_argument("--tools", nargs="+", default=list(TOOLS), choices=list(TOOLS))
+    parser.add_argument("--tools", nargs="+", choices=[*TOOLS, *SHARES])
+    parser.add_argument("--through", nargs="+")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int)
     arguments = parser.parse_args()
+    if arguments.through:
+        for name, share in SHARES.items():
+            TOOLS[name] = {"augment": {"back_translation": {"through": arguments.through, "share": share}}}
     for name in arguments.tables:
         for seed in arguments.seeds:
-            for tool in arguments.tools:
-                print(json.dumps(once(name, tool, seed)), flush=True)
+            for tool in arguments.tools or TOOLS:
+                print(json.dumps(once(name, tool, seed, arguments.epochs)), flush=True)
 
 
 if __name__ == "__main__":

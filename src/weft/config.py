@@ -215,6 +215,15 @@ class ModelSettings(_Settings):
         return self
 
 
+class BackTranslationSettings(_Settings):
+    """Training texts translated away and back, once, by runs that write texts (Sennrich 2016, Xie 2020)."""
+
+    through: Annotated[list[str], Field(min_length=1)]
+    """Folders of runs with a target of type text, in their order: e.g. one from English to Chinese, one back."""
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Share of the rows that are read as they came back; drawn anew each epoch."""
+
+
 class AugmentSettings(_Settings):
     """Training texts in other words, drawn anew each epoch. A word of Chinese or Japanese is a character."""
 
@@ -226,11 +235,15 @@ class AugmentSettings(_Settings):
     """Share of the words with a slip at one letter: doubled, left out, swapped or the key beside it."""
     mask: Share = 0.0
     """Share of the tokens that are hidden, in spans of three."""
+    back_translation: BackTranslationSettings | None = None
+    """Read some rows as given models translate them away and back; the other changes are made after it."""
 
     @model_validator(mode="after")
     def _does_something(self) -> AugmentSettings:
-        if not (self.delete or self.swap or self.typo or self.mask):
-            raise ValueError("must change something. Give delete, swap, typo or mask a share, or remove augment")
+        if not (self.delete or self.swap or self.typo or self.mask or self.back_translation):
+            raise ValueError(
+                "must change something. Give delete, swap, typo or mask a share, or back_translation, or remove augment"
+            )
         return self
 
 

@@ -12,7 +12,13 @@ from weft.runs.opening import open_run
 
 
 def evaluate(
-    run: Path, data: str, /, *, allow_missing: bool = False, all_rows: bool = False, memory: str | None = None,
+    run: Path,
+    data: str,
+    /,
+    *,
+    allow_missing: bool = False,
+    all_rows: bool = False,
+    memory: str | None = None,
     json: bool = False,
 ) -> None:
     """Judge a run on a table that holds the target; a language model on texts.

@@ -33,12 +33,15 @@ from weft.models.row import RowModel, RowModels, shape_in_words
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import make_cleaner
 from weft.progress import duration
+from weft.runs.texts import TextRun
+from weft.tasks.paraphrases import open_translators, seconds_a_text
 from weft.training.fit import start
 from weft.training.loop import Recipe
 from weft.training.pace import some_rows, step_cost
 from weft.training.regularise import Objective
 
 SAMPLE_ROWS = 4_096
+TRANSLATED = 64
 READING, FITTING, TRAINING, JUDGING = (n * 10**6 for n in (250, 450, 500, 800))
 """What the steps hold beside the libraries, the model and some bytes a row, as measured (benchmarks/memory.py)."""
 
@@ -54,6 +57,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     clean, cleaning = _first(table, cleaner)
     source = load_text_model(settings.model.from_) if settings.model.from_ else None
     augment_problem(settings, plan, source.tokenizer if source else None)
+    through = open_translators(settings)
     started = time.monotonic()
     columns = _columns(settings, plan, clean, cleaner, source)
     fitting = time.monotonic() - started
@@ -94,6 +98,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     disk = sum(used["disk_bytes"] for used in steps_used.values())
     need = max(used["memory_bytes"] for used in steps_used.values())
     about = "" if exact else "about "
+    translated = _translation(plan, clean, rows * (1 - split.valid - (0 if split.column else split.test)), through)
     return {
         "plan": {
             "target": plan.target, "target_type": plan.target_type, "target_reason": plan.target_reason,
@@ -103,6 +108,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
         "rows": rows, "rows_exact": exact, "tokens_a_row": tokens, "parameters": parameters, "copies": copies,
         "recipe": asdict(recipe), "steps": steps, "memory_bytes": need, "memory_bound": memory.bound(),
         "memory_steps": steps_used, "disk_bytes": disk, "seconds_at_most": most,
+        "back_translation": translated,
         "words": {
             "rows": f"{about}{rows:,} of {tokens:.0f} tokens each",
             "model": f"{shape_in_words(models.each()[0].config)}, {parameters:,} parameters"
@@ -116,6 +122,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
             + ("" if need <= memory.bound() else ": IT IS NOT ENOUGH. Give more with --memory"),
             "disk": f"about {size_in_words(disk)} while it runs",
             "time": f"at most about {duration(most)} of training on this machine (early stopping often halves it)",
+            **({"translate": translated["words"]} if translated else {}),
         },
     }  # fmt: skip
 
@@ -144,6 +151,17 @@ def _used_in_words(used: dict[str, Any]) -> str:
     disk = f", {size_in_words(used['disk_bytes'])} written" if used["disk_bytes"] > 10**6 else ""
     time = "" if used["seconds"] is None else f", about {duration(used['seconds'])}"
     return f"at most about {size_in_words(used['memory_bytes'])}{disk}{time}"
+
+
+def _translation(plan: Plan, clean: CleanBatch, rows: float, through: list[TextRun]) -> dict[str, Any] | None:
+    """What it takes to translate the texts of so many rows away and back, measured on a few of the first."""
+    if not through:
+        return None
+    found = [t for n, kind in plan.types.items() if kind == "text" for t in clean.columns[n].drop_null().to_pylist()]
+    texts = round(rows * len(found) / max(1, len(clean.rows)))
+    seconds = texts * seconds_a_text(found[:: max(1, len(found) // TRANSLATED)][:TRANSLATED], through)
+    words = f"about {texts:,} training texts go through {len(through)} runs once, in about {duration(seconds)}"
+    return {"texts": texts, "seconds": seconds, "words": words}
 
 
 def rows_of(table: Table) -> tuple[int, bool]:

@@ -1,4 +1,5 @@
-"""Training texts in other words: words left out, swapped or mistyped (Wei & Zou 2019), spans of tokens hidden.
+"""Training texts in other words: translated away and back, words left out, swapped or mistyped (Wei & Zou 2019), spans
+of tokens hidden.
 
 A word is what stands between spaces; where a script has none (Chinese, Japanese) each character is one. What
 a row becomes depends on (seed, epoch, row) only: a resumed run reads what the stopped one would have read.
@@ -45,11 +46,15 @@ def augment_problem(settings: Settings, plan: Plan, tokenizer: Tokenizer | None)
 class Augmenter:
     """Codes of training rows whose texts are changed.
 
-    ``clean`` holds the rows that ``columns`` encoded, in the same order; ``seed`` is that of the training.
+    ``clean`` holds the rows that ``columns`` encoded, in the same order; ``seed`` is that of the training;
+    ``paraphrases`` the texts of the same rows as they were translated away and back, missing where there is none.
     """
 
-    def __init__(self, settings: AugmentSettings, clean: CleanRows, columns: Columns, seed: int):
-        self.settings, self.clean, self.seed = settings, clean, seed
+    def __init__(
+        self, settings: AugmentSettings, clean: CleanRows, columns: Columns, seed: int,
+        paraphrases: CleanRows | None = None,
+    ):  # fmt: skip
+        self.settings, self.clean, self.seed, self.paraphrases = settings, clean, seed, paraphrases
         self.codecs = [c for c in columns.codecs if isinstance(c, TextCodec)]
         self.mask = mask_token(columns.tokenizer) if columns.tokenizer else None
 
@@ -58,10 +63,10 @@ class Augmenter:
         random = [
             np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, int(r), 0, 0])) for r in rows
         ]
-        texts = self.clean.take(rows, [c.name for c in self.codecs])
+        texts = self._texts(rows, random)
         codes = dict(codes)
         for codec in self.codecs:
-            pairs = zip(texts[codec.name].to_pylist(), random, strict=True)
+            pairs = zip(texts[codec.name], random, strict=True)
             changed = [t and reworded(t, self.settings, r) for t, r in pairs]
             found = codec.encode(pa.array(changed, pa.string()))
             tokens = found["tokens"]
@@ -69,6 +74,19 @@ class Augmenter:
                 found["tokens"] = hide_spans(tokens, self.settings.mask, self.mask, random)
             codes[codec.name] = found
         return codes
+
+    def _texts(self, rows: np.ndarray, random: list[np.random.Generator]) -> dict[str, list[str | None]]:
+        """The text columns of some rows, a share of the rows as translated away and back in all columns."""
+        names = [c.name for c in self.codecs]
+        own = {name: texts.to_pylist() for name, texts in self.clean.take(rows, names).items()}
+        if self.paraphrases is None or self.settings.back_translation is None:
+            return own
+        other = self.paraphrases.take(rows, names)
+        chosen = [r.random() < self.settings.back_translation.share for r in random]
+        return {
+            name: [b if c and b else a for a, b, c in zip(own[name], other[name].to_pylist(), chosen, strict=True)]
+            for name in names
+        }
 
 
 def reworded(text: str, settings: AugmentSettings, random: np.random.Generator) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -52,6 +53,20 @@ class TextRun(LanguageRun):
         model, tokenizer = self.loaded
         sources = [self.source(text)[0] for text in ([prompts] if isinstance(prompts, str) else prompts)]
         return write(model, tokenizer, sources, sampling or self._sampling())
+
+    def rewrite(self, texts: Sequence[str]) -> list[str | None]:
+        """What the model writes from each text, as it predicts a column; None where that says less than the text.
+
+        So it is where the text is too long to be read whole, or what is written is empty or breaks off.
+        """
+        model, tokenizer = self.loaded
+        read = [self.source(text) for text in texts]
+        whole = [i for i, (_, lost) in enumerate(read) if not lost]
+        found: list[str | None] = [None] * len(texts)
+        answers = write(model, tokenizer, [read[i][0] for i in whole], self._sampling())
+        for i, written in zip(whole, answers, strict=True):
+            found[i] = (written.text.strip() or None) if written.stopped == "end" else None
+        return found
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """The texts written for a table beside its own, each figure with its interval; rows are written as they come.

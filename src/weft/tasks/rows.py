@@ -26,6 +26,7 @@ from weft.models.pretrained import TextModel, load_text_model
 from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.row import RowModels, shape_in_words
 from weft.models.transformer import Transformer
+from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
 from weft.results.baselines import MOST_LETTERS, MOST_ROWS
@@ -42,6 +43,8 @@ from weft.results.summary import (
     verdict,
 )
 from weft.runs.run import Run, load_model, save_model
+from weft.runs.texts import TextRun
+from weft.tasks.paraphrases import open_translators, write_paraphrases
 from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Fitted, fit, start
@@ -81,6 +84,7 @@ class RowSteps(Steps):
         self.source = self._open_source(plan)
         augment_problem(self.settings, plan, self.source.tokenizer if self.source else None)
         self._check_memory(plan)
+        through = open_translators(self.settings)
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
@@ -89,6 +93,8 @@ class RowSteps(Steps):
             clean, found, cleaner = self._preprocess(plan)
             # else folds would break the split, or learn the rows that are judged
             self.dealt = found.dealt and clean.count(TEST) > 0
+            self._paraphrase(plan, clean, cleaner, through)
+            del through  # their models give their memory back
         with self._timed("features"):
             tokenizer, longest = None, None
             if self.source is not None:
@@ -141,6 +147,15 @@ class RowSteps(Steps):
         most = 4 * size * (1 if self.settings.model.adapter else 6)
         memory.require(most, f"a model of {size:,} parameters")
 
+    def _paraphrase(self, plan: Plan, clean: CleanRows, cleaner: Cleaner, through: list[TextRun]) -> None:
+        """The training texts as the given translation runs, if any, bring them back."""
+        self.paraphrases, self.translated = None, None
+        if through:
+            names, parts = [n for n, kind in plan.types.items() if kind == "text"], np.load(self.out / "split.npy")
+            self.paraphrases, self.translated = write_paraphrases(
+                clean, parts, names, cleaner.normalize, through, self.work / "paraphrases", self.say
+            )
+
     def _say_data(self, plan: Plan) -> None:
         kinds = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(t == k for t in plan.types.values())))
         self.say.step("data", f"{self.table.name}: {len(self.table.columns)} columns; {kinds}; target '{plan.target}'")
@@ -187,7 +202,7 @@ class RowSteps(Steps):
         if self.trained < models.parameter_count():
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
         change = settings.training.augment
-        augment = Augmenter(change, clean, columns, self.recipe.seed) if change else None
+        augment = Augmenter(change, clean, columns, self.recipe.seed, self.paraphrases) if change else None
         fitted = fit(
             models, store, learn, watch, self.recipe, self.out, self.say, augment, self.dealt, settings.target.declines
         )
@@ -316,5 +331,5 @@ class RowSteps(Steps):
                 "epochs": [round(p.best_step / fitted.steps_an_epoch, 2) for p in fitted.copies],
                 "stopped": [p.stopped for p in fitted.copies],
             },
-            "seconds": dict(self.seconds),
+            "back_translation": self.translated, "seconds": dict(self.seconds),
         }  # fmt: skip
