@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,7 @@ class CleanRows:
     def __len__(self) -> int:
         return self._table.num_rows
 
-    @property
+    @cached_property
     def rows(self) -> np.ndarray:
         """Their numbers in the table (eight bytes a row, made when asked for)."""
         return self._table.column(ROW).to_numpy()
