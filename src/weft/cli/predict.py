@@ -15,6 +15,7 @@ from weft.exchange import open_text_model
 from weft.inference import output
 from weft.inference.embed import Embedder, check_columns, text_column
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
+from weft.memory import limit, used_in_words
 from weft.progress import Spoken
 from weft.runs.opening import open_run
 from weft.runs.texts import TextRun
@@ -33,6 +34,7 @@ def predict(
     column: str | None = None,
     template: str | None = None,
     beams: int | None = None,
+    memory: str | None = None,
     json: bool = False,
 ) -> None:
     """Predict the rows of a table of any size, in their order.
@@ -50,8 +52,10 @@ def predict(
         column: With --labels: the column of texts (default: the only one that holds texts).
         template: With --labels and a checkpoint that writes: {text} and after it {label}.
         beams: Of a run that writes a column: search for the most probable text with this many side by side.
+        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
         json: One JSON object on stdout.
     """
+    limit(memory)
     if labels is not None:
         if allow_missing or beams is not None:
             raise UsageError("--allow-missing and --beams are for a trained run. Leave them out with --labels.")
@@ -73,6 +77,8 @@ def predict(
         lines.insert(1, f"{done['cut']:,} texts were longer than the model reads and lost their end")
     if done["rejected"]:
         lines.append(f"aside:   {done['rejected_output']}")
+    if "used" in done:
+        lines.append(f"used:    {used_in_words(done['used'])}")
     answer(json, done, [*lines, f"judge:   weft evaluate {run} DATA_WITH_TARGET"])
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from weft import memory
 from weft.data.squad import COLUMNS as SQUAD_COLUMNS
 from weft.data.squad import looks_like_squad, squad_rows
 from weft.errors import DataError, listing
@@ -83,6 +84,7 @@ def batches_of(
         if raw is None:
             return
         yield raw
+        memory.release()
 
 
 def row_count(part: Part) -> int | None:
@@ -162,7 +164,7 @@ def check_names(names: Sequence[str], where: str) -> None:
 
 def _binary(part: Part) -> Any:
     if getattr(part.filesystem, "protocol", None) in ("file", ("file", "local")):
-        return pa.memory_map(part.path, "r")
+        return pa.BufferReader(pa.py_buffer(memory.mapped(part.path)))
     return part.filesystem.open(part.path, "rb")
 
 
@@ -252,7 +254,7 @@ def _read_csv(part: Part, keep: list[str], columns: Iterable[str], start: int, r
         names = next(lines)
         places = [names.index(name) for name in keep]
         number = itertools.count(start)
-        while chunk := list(itertools.islice(lines, rows)):
+        for chunk in _chunks(lines, rows):
             good, ids, bad = [], [], []
             for fields in chunk:
                 row = next(number)
@@ -267,6 +269,15 @@ def _read_csv(part: Part, keep: list[str], columns: Iterable[str], start: int, r
             cells = list(zip(*good, strict=True)) if good else [()] * len(names)
             arrays = [_strings(cells[i]) for i in places]
             yield RawBatch(_ids(ids), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
+
+
+def _chunks(lines: Iterator[Any], rows: int) -> Iterator[list[Any]]:
+    """At most ``rows`` lines (texts, or lists of them) at once; of long ones fewer, by the length of those before."""
+    size = min(rows, 64)
+    while chunk := list(itertools.islice(lines, size)):
+        yield chunk
+        letters = sum(len(line) if isinstance(line, str) else sum(map(len, line)) for line in chunk)
+        size = min(rows, 8 * size, max(1, memory.PIECE * len(chunk) // max(letters, 1)))
 
 
 def _strings(cells: Sequence[str | None]) -> pa.Array:
@@ -317,7 +328,7 @@ def _read_jsonl(part: Part, keep: list[str], columns: Iterable[str], start: int,
     known = set(columns)
     with _text(part) as stream:
         number = itertools.count(start)
-        while chunk := list(itertools.islice(stream, rows)):
+        for chunk in _chunks(stream, rows):
             good, ids, bad = [], [], []
             for line in chunk:
                 if not line.strip():
@@ -384,13 +395,17 @@ def _read_parquet(
 ) -> Iterator[RawBatch]:
     with _binary(part) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        if sum(sizes) != file.metadata.num_rows:
+        meta = file.metadata
+        sizes = [meta.row_group(group).num_rows for group in range(file.num_row_groups)]
+        if sum(sizes) != meta.num_rows:
             raise DataError(f"{part.path}: the rows of its row groups must add up. They do not. Write it again.")
         for group, left in enumerate(sizes):
+            columns_of_group = [meta.row_group(group).column(i) for i in range(meta.num_columns)]
+            wide = sum(c.total_uncompressed_size for c in columns_of_group if c.path_in_schema.split(".")[0] in keep)
+            most = min(rows, max(1, memory.PIECE * left // max(wide, 1)))  # of rows that are long fewer come at once
             reason = f"row group {group} of the file holds fewer rows than it says"
             try:
-                for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=keep):
+                for batch in file.iter_batches(batch_size=most, row_groups=[group], columns=keep):
                     yield RawBatch(count(start, batch.num_rows), _ordered(batch, keep, columns))
                     start, left = start + batch.num_rows, left - batch.num_rows
             except (pa.ArrowException, OSError, UnicodeError) as error:

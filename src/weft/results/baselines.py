@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from weft.training.thresholds import f1_threshold, label_thresholds
 
-MOST_ROWS = 100_000
+MOST_ROWS, MOST_LETTERS = 100_000, 10_000_000
 MOST_LABELS = 50
 
 

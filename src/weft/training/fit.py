@@ -15,8 +15,8 @@ from torch import nn
 from weft.data.split import uniform
 from weft.features.augment import Augmenter
 from weft.features.batching import Batch, collate, in_turn
-from weft.features.store import Store
-from weft.features.targets import known, outside
+from weft.features.store import Lengths, Store
+from weft.features.targets import known, most_rows, outside
 from weft.models.heads import ClassHead, Directions, NumberHead
 from weft.models.language import LanguageModel
 from weft.models.pretrained import fill, layerwise
@@ -37,6 +37,7 @@ TOP_RATE, RATE_DECAY = 0.3, 0.85
 """A checkpoint's top block learns this much slower than the head, each block below by the decay again."""
 LORA_RATE = 3.0
 BEGIN_ROWS = 20_000
+AT_ONCE = 1 << 16
 
 
 @dataclass
@@ -119,7 +120,11 @@ def _fit(
     folds = _folds(store, train, valid, count, recipe.seed, models.classes) if deal else [(train, valid)] * count
     for number, (learn, watch) in enumerate(folds):
         copy = models.each()[number]
-        learn = learn[known(store.target(learn)) | outside(store.target(learn))]
+        learn = _learnable(store, learn)
+        most = most_rows(models.width)
+        if len(watch) > most:
+            say.line(f"{most:,} of the {len(watch):,} validation rows are watched, drawn at random")
+            watch = np.sort(np.random.default_rng(0).choice(watch, most, replace=False))
         inside = watch[known(store.target(watch))]
 
         def validate(model: nn.Module, watch: np.ndarray = inside) -> float:
@@ -154,6 +159,13 @@ def _fit(
     return Fitted(done, steps, 1.0), watched
 
 
+def _learnable(store: Store, rows: np.ndarray) -> np.ndarray:
+    """The rows that say something: of a known class, or of none of them."""
+    answers = (store.target(some) for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)))
+    good = np.concatenate([known(codes) | outside(codes) for codes in answers])
+    return rows if good.all() else rows[good]
+
+
 @dataclass
 class Watched:
     """What a copy says of the rows it watched: answers [N, C], energies [N], true codes [N] or [N, L]."""
@@ -165,7 +177,7 @@ class Watched:
 
 @torch.no_grad()
 def _watch(
-    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None
+    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: Lengths | None
 ) -> Watched:
     copy.eval()
     answers, energies, truths = [], [], []
@@ -214,7 +226,7 @@ def _fit_linear(copy: RowModel, batch: Batch) -> None:
 
 @torch.no_grad()
 def _begin(
-    copy: RowModel, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None, bfloat16: bool
+    copy: RowModel, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: Lengths | None, bfloat16: bool
 ) -> None:
     """Let the head of a checkpoint begin with what the untouched checkpoint reads in the rows it learns from."""
     if isinstance(copy.head, NumberHead) or not isinstance(copy.head.read, Directions):
@@ -235,7 +247,7 @@ def _begin(
     copy.head.read.begin(torch.cat(reads), target)
 
 
-def _reading(rows: np.ndarray, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
+def _reading(rows: np.ndarray, lengths: Lengths | None) -> Iterator[np.ndarray]:
     return in_turn(rows, lengths, CHECK_TOKENS, fixed=16)
 
 
