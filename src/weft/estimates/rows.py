@@ -42,7 +42,7 @@ from weft.training.regularise import Objective
 
 SAMPLE_ROWS = 4_096
 TRANSLATED = 64
-READING, FITTING, TRAINING, JUDGING = (n * 10**6 for n in (250, 450, 500, 800))
+READING, FITTING, TRAINING, JUDGING = (n * 10**6 for n in (250, 450, 400, 600))
 """What the steps hold beside the libraries, the model and some bytes a row, as measured (benchmarks/memory.py)."""
 
 
@@ -90,10 +90,10 @@ def estimate(settings: Settings) -> dict[str, Any]:
     files = (sum(p.size for p in table.parts), rows * a_row, rows * stored)
     held = [libraries + min(size, memory.bound() // 8) for size in files]  # of mapped files no more stays
     steps_used = {
-        "preprocess": _used(held[0] + READING + rows * (20 if split.time else 4), rows * a_row, rows * cleaning),
+        "preprocess": _used(held[0] + READING + rows * (20 if split.time else 3), rows * a_row, rows * cleaning),
         "features": _used(held[1] + FITTING + 2 * rows, rows * stored, learning + 1.3 * rows * encoding),
-        "model": _used(held[2] + model + TRAINING + 8 * rows, 8 * (parameters + 4 * trained), most),
-        "results": _used(held[1] + model + JUDGING + 8 * rows, 0, None),
+        "model": _used(held[2] + model + TRAINING + 6 * rows, 8 * (parameters + 4 * trained), most),
+        "results": _used(held[1] + model + JUDGING + 6 * rows, 0, None),
     }
     disk = sum(used["disk_bytes"] for used in steps_used.values())
     need = max(used["memory_bytes"] for used in steps_used.values())
@@ -116,7 +116,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
             + (f", {copies} copies" if copies > 1 else ""),
             "training": f"at most {recipe.epochs} epochs of {steps // (recipe.epochs * copies):,} steps of "
             f"{recipe.batch_rows} rows",
-            **{f"  {step}": _used_in_words(used) for step, used in steps_used.items()},
+            **{f"{step}:": _used_in_words(used) for step, used in steps_used.items()},
             "memory": f"at most about {size_in_words(need)}, of which {size_in_words(libraries)} are the libraries and "
             f"{size_in_words(model)} the model and a step; the bound is {size_in_words(memory.bound())}"
             + ("" if need <= memory.bound() else ": IT IS NOT ENOUGH. Give more with --memory"),
