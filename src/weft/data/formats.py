@@ -400,11 +400,11 @@ def _read_parquet(
         if sum(sizes) != meta.num_rows:
             raise DataError(f"{part.path}: the rows of its row groups must add up. They do not. Write it again.")
         for group, left in enumerate(sizes):
-            columns_of_group = [meta.row_group(group).column(i) for i in range(meta.num_columns)]
-            wide = sum(c.total_uncompressed_size for c in columns_of_group if c.path_in_schema.split(".")[0] in keep)
-            most = min(rows, max(1, memory.PIECE * left // max(wide, 1)))  # of rows that are long fewer come at once
             reason = f"row group {group} of the file holds fewer rows than it says"
             try:
+                head = next(file.iter_batches(batch_size=64, row_groups=[group], columns=keep), None)
+                size = head.nbytes // head.num_rows if head is not None and head.num_rows else 1
+                most = min(rows, max(1, memory.PIECE // max(size, 1)))  # of rows that are long fewer come at once
                 for batch in file.iter_batches(batch_size=most, row_groups=[group], columns=keep):
                     yield RawBatch(count(start, batch.num_rows), _ordered(batch, keep, columns))
                     start, left = start + batch.num_rows, left - batch.num_rows
