@@ -36,7 +36,7 @@ import weft
 from machine import DATA, minilm
 from weft.data.table import Table
 from weft.features.batching import collate
-from weft.features.store import take
+from weft.features.ragged import take
 from weft.preprocess.clean import CleanBatch
 from weft.results.explain import why
 from weft.results.explain.game import Games

@@ -135,3 +135,38 @@ def test_a_column_with_another_word(word: str | None) -> None:
 def test_a_part_without_rows_is_said(rows: int, settings: dict, column: list | None, empty: str) -> None:
     with pytest.raises(DataError, match=f"every part must hold rows.*{empty}"):
         split(rows, settings, None, column)
+
+
+def lowest(seed: int, rows: np.ndarray, share: float, strata: np.ndarray) -> np.ndarray:
+    """Places of the lowest draws of each stratum, by sorting all of them: what the splitter finds without it."""
+    draw = uniform(seed, rows)
+    ends = np.floor(np.cumsum(np.bincount(strata)) * share + 0.5 - 1e-9).astype(int)
+    chosen = []
+    for stratum, wanted in enumerate(np.diff(ends, prepend=0)):
+        places = np.flatnonzero(strata == stratum)
+        chosen.append(places[np.argsort(draw[places], kind="stable")[:wanted]])
+    return np.sort(np.concatenate(chosen))
+
+
+@pytest.mark.parametrize("classes", [1, 3, 300])
+def test_the_lowest_draws_are_found_without_sorting_all(classes: int) -> None:
+    random = np.random.default_rng(0)
+    rows = np.sort(random.choice(400_000, 200_000, replace=False))
+    strata = np.minimum(random.geometric(min(1.0, 5 / classes), len(rows)) - 1, classes - 1)
+    _, strata = np.unique(strata, return_inverse=True)
+    first = {name: i for i, name in enumerate(dict.fromkeys(strata.tolist()))}  # strata in the order they come in
+    strata = np.array([first[s] for s in strata.tolist()])
+    found = split(rows, {}, [str(s) for s in strata], batch=16_384)
+    test = lowest(0, rows, 0.15, strata)
+    assert np.flatnonzero(found == TEST).tolist() == test.tolist()
+    rest = np.setdiff1d(np.arange(len(rows)), test)
+    assert np.flatnonzero(found == VALID).tolist() == rest[lowest(0, rows[rest], 0.1 / 0.85, strata[rest])].tolist()
+
+
+def test_of_one_time_the_last_rows_are_the_latest() -> None:
+    times = np.random.default_rng(0).integers(0, 20, 1_000).astype(float)
+    found = split(1_000, {"time": "t"}, column=times.tolist(), batch=77)
+    order = np.argsort(times, kind="stable")
+    assert (
+        (found[order[850:]] == TEST).all() and (found[order[750:850]] == VALID).all() and (found == TRAIN).sum() == 750
+    )

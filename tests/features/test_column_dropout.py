@@ -13,7 +13,7 @@ from weft.errors import SettingsError
 from weft.features.codecs import Ragged
 from weft.features.column_dropout import ColumnDropout
 from weft.features.fit import fit_columns
-from weft.features.store import take
+from weft.features.ragged import take
 from weft.preprocess.ingest import ingest, make_cleaner
 from weft.progress import Silent
 

@@ -17,7 +17,7 @@ from weft.features.batching import collate
 from weft.features.codecs import CODECS
 from weft.features.columns import Columns
 from weft.features.fit import fit_columns
-from weft.features.store import take
+from weft.features.ragged import take
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig, RowModels
 from weft.models.transformer import TransformerConfig

@@ -15,7 +15,7 @@ from weft.features.batching import collate
 from weft.features.codecs import MISSING, UNKNOWN, CategoryCodec
 from weft.features.columns import Columns
 from weft.features.fit import fit_columns
-from weft.features.store import take
+from weft.features.ragged import take
 from weft.inference.predict import predict_codes
 from weft.models.embeddings import CategoryEmbedding, PiecewiseLinear, TextEmbedding, calendar
 from weft.models.linear import LinearPath

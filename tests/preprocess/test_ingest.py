@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from weft.config import from_mapping
@@ -52,11 +53,11 @@ def test_every_row_is_used_or_set_aside_and_keeps_its_number(put: Put, tmp_path:
         "a.csv", lines(200, r5="x,w", r9="twelve,w,yes", r20="1,w,", r21="inf,w,no", r30='1,"w,no', r199=",,yes")
     )
     clean, parts, found = take_in(str(path), tmp_path, features={"x": "number"})
-    assert found.read == 200 == len(clean.rows) + len(found.rejected) == len(parts)
-    aside = {r.row: (r.column, r.reason) for r in found.rejected}
+    assert found.read == 200 == len(clean) + found.rejected == len(parts)
+    aside = {r["row"]: (r["column"], r["reason"]) for r in pq.read_table(tmp_path / "rejected.parquet").to_pylist()}
     assert set(aside) == {5, 9, 20, 21, 30} == set(np.flatnonzero(parts == NOT_USED).tolist())
     assert aside[9] == ("x", "must be a number, is 'twelve'") and aside[20] == ("y", "the target is missing")
-    assert {r.row for r in found.bad} == {5, 9, 21, 30}
+    assert found.bad == 4 and [r.row for r in found.first] == [5, 9, 21, 30]
     assert found.reasons()["y: the target is missing"] == 1 and sum(found.reasons().values()) == 5
     assert clean.rows.tolist() == [i for i in range(200) if i not in aside]
     last = clean.take(np.array([len(clean.rows) - 1, 0]), ["x", "w"])
@@ -89,7 +90,7 @@ def test_a_row_whose_split_cannot_be_read_is_set_aside(tmp_path: Path) -> None:
     days[40] = "someday"
     data = {"d": days, "x": [i / 7 for i in range(100)], "y": ["a", "b"] * 50}
     clean, parts, found = take_in(data, tmp_path, data={"split": {"time": "d"}}, features={"d": "off"})
-    assert found.read == 100 and [(r.row, r.column) for r in found.rejected] == [(40, "d")] and parts[40] == NOT_USED
+    assert found.read == 100 and [(r.row, r.column) for r in found.first] == [(40, "d")] and parts[40] == NOT_USED
     assert len(clean.rows) == 99 == len(parts) - 1
     late = [i for i in clean.rows.tolist() if parts[i] == TEST]
     assert min(days[i] for i in late) >= max(days[i] for i in clean.rows.tolist() if parts[i] == TRAIN)
@@ -110,7 +111,7 @@ def test_too_many_bad_rows_name_the_first_ten(put: Put, tmp_path: Path) -> None:
 def test_rows_without_a_target_do_not_count_as_bad(put: Put, tmp_path: Path) -> None:
     odd = {f"r{i}": "1,w," for i in range(0, 100, 2)}
     _, _, found = take_in(str(put("a.csv", lines(200, **odd))), tmp_path)
-    assert len(found.rejected) == 50 and found.bad == []
+    assert found.rejected == 50 and found.bad == 0
     check_limit(found, 0.0, "a.csv", tmp_path / "rejected.parquet")
 
 

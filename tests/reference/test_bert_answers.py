@@ -7,7 +7,7 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertForQuestionAnswering
 
 from weft.features.batching import collate
-from weft.features.store import take
+from weft.features.ragged import take
 from weft.features.windows import WINDOW, Frame, cut_windows
 from weft.inference.answers import Answerer
 from weft.models.checkpoints import load_hf, load_tokenizer, save_hf

@@ -13,16 +13,22 @@ from weft.estimates.language import estimate_language
 from weft.estimates.ranking import estimate_ranking
 from weft.estimates.rows import estimate
 from weft.estimates.texts import estimate_texts
+from weft.memory import limit
 
 
-def check(file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = (), json: bool = False) -> None:
+def check(
+    file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = (), memory: str | None = None,
+    json: bool = False,
+) -> None:  # fmt: skip
     """Validate a pipeline file and its data, and say what a run will read, build, need and take.
 
     Args:
         file: The pipeline file.
         set: A setting laid over the file, e.g. --set training.epochs=5; may be given several times.
+        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
         json: One JSON object on stdout.
     """
+    limit(memory)
     settings = config.load(file, set)
     task = settings.target.task
     estimates = {"row": estimate, "next_token": estimate_language, "masked_token": estimate_language,

@@ -18,6 +18,7 @@ from weft.inference import output
 from weft.inference.embed import Embedder, check_columns, text_column
 from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.search import MEASURED_NEAREST, VECTOR, GraphBuilder, recall, remove_graphs
+from weft.memory import limit
 from weft.progress import Spoken
 
 
@@ -30,6 +31,7 @@ def embed(
     column: str | None = None,
     keep: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     graph: Annotated[bool, Parameter(negative=())] = False,
+    memory: str | None = None,
     json: bool = False,
 ) -> None:
     """Turn a column of texts into vectors of length one, row by row.
@@ -41,8 +43,10 @@ def embed(
         column: The column to read (default: the only one that holds texts).
         keep: A column of the input to repeat in the output; may be given several times.
         graph: Build a graph for fast search beside the vectors, for millions of rows (needs usearch).
+        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
         json: One JSON object on stdout.
     """
+    limit(memory)
     if out.suffix.lower() != ".parquet":
         raise UsageError(f"{out}: vectors are written as .parquet.")
     output.check(out)

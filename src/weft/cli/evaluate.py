@@ -6,13 +6,21 @@ from pathlib import Path
 
 from weft.cli import answer
 from weft.inference.predict import without_in_words
+from weft.memory import limit
 from weft.results.abstention import abstention_in_words
 from weft.results.metrics import METRICS
 from weft.runs.opening import open_run
 
 
 def evaluate(
-    run: Path, data: str, /, *, allow_missing: bool = False, all_rows: bool = False, json: bool = False
+    run: Path,
+    data: str,
+    /,
+    *,
+    allow_missing: bool = False,
+    all_rows: bool = False,
+    memory: str | None = None,
+    json: bool = False,
 ) -> None:
     """Judge a run on a table that holds the target; a language model on texts.
 
@@ -21,8 +29,10 @@ def evaluate(
         data: File, glob, folder or address. On the very data of the training only the test rows count.
         allow_missing: Go on without a column even if another of a like name may be it.
         all_rows: Judge on every row even on the data of the training (too good to be true).
+        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
         json: One JSON object on stdout.
     """
+    limit(memory)
     found = open_run(run).evaluate(data, allow_missing, all_rows)
     lines = [f"{found['rows']:,} rows ({found['part']})"]
     if found.get("absent"):

@@ -16,6 +16,7 @@ from weft.inference import output
 from weft.inference.embed import Embedder, check_columns, text_column
 from weft.inference.predict import without_in_words
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
+from weft.memory import limit, used_in_words
 from weft.progress import Spoken
 from weft.runs.opening import open_run
 from weft.runs.ranking import RankingRun
@@ -37,6 +38,7 @@ def predict(
     beams: int | None = None,
     top: int | None = None,
     taken: bool | None = None,
+    memory: str | None = None,
     json: bool = False,
 ) -> None:
     """Predict the rows of a table of any size, in their order.
@@ -56,8 +58,10 @@ def predict(
         beams: Of a run that writes a column: search for the most probable text with this many side by side.
         top: Of a run that recommends: this many items a row (default: 10).
         taken: Of a run that recommends: whether items that the user has had may come again (default: as the run found).
+        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
         json: One JSON object on stdout.
     """
+    limit(memory)
     if labels is not None:
         if allow_missing or beams is not None or top is not None or taken is not None:
             raise UsageError("--allow-missing, --beams, --top and --taken are for a trained run. Leave them out.")
@@ -85,6 +89,8 @@ def predict(
         lines.insert(1, f"{done['cut']:,} texts were longer than the model reads and lost their end")
     if done["rejected"]:
         lines.append(f"aside:   {done['rejected_output']}")
+    if "used" in done:
+        lines.append(f"used:    {used_in_words(done['used'])}")
     answer(json, done, [*lines, f"judge:   weft evaluate {run} DATA_WITH_TARGET"])
 
 

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from weft import config, pipeline
 from weft.cli import answer
 from weft.errors import RunError
+from weft.memory import limit
 from weft.progress import Spoken
 from weft.tasks.steps import free_name
 from weft.training.loop import Interrupted
@@ -22,6 +23,7 @@ def run(
     set: Annotated[tuple[str, ...], Parameter(negative=())] = (),
     out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
     resume: bool = False,
+    memory: str | None = None,
     json: bool = False,
 ) -> None:
     """Train a model as a pipeline file says.
@@ -31,8 +33,10 @@ def run(
         set: A setting laid over the file, e.g. --set training.epochs=5; may be given several times.
         out: The run folder (default: runs/1, runs/2, ...).
         resume: Go on with the run in --out that was stopped.
+        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
         json: One JSON object on stdout.
     """
+    limit(memory)
     settings = config.load(file, set)
     if resume and out is None:
         raise RunError("--resume: say which run, with -o RUN.")

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from weft import memory
 from weft.data.pictures import FOLDER_COLUMNS, folder_rows
 from weft.data.plain import plain, plain_type
 from weft.data.squad import COLUMNS as SQUAD_COLUMNS
@@ -96,6 +97,7 @@ def batches_of(
             return
         raw.folder = part.folder
         yield raw
+        memory.release()
 
 
 def row_count(part: Part) -> int | None:
@@ -182,7 +184,7 @@ def is_local(filesystem: Any) -> bool:
 
 def _binary(part: Part) -> Any:
     if is_local(part.filesystem):
-        return pa.memory_map(part.path, "r")
+        return pa.BufferReader(pa.py_buffer(memory.mapped(part.path)))
     return part.filesystem.open(part.path, "rb")
 
 
@@ -272,7 +274,7 @@ def _read_csv(part: Part, keep: list[str], columns: Iterable[str], start: int, r
         names = next(lines)
         places = [names.index(name) for name in keep]
         number = itertools.count(start)
-        while chunk := list(itertools.islice(lines, rows)):
+        for chunk in _chunks(lines, rows):
             good, ids, bad = [], [], []
             for fields in chunk:
                 row = next(number)
@@ -287,6 +289,15 @@ def _read_csv(part: Part, keep: list[str], columns: Iterable[str], start: int, r
             cells = list(zip(*good, strict=True)) if good else [()] * len(names)
             arrays = [_strings(cells[i]) for i in places]
             yield RawBatch(_ids(ids), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
+
+
+def _chunks(lines: Iterator[Any], rows: int) -> Iterator[list[Any]]:
+    """At most ``rows`` lines (texts, or lists of them) at once; of long ones fewer, by the length of those before."""
+    size = min(rows, 64)
+    while chunk := list(itertools.islice(lines, size)):
+        yield chunk
+        letters = sum(len(line) if isinstance(line, str) else sum(map(len, line)) for line in chunk)
+        size = min(rows, 8 * size, max(1, memory.PIECE * len(chunk) // max(letters, 1)))
 
 
 def _strings(cells: Sequence[str | None]) -> pa.Array:
@@ -337,7 +348,7 @@ def _read_jsonl(part: Part, keep: list[str], columns: Iterable[str], start: int,
     known = set(columns)
     with _text(part) as stream:
         number = itertools.count(start)
-        while chunk := list(itertools.islice(stream, rows)):
+        for chunk in _chunks(stream, rows):
             good, ids, bad = [], [], []
             for line in chunk:
                 if not line.strip():
@@ -412,13 +423,17 @@ def _read_parquet(
 ) -> Iterator[RawBatch]:
     with _binary(part) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
-        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
-        if sum(sizes) != file.metadata.num_rows:
+        meta = file.metadata
+        sizes = [meta.row_group(group).num_rows for group in range(file.num_row_groups)]
+        if sum(sizes) != meta.num_rows:
             raise DataError(f"{part.path}: the rows of its row groups must add up. They do not. Write it again.")
         for group, left in enumerate(sizes):
             reason = f"row group {group} of the file holds fewer rows than it says"
             try:
-                for batch in file.iter_batches(batch_size=rows, row_groups=[group], columns=keep):
+                head = next(file.iter_batches(batch_size=64, row_groups=[group], columns=keep), None)
+                size = head.nbytes // head.num_rows if head is not None and head.num_rows else 1
+                most = min(rows, max(1, memory.PIECE // max(size, 1)))  # of rows that are long fewer come at once
+                for batch in file.iter_batches(batch_size=most, row_groups=[group], columns=keep):
                     yield RawBatch(count(start, batch.num_rows), _ordered(batch, keep, columns))
                     start, left = start + batch.num_rows, left - batch.num_rows
             except (pa.ArrowException, OSError, UnicodeError) as error:

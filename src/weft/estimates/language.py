@@ -15,10 +15,11 @@ from weft.config import Settings
 from weft.data.plan import look_texts
 from weft.data.table import Table
 from weft.errors import DataError
-from weft.estimates.rows import rows_of, size_in_words
+from weft.estimates.rows import rows_of
 from weft.features.documents import Documents, Marks, fit_tokenizer
 from weft.features.pieces import Corpus
 from weft.language_defaults import context, language_config, language_recipe
+from weft.memory import size_in_words
 from weft.models.language import LanguageModel
 from weft.models.row import backbone_in_words
 from weft.preprocess.ingest import TEXTS_AT_ONCE, make_cleaner

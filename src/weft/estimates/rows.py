@@ -6,13 +6,16 @@ table's beginning.
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
-from weft import defaults
+from weft import defaults, memory
 from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.table import Table
@@ -21,9 +24,11 @@ from weft.features.batching import collate
 from weft.features.codecs import CODECS, Ragged, TextCodec
 from weft.features.column_dropout import column_dropout_problem
 from weft.features.columns import Columns
-from weft.features.store import take
+from weft.features.fit import LETTERS
+from weft.features.ragged import take
 from weft.features.targets import new_target
 from weft.features.tokenizer import train_tokenizer
+from weft.memory import size_in_words
 from weft.models.pretrained import PictureModel, TextModel
 from weft.models.row import RowModel, RowModels, shape_in_words
 from weft.preprocess.clean import CleanBatch
@@ -39,22 +44,27 @@ from weft.training.regularise import Objective
 
 SAMPLE_ROWS = 4_096
 TRANSLATED = 64
+READING, FITTING, TRAINING, JUDGING = (n * 10**6 for n in (250, 450, 400, 600))
+"""What the steps hold beside the libraries, the model and some bytes a row, as measured (benchmarks/memory.py)."""
 
 
 def estimate(settings: Settings) -> dict[str, Any]:
     """Plan, sizes, memory and time of a run. Raises what the run itself would raise on these settings."""
     assert settings.data.source is not None
+    libraries = memory.resident()
     table = Table.open(settings.data.source, settings.data.format)
     plan = look(settings, table)
     rows, exact = rows_of(table)
     source = open_source(settings, plan)
     cleaner = make_cleaner(settings, plan)
-    clean = next(cleaner(raw) for raw in table.batches(cleaner.plans, rows=min(SAMPLE_ROWS, cleaner.batch_rows)))
+    clean, cleaning = _first(table, cleaner)
     augment_problem(settings, plan, source.tokenizer if source else None)
     column_dropout_problem(settings, plan)
     through = open_translators(settings)
+    started = time.monotonic()
     columns = _columns(settings, plan, clean, cleaner, source)
     see_as(columns, source)
+    fitting = time.monotonic() - started
     split = settings.data.split
     pool = round(rows * (1 - (0 if split.column else split.test)))
     facts = defaults.Facts.of(columns, pool, source)
@@ -63,7 +73,10 @@ def estimate(settings: Settings) -> dict[str, Any]:
     if source is not None:
         start(models.each()[0], source.model, settings.model.adapter == "lora", settings.model.rank or 16)
     trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
+    columns.encode(clean)  # after it the words are known, as they soon are in a run
+    started = time.monotonic()
     codes = columns.encode(clean, with_target=True)
+    encoding = (time.monotonic() - started) / max(1, len(clean.rows))
     size = min(-(-recipe.batch_rows // recipe.accumulate), len(clean.rows))
     tokens, seconds, activations = _probe(models.each()[0], codes, len(clean.rows), size, recipe)
     parameters = models.parameter_count()
@@ -73,8 +86,21 @@ def estimate(settings: Settings) -> dict[str, Any]:
     if recipe.minutes:
         most = min(most, 60 * recipe.minutes * copies)
     # the weights of all copies; of what is trained also gradients, two moments, the average and the best
-    memory = 4 * (copies * parameters + 5 * trained) + activations
-    stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows)) * rows
+    model = 4 * (copies * parameters + 5 * trained) + activations
+    a_row = sum(array.nbytes for array in clean.columns.values()) / max(1, len(clean.rows)) + 8
+    stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows))
+    letters = sum(_letters(clean.columns[n]) for n, t in plan.types.items() if t == "text")
+    learning = min(rows / max(1, len(clean.rows)), LETTERS / letters) * fitting if letters else 0.0
+    files = (sum(p.size for p in table.parts), rows * a_row, rows * stored)
+    held = [libraries + min(size, memory.bound() // 8) for size in files]  # of mapped files no more stays
+    steps_used = {
+        "preprocess": _used(held[0] + READING + rows * (20 if split.time else 3), rows * a_row, rows * cleaning),
+        "features": _used(held[1] + FITTING + 2 * rows, rows * stored, learning + 1.3 * rows * encoding),
+        "model": _used(held[2] + model + TRAINING + 6 * rows, 8 * (parameters + 4 * trained), most),
+        "results": _used(held[1] + model + JUDGING + 6 * rows, 0, None),
+    }
+    disk = sum(used["disk_bytes"] for used in steps_used.values())
+    need = max(used["memory_bytes"] for used in steps_used.values())
     about = "" if exact else "about "
     translated = _translation(plan, clean, rows * (1 - split.valid - (0 if split.column else split.test)), through)
     return {
@@ -84,8 +110,9 @@ def estimate(settings: Settings) -> dict[str, Any]:
             "left_out": plan.left_out, "warnings": plan.warnings,
         },
         "rows": rows, "rows_exact": exact, "tokens_a_row": tokens, "parameters": parameters, "copies": copies,
-        "recipe": asdict(recipe), "steps": steps, "memory_bytes": int(memory), "disk_bytes": int(stored * 2),
-        "seconds_at_most": most, "back_translation": translated,
+        "recipe": asdict(recipe), "steps": steps, "memory_bytes": need, "memory_bound": memory.bound(),
+        "memory_steps": steps_used, "disk_bytes": disk, "seconds_at_most": most,
+        "back_translation": translated,
         "words": {
             "rows": f"{about}{rows:,} of {tokens:.0f} tokens each",
             "model": f"{shape_in_words(models.each()[0].config)}, {parameters:,} parameters"
@@ -93,12 +120,41 @@ def estimate(settings: Settings) -> dict[str, Any]:
             + (f", {copies} copies" if copies > 1 else ""),
             "training": f"at most {recipe.epochs} epochs of {steps // (recipe.epochs * copies):,} steps of "
             f"{recipe.batch_rows} rows",
-            "memory": f"about {size_in_words(memory)} for the model and a step, beside about 500 MB for the libraries",
-            "disk": f"about {size_in_words(stored * 2)} while it runs",
+            **{f"{step}:": _used_in_words(used) for step, used in steps_used.items()},
+            "memory": f"at most about {size_in_words(need)}, of which {size_in_words(libraries)} are the libraries and "
+            f"{size_in_words(model)} the model and a step; the bound is {size_in_words(memory.bound())}"
+            + ("" if need <= memory.bound() else ": IT IS NOT ENOUGH. Give more with --memory"),
+            "disk": f"about {size_in_words(disk)} while it runs",
             "time": f"at most about {duration(most)} of training on this machine (early stopping often halves it)",
             **({"translate": translated["words"]} if translated else {}),
         },
     }  # fmt: skip
+
+
+def _first(table: Table, cleaner: Any) -> tuple[CleanBatch, float]:
+    """The first rows, cleaned, and the seconds that reading and cleaning took a row."""
+    cleaned = (cleaner(raw) for raw in table.batches(cleaner.plans, rows=SAMPLE_ROWS))
+    clean = next(cleaned)
+    started, before = time.monotonic(), clean
+    while len(clean.rows) < SAMPLE_ROWS and (more := next(cleaned, None)) is not None and len(more.rows):
+        clean = more  # of a text file the first pieces are small
+    if clean is before:
+        next(cleaned, None)
+    return clean, (time.monotonic() - started) / max(1, len(clean.rows))
+
+
+def _letters(texts: pa.Array) -> int:
+    return pc.sum(pc.binary_length(texts)).as_py() or 0
+
+
+def _used(memory_bytes: float, disk: float, seconds: float | None) -> dict[str, Any]:
+    return {"memory_bytes": int(memory_bytes), "disk_bytes": int(disk), "seconds": seconds}
+
+
+def _used_in_words(used: dict[str, Any]) -> str:
+    disk = f", {size_in_words(used['disk_bytes'])} written" if used["disk_bytes"] > 10**6 else ""
+    time = "" if used["seconds"] is None else f", about {duration(used['seconds'])}"
+    return f"at most about {size_in_words(used['memory_bytes'])}{disk}{time}"
 
 
 def _translation(plan: Plan, clean: CleanBatch, rows: float, through: list[TextRun]) -> dict[str, Any] | None:
@@ -164,12 +220,3 @@ def _probe(model: RowModel, codes: Any, rows: int, size: int, recipe: Recipe) ->
 
 def _bytes(array: np.ndarray | Ragged) -> int:
     return array.values.nbytes + array.offsets.nbytes if isinstance(array, Ragged) else array.nbytes
-
-
-def size_in_words(count: float) -> str:
-    """``1.5 GB``."""
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

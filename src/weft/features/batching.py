@@ -9,8 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from weft.features.codecs import Ragged
-from weft.features.store import TARGET, RowCodes
+from weft.data.split import mixed
+from weft.features.ragged import Ragged
+from weft.features.store import TARGET, Lengths, RowCodes
+
+WINDOW = 32  # batches
+ROUNDS = 6
 
 
 @dataclass
@@ -50,36 +54,62 @@ def _tensor(array: np.ndarray | Ragged) -> Tensor:
     return torch.from_numpy(padded)
 
 
-def shuffled(rows: np.ndarray, lengths: np.ndarray | None, size: int, seed: int, epoch: int) -> list[np.ndarray]:
-    """Batches of one epoch: each row once, in an order that depends on ``seed`` and ``epoch`` only.
+def shuffled(
+    rows: np.ndarray, lengths: np.ndarray | Lengths | None, size: int, seed: int, epoch: int, first: int = 0
+) -> Iterator[np.ndarray]:
+    """Batches of one epoch, from the ``first`` on: each row once, in an order that depends on ``seed`` and ``epoch``
+    only.
 
-    Rows of like length share a batch (sorted inside windows of 32 batches) so that little is padding; the
-    batches themselves come in random order. The last, smaller batch is kept.
+    Rows of like length share a batch (sorted inside windows of ``WINDOW`` batches, whose batches come in random order)
+    so that little is padding. The last batch of all may be smaller. Nothing is held but a window.
     """
     random = np.random.Generator(np.random.Philox(key=[seed, epoch]))
-    order = rows[random.permutation(len(rows))]
-    if lengths is not None:
-        window = 32 * size
-        order = np.concatenate(
-            [w[np.argsort(lengths[w], kind="stable")] for w in np.split(order, range(window, len(order), window))]
-        )
-    batches = np.split(order, range(size, len(order), size))
-    if lengths is not None:
-        batches = [batches[i] for i in random.permutation(len(batches))]
-    return batches
+    keys = random.integers(0, 1 << 63, ROUNDS, np.uint64)
+    span = WINDOW * size
+    for window in range(first // WINDOW, -(-len(rows) // span)):
+        order = rows[permuted(np.arange(window * span, min(len(rows), (window + 1) * span)), len(rows), keys)]
+        if lengths is not None:
+            order = order[np.argsort(lengths[order], kind="stable")]
+        batches = np.split(order, range(size, len(order), size))
+        if lengths is not None:
+            turns = np.random.Generator(np.random.Philox(key=[seed, epoch], counter=[0, window, 0, 0]))
+            batches = [batches[i] for i in turns.permutation(len(batches))]
+        yield from batches[max(0, first - window * WINDOW) :]
 
 
-def in_turn(rows: np.ndarray, lengths: np.ndarray | None, budget: int, fixed: int = 1) -> Iterator[np.ndarray]:
+def permuted(places: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
+    """Where a random permutation of ``count`` things puts those at ``places``, without memory of the others.
+
+    A Feistel network (Luby & Rackoff 1988) over the next power of four, a round for each of ``keys``; what falls
+    outside goes through it again (cycle walking: Black & Rogaway 2002).
+    """
+    half = np.uint64(max(1, ((count - 1).bit_length() + 1) // 2))
+    low = (np.uint64(1) << half) - np.uint64(1)
+    found, todo = places.astype(np.uint64), np.arange(len(places))
+    while len(todo):
+        left, right = found[todo] >> half, found[todo] & low
+        for key in keys:
+            left, right = right, left ^ (mixed(right ^ key) & low)
+        found[todo] = left << half | right
+        todo = todo[found[todo] >= count]
+    return found.astype(np.int64)
+
+
+def in_turn(
+    rows: np.ndarray, lengths: np.ndarray | Lengths | None, budget: int, fixed: int = 1
+) -> Iterator[np.ndarray]:
     """Batches for reading only: rows sorted by length, ``budget`` tokens each (padding counted)."""
     if lengths is None:
         size = max(1, budget // fixed)
         yield from np.split(rows, range(size, len(rows), size))
         return
-    order = rows[np.argsort(lengths[rows], kind="stable")]
+    sizes = lengths[rows]
+    by_length = np.argsort(sizes, kind="stable")
+    order, sizes = rows[by_length], sizes[by_length]
     start = 0
     while start < len(order):
         end = start
-        while end < len(order) and (end - start + 1) * (int(lengths[order[end]]) + fixed) <= budget:
+        while end < len(order) and (end - start + 1) * (int(sizes[end]) + fixed) <= budget:
             end += 1
         end = max(end, start + 1)
         yield order[start:end]

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from weft.config import FeatureSettings
-
-
-@dataclass
-class Ragged:
-    """Rows of different lengths: row ``i`` is ``values[offsets[i]:offsets[i + 1]]``."""
-
-    values: np.ndarray
-    offsets: np.ndarray
-
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
-
+from weft.features.ragged import Ragged as Ragged
 
 Codes = dict[str, "np.ndarray | Ragged"]
 

@@ -16,7 +16,6 @@ A codec is saved as JSON beside the weights, never pickled.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -31,11 +30,12 @@ from weft.features.categories import UNKNOWN as UNKNOWN
 from weft.features.categories import CategoryCodec
 from weft.features.codec import Codec as Codec
 from weft.features.codec import Codes as Codes
-from weft.features.codec import Ragged as Ragged
 from weft.features.histories import SequenceCodec
 from weft.features.images import ImageCodec
+from weft.features.ragged import Ragged as Ragged
 from weft.features.streams import Moments as Moments
 from weft.features.streams import Sampler
+from weft.features.words import Speller
 
 BINS = 32
 MOST_SPIKES = 256
@@ -43,7 +43,7 @@ SPIKE_ROWS = 8
 MISSING_TIME = np.iinfo(np.int64).min
 MOST_TOKENS = 160
 MOST_GRAMS = 200_000
-GRAM_ROWS = 200_000
+GRAM_ROWS, GRAM_TOKENS = 200_000, 10_000_000
 RAGGED = {"text": "tokens", "sequence": "items"}
 """Column types whose rows have any number of tokens, and the field that says how many."""
 
@@ -164,25 +164,35 @@ class TextCodec(Codec):
         super().__init__(name, settings)
         self.max_tokens = (settings.max_tokens if settings else None) or 0
         self.tokenizer: Tokenizer | None = None
-        self.texts = 0
+        self.texts = self._seen = 0
+        self._speller: Speller | None = None
         self.grams, self.documents = np.zeros(0, np.int64), np.zeros(0, np.int64)
         self._sampler = Sampler(4_000)
 
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
-        present = array.is_valid().to_numpy(zero_copy_only=False)
-        texts = np.array(array.drop_null().to_pylist(), dtype=object)
-        self._sampler.add(rows[present], texts)
+        self._sampler.add(rows[array.is_valid().to_numpy(zero_copy_only=False)], array.drop_null())
+
+    @property
+    def counted(self) -> bool:
+        """Whether enough texts were looked at."""
+        return self.texts >= GRAM_ROWS or self._seen >= GRAM_TOKENS
 
     def count(self, array: pa.Array) -> None:
-        """A second look at training texts, once the tokenizer is trained: which n-grams there are."""
-        if self.texts >= GRAM_ROWS:
+        """A second look at training texts, once the tokenizer is trained: which n-grams the first of them hold."""
+        if self.counted:
             return
-        tokens = self._tokens(array)
-        grams, documents = np.unique(_once_a_row(*self._all_grams(tokens), len(array))[1], return_counts=True)
-        both = np.concatenate([self.grams, grams])
-        self.grams, place = np.unique(both, return_inverse=True)
-        self.documents = np.bincount(place, np.concatenate([self.documents, documents])).astype(np.int64)
-        self.texts += len(array)
+        tokens = self._tokens(array.slice(0, GRAM_ROWS - self.texts))
+        rows = int(np.searchsorted(tokens.offsets, GRAM_TOKENS - self._seen, side="right"))
+        rows = min(rows, len(tokens.offsets) - 1)  # the text that reaches the limit is the last
+        tokens = cut(tokens, np.where(np.arange(len(tokens.offsets) - 1) < rows, tokens.lengths(), 0))
+        self._seen += len(tokens.values)
+        self.texts += rows
+        grams, documents = np.unique(_once_a_row(*self._all_grams(tokens), self._gram_bound)[1], return_counts=True)
+        place = np.searchsorted(self.grams, grams)
+        old = np.append(self.grams, -1)[place] == grams
+        self.documents[place[old]] += documents[old]
+        self.grams = np.insert(self.grams, place[~old], grams[~old])
+        self.documents = np.insert(self.documents, place[~old], documents[~old])
 
     def finish(self) -> None:
         """Needs ``tokenizer``; sets ``max_tokens`` to the 99th percentile of the lengths where not given."""
@@ -211,11 +221,14 @@ class TextCodec(Codec):
 
     def _tokens(self, array: pa.Array) -> Ragged:
         assert self.tokenizer is not None
-        texts = ["" if t is None else t for t in array.to_pylist()]
-        rows = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(r) for r in rows], out=offsets[1:])
-        return Ragged(np.fromiter(itertools.chain.from_iterable(rows), np.int32, count=int(offsets[-1])), offsets)
+        if self._speller is None or self._speller.tokenizer is not self.tokenizer:
+            self._speller = Speller(self.tokenizer)
+        return self._speller(array)
+
+    @property
+    def _gram_bound(self) -> int:
+        assert self.tokenizer is not None
+        return (self.tokenizer.get_vocab_size() + 1) ** 2 + self.tokenizer.get_vocab_size() + 1
 
     def _all_grams(self, tokens: Ragged) -> tuple[np.ndarray, np.ndarray]:
         """(row, gram) of every token and every pair of neighbours."""
@@ -228,13 +241,16 @@ class TextCodec(Codec):
 
     def _bag(self, tokens: Ragged, rows: int) -> Codes:
         row, gram = self._all_grams(tokens)
-        if len(self.grams):
-            place = np.minimum(np.searchsorted(self.grams, gram), len(self.grams) - 1)
-            known = self.grams[place] == gram
-            row, place = row[known], place[known]
-        else:
-            row, place = row[:0], gram[:0]
-        row, place, count = _once_a_row(row, place, rows)
+        # sorted by gram, each is looked up once; then back to the order of the rows, the count in the low bits
+        gram, row, count = _once_a_row(gram, row, max(1, rows))
+        first = np.flatnonzero(np.append(True, gram[1:] != gram[:-1])) if len(gram) else np.zeros(0, np.int64)
+        place = np.searchsorted(self.grams, gram[first])
+        place[np.append(self.grams, -1)[place] != gram[first]] = -1
+        place = np.repeat(place, np.diff(np.append(first, len(gram))))
+        known, most = place >= 0, max(1, len(self.grams))
+        pair = np.sort((row[known] * most + place[known]) << 20 | np.minimum(count[known], (1 << 20) - 1))
+        row, place = np.divmod(pair >> 20, most)
+        count = pair & ((1 << 20) - 1)
         idf = np.log((1 + self.texts) / (1 + self.documents)) + 1
         weight = (1 + np.log(count)) * idf[place]
         length = np.sqrt(np.bincount(row, weight**2, minlength=rows))
@@ -259,14 +275,12 @@ class TextCodec(Codec):
         self.documents = np.array(state["documents"], np.int64)
 
 
-def _once_a_row(row: np.ndarray, value: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct (row, value) pairs in order, and how often each came."""
-    order = np.lexsort((value, row))
-    row, value = row[order], value[order]
-    new = np.ones(len(row), bool)
-    new[1:] = (row[1:] != row[:-1]) | (value[1:] != value[:-1])
-    starts = np.flatnonzero(new)
-    return row[starts], value[starts], np.diff(np.append(starts, len(row)))
+def _once_a_row(row: np.ndarray, value: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct (row, value) pairs in order, and how often each came. ``bound``: above every value."""
+    pair = np.sort(row * bound + value)
+    starts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1])) if len(pair) else np.zeros(0, np.int64)
+    found = pair[starts]
+    return found // bound, found % bound, np.diff(np.append(starts, len(pair)))
 
 
 def cut(tokens: Ragged, lengths: np.ndarray) -> Ragged:

@@ -156,7 +156,7 @@ def encode_documents(
 ) -> Documents:
     """Every text once, in order, into ``folder``."""
     writer = StoreWriter(folder)
-    with say.bar("encoding", len(clean.rows)) as bar:
+    with say.bar("encoding", len(clean)) as bar:
         for batch in clean.batches():
             texts = batch.columns[name]
             for start, stop in _bounded(pc.utf8_length(texts).to_numpy()):

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from weft.config import FeatureSettings, Settings
 from weft.data.plan import Plan
-from weft.data.split import TRAIN
+from weft.data.split import TRAIN, uniform
 from weft.errors import DataError, SettingsError
 from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.columns import Columns
@@ -21,28 +22,33 @@ from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
 
+LETTERS = 20_000_000
+"""Of the training texts for a tokenizer of 8,192 tokens: some 2,400 for each."""
+
 
 def fit_columns(
     settings: Settings, plan: Plan, clean: CleanRows, cleaner: Cleaner, tokenizer: Tokenizer | None = None,
     longest: int | None = None,
 ) -> Columns:  # fmt: skip
-    """Codecs that have seen the training rows and no other.
+    """Codecs that have seen the training rows and no other; the tokenizer learns from a part of long tables.
 
     ``tokenizer`` is that of a checkpoint, whose rows may have ``longest`` tokens in all; default: one is trained.
     """
     codecs = new_codecs(plan.types, settings.features)
     target = new_target(plan.target_type, settings.target)
-    start = 0
+    start = letters = 0
     for batch in clean.batches():
         mine = clean.parts[start : start + len(batch.rows)] == TRAIN
         start += len(batch.rows)
         for codec in codecs:
-            codec.observe(batch.rows[mine], batch.columns[codec.name].filter(pa.array(mine)))
+            values = batch.columns[codec.name].filter(pa.array(mine))
+            codec.observe(batch.rows[mine], values)
+            letters += (pc.sum(pc.binary_length(values)).as_py() or 0) if codec.type == "text" else 0
         target.observe(batch.columns[plan.target].filter(pa.array(mine)))
     target.finish()
     texts = [codec.name for codec in codecs if codec.type == "text"]
     if texts and tokenizer is None:
-        tokenizer = train_tokenizer(_texts(clean, texts), lowercase=True)
+        tokenizer = train_tokenizer(_texts(clean, texts, letters), lowercase=True)
     columns = Columns(cleaner, codecs, target, tokenizer)
     start = 0
     for batch in clean.batches() if texts else ():
@@ -51,6 +57,8 @@ def fit_columns(
         for codec in codecs:
             if isinstance(codec, TextCodec):
                 codec.count(batch.columns[codec.name].filter(pa.array(mine)))
+        if all(codec.counted for codec in codecs if isinstance(codec, TextCodec)):
+            break
     for codec in codecs:
         codec.finish()
     if longest is not None:
@@ -84,17 +92,20 @@ def _share(codecs: list[TextCodec], longest: int, settings: Settings) -> None:
 def encode_rows(columns: Columns, clean: CleanRows, folder: Path, say: Silent) -> Store:
     """Encode every cleaned row, in order."""
     writer = StoreWriter(folder)
-    with say.bar("encoding", len(clean.rows)) as bar:
+    with say.bar("encoding", len(clean)) as bar:
         for batch in clean.batches():
             writer.append(columns.encode(batch, with_target=True), len(batch.rows))
             bar.advance(len(batch.rows))
     return writer.close()
 
 
-def _texts(clean: CleanRows, names: list[str]) -> Iterator[str]:
-    start = 0
+def _texts(clean: CleanRows, names: list[str], letters: int) -> Iterator[str]:
+    """Training texts: all, or of more than ``LETTERS`` letters so many as are drawn."""
+    start, share = 0, LETTERS / max(letters, 1)
     for batch in clean.batches():
-        mine = pa.array(clean.parts[start : start + len(batch.rows)] == TRAIN)
+        mine = clean.parts[start : start + len(batch.rows)] == TRAIN
         start += len(batch.rows)
+        if share < 1:
+            mine &= uniform(LETTERS, batch.rows) < share
         for name in names:
-            yield from batch.columns[name].filter(mine).drop_null().to_pylist()
+            yield from batch.columns[name].filter(pa.array(mine)).drop_null().to_pylist()

@@ -20,7 +20,8 @@ from weft.features.batching import collate, in_turn
 from weft.features.events import UNKNOWN, Events
 from weft.features.histories import gap_bins
 from weft.features.pieces import IGNORED, Cuts, hash_of
-from weft.features.store import RowCodes, take
+from weft.features.ragged import take
+from weft.features.store import RowCodes
 
 POWER = 0.75
 """Of an item's count, by which it is drawn as a wrong answer (Mikolov 2013)."""

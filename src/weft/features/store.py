@@ -1,71 +1,81 @@
-"""Encoded rows on disk: one file a field, memory-mapped, so that any rows can be taken at any time.
+"""Encoded rows on disk, memory-mapped, so that any rows can be taken at any time.
 
-The codes of a column and field are fixed-width (``array[row]``, a number or a row of them) or ragged
-(``values[offsets[row]:...]``).
-The target is stored like a column, under the name ``TARGET``.
+The codes of a column and field are fixed-width (a number a row, or a row of them) or ragged
+(``values[offsets[row]:...]``). All that are fixed-width lie side by side in one record a row, so that a row is found at
+one place of the disk; the values and offsets of each ragged field have files of their own. The target is stored like a
+column, under the name ``TARGET``.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from weft.features.codecs import RAGGED, Codes, Ragged
+from weft import memory
+from weft.features.codecs import RAGGED, Codes
+from weft.features.ragged import Ragged, take_ragged
 
+RECORDS = "records.bin"
+AT_ONCE = 2_048  # rows: each may make 64 KB of a mapped file resident
 TARGET = ""  # no column of a table has an empty name
 RowCodes = dict[str, Codes]
 
 
 class StoreWriter:
-    """Appends encoded batches. ``close`` writes the index, without which the folder is not a store."""
+    """Appends encoded batches, all of the same fields. ``close`` writes the index, without which there is no store."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._files: dict[tuple[str, str], Any] = {}
-        self._index: dict[tuple[str, str], dict[str, Any]] = {}
-        self._ends: dict[tuple[str, str], int] = {}
+        self._files: dict[str, Any] = {}
+        self._index: list[dict[str, Any]] = []
+        self._record: np.dtype | None = None
+        self._ends: dict[str, int] = {}
         self.rows = 0
 
     def append(self, codes: RowCodes, rows: int) -> None:
-        for column, fields in codes.items():
-            for name, array in fields.items():
-                key = (column, name)
-                if key not in self._index:
-                    self._open(key, array)
-                if isinstance(array, Ragged):
-                    self._files[key][0].write(np.ascontiguousarray(array.values))
-                    self._files[key][1].write((array.offsets[1:] + self._ends[key]).astype(np.int64).data)
-                    self._ends[key] += int(array.offsets[-1])
-                else:
-                    self._files[key][0].write(np.ascontiguousarray(array))
+        if self._record is None:
+            self._record = self._open(codes)
+        record = np.zeros(rows, self._record)
+        for entry in self._index:
+            array, name = codes[entry["column"]][entry["field"]], entry["file"]
+            if isinstance(array, Ragged):
+                self._files[f"{name}.bin"].write(np.ascontiguousarray(array.values))
+                self._files[f"{name}.offsets"].write((array.offsets[1:] + self._ends[name]).astype(np.int64))
+                self._ends[name] += int(array.offsets[-1])
+            else:
+                record[name] = array
+        if record.dtype.itemsize:
+            self._files[RECORDS].write(record.data.cast("B") if len(record) else b"")
         self.rows += rows
 
-    def _open(self, key: tuple[str, str], array: np.ndarray | Ragged) -> None:
-        stem = f"{len(self._index):04d}"
-        ragged = isinstance(array, Ragged)
-        dtype = array.values.dtype if isinstance(array, Ragged) else array.dtype
-        shape = [] if isinstance(array, Ragged) else list(array.shape[1:])
-        self._index[key] = {"file": stem, "dtype": dtype.str, "ragged": ragged, "shape": shape}
-        files = [(self.folder / f"{stem}.bin").open("wb")]
-        if ragged:
-            files.append((self.folder / f"{stem}.offsets").open("wb"))
-            files[1].write(np.zeros(1, np.int64).data)
-            self._ends[key] = 0
-        self._files[key] = files
+    def _open(self, codes: RowCodes) -> np.dtype:
+        """Open the files for the fields; the type of a record."""
+        fixed = []
+        for column, fields in codes.items():
+            for field, array in fields.items():
+                name, ragged = f"{len(self._index):04d}", isinstance(array, Ragged)
+                kind = array.values.dtype if isinstance(array, Ragged) else array.dtype
+                shape = [] if isinstance(array, Ragged) else list(array.shape[1:])
+                entry = {"file": name, "dtype": kind.str, "ragged": ragged, "shape": shape}
+                self._index.append({"column": column, "field": field, **entry})
+                if ragged:
+                    self._files |= {n: (self.folder / n).open("wb") for n in (f"{name}.bin", f"{name}.offsets")}
+                    self._files[f"{name}.offsets"].write(np.zeros(1, np.int64).data)
+                    self._ends[name] = 0
+                else:
+                    fixed.append((name, kind.str, tuple(shape)))
+        self._files[RECORDS] = (self.folder / RECORDS).open("wb")
+        return np.dtype(fixed, align=True)
 
     def close(self) -> Store:
-        for files in self._files.values():
-            for stream in files:
-                stream.close()
-        index = {
-            "rows": self.rows,
-            "fields": [{"column": c, "field": f, **entry} for (c, f), entry in self._index.items()],
-        }
-        (self.folder / "index.json").write_text(json.dumps(index))
+        for stream in self._files.values():
+            stream.close()
+        (self.folder / "index.json").write_text(json.dumps({"rows": self.rows, "fields": self._index}))
         return Store(self.folder)
 
 
@@ -76,25 +86,43 @@ class Store:
         index = json.loads((folder / "index.json").read_text())
         self.rows: int = index["rows"]
         self._fields: RowCodes = {}
+        fixed = [(e["file"], e["dtype"], tuple(e["shape"])) for e in index["fields"] if not e["ragged"]]
+        self._records = memory.as_array(folder / RECORDS, np.dtype(fixed, align=True)) if fixed else np.zeros(0)
+        self._names = {(e["column"], e["field"]): e["file"] for e in index["fields"]}
         for entry in index["fields"]:
-            array: np.ndarray | Ragged = _mapped(folder / f"{entry['file']}.bin", np.dtype(entry["dtype"]))
-            assert isinstance(array, np.ndarray)
-            array = array.reshape(-1, *entry["shape"])
+            name = entry["file"]
+            array: np.ndarray | Ragged
             if entry["ragged"]:
-                array = Ragged(array, _mapped(folder / f"{entry['file']}.offsets", np.dtype(np.int64)))
+                values = memory.as_array(folder / f"{name}.bin", np.dtype(entry["dtype"]))
+                array = Ragged(values, memory.as_array(folder / f"{name}.offsets", np.dtype(np.int64)))
+            else:
+                array = self._records[name]
             self._fields.setdefault(entry["column"], {})[entry["field"]] = array
 
     def take(self, rows: np.ndarray) -> RowCodes:
         """Codes of the rows, in the order asked."""
-        return {
-            column: {name: take(array, rows) for name, array in fields.items()}
-            for column, fields in self._fields.items()
-        }
+        memory.release()
+        record, found = self._records[rows] if len(self._records) else self._records, {}
+        for column, fields in self._fields.items():
+            found[column] = {n: self._some(array, record, (column, n), rows) for n, array in fields.items()}
+        return found
+
+    def _some(
+        self, array: np.ndarray | Ragged, record: np.ndarray, key: tuple[str, str], rows: np.ndarray
+    ) -> np.ndarray | Ragged:
+        if not isinstance(array, Ragged):
+            return record[self._names[key]]
+        memory.release()
+        return take_ragged(array, rows)
 
     def target(self, rows: np.ndarray) -> np.ndarray:
         values = self._fields[TARGET]["value"]
         assert isinstance(values, np.ndarray)
-        return np.asarray(values[rows])
+        found = np.empty((len(rows), *values.shape[1:]), values.dtype)
+        for start in range(0, len(rows), AT_ONCE):
+            memory.release()
+            found[start : start + AT_ONCE] = values[rows[start : start + AT_ONCE]]
+        return found
 
     def field(self, column: str, name: str) -> np.ndarray | Ragged:
         """The codes of all rows, mapped and not read."""
@@ -104,9 +132,22 @@ class Store:
         """What every row costs in tokens beside its texts."""
         return fixed_tokens(self._fields)
 
-    def lengths(self) -> np.ndarray | None:
+    def lengths(self) -> Lengths | None:
         """Tokens of each row beyond one a column; None where every row is of one length."""
-        return lengths(self._fields)
+        counted = RAGGED.values()
+        texts = [a for fields in self._fields.values() for n, a in fields.items() if n in counted]
+        return Lengths([a for a in texts if isinstance(a, Ragged)]) if texts else None
+
+
+class Lengths:
+    """Tokens that the texts and histories of some rows have, counted when asked for."""
+
+    def __init__(self, texts: Sequence[Ragged]):
+        self._texts = texts
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        memory.release()
+        return np.sum([t.offsets[rows + 1] - t.offsets[rows] for t in self._texts], axis=0)
 
 
 def lengths(codes: RowCodes) -> np.ndarray | None:
@@ -125,20 +166,3 @@ def fixed_tokens(codes: RowCodes) -> int:
     as a token an eighth of its pixels."""
     pictures = [f["pixels"] for f in codes.values() if "pixels" in f]
     return 1 + len(codes) + sum(int(np.prod(a.shape[2:])) // 8 for a in pictures if isinstance(a, np.ndarray))
-
-
-def _mapped(path: Path, dtype: np.dtype) -> np.ndarray:
-    if path.stat().st_size == 0:
-        return np.zeros(0, dtype)
-    return np.memmap(path, dtype=dtype, mode="r")
-
-
-def take(array: np.ndarray | Ragged, rows: np.ndarray) -> np.ndarray | Ragged:
-    """The codes of some rows, in the order asked; reads nothing else of a mapped file."""
-    if not isinstance(array, Ragged):
-        return np.asarray(array[rows])
-    starts, lengths = array.offsets[rows], array.offsets[rows + 1] - array.offsets[rows]
-    bounds = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(lengths, out=bounds[1:])
-    places = np.repeat(starts - bounds[:-1], lengths) + np.arange(bounds[-1])
-    return Ragged(np.asarray(array.values[places]), bounds)

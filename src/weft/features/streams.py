@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 
 from weft.data.split import uniform
 
@@ -17,11 +18,13 @@ class Sampler:
         self._draws = np.zeros(0)
         self._values: np.ndarray = np.zeros(0, dtype=object)
 
-    def add(self, rows: np.ndarray, values: np.ndarray) -> None:
+    def add(self, rows: np.ndarray, values: np.ndarray | pa.Array) -> None:
         draws = uniform(0, rows)
         if len(self._draws) >= self.size:
             chosen = draws < self._draws[-1]
-            draws, values = draws[chosen], values[chosen]
+            draws, values = draws[chosen], values.filter(chosen) if isinstance(values, pa.Array) else values[chosen]
+        if isinstance(values, pa.Array):
+            values = np.array(values.to_pylist(), dtype=object)
         self._draws = np.concatenate([self._draws, draws])
         self._values = np.concatenate([self._values.astype(values.dtype, copy=False), values])
         order = np.argsort(self._draws, kind="stable")[: self.size]

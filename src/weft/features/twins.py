@@ -36,7 +36,7 @@ def encode_pairs(
     Beside its ``tokens`` each text has a number that is the ``same`` for the same text.
     """
     writer, cut = StoreWriter(folder), 0
-    with say.bar("encoding", len(clean.rows)) as bar:
+    with say.bar("encoding", len(clean)) as bar:
         for batch in clean.batches():
             for start in range(0, len(batch.rows), ROWS_AT_ONCE):
                 fields: dict[str, Codes] = {}

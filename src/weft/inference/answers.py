@@ -21,7 +21,7 @@ from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean
 from weft.features.batching import collate, in_turn
 from weft.features.codecs import Codes
-from weft.features.store import take
+from weft.features.ragged import take
 from weft.features.windows import WINDOW, Frame, cut_windows
 from weft.models.language import LanguageModel
 from weft.preprocess.clean import CleanBatch

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
+from weft.data.split import uniform
 from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
 from weft.features.batching import collate, in_turn
 from weft.features.columns import Columns
-from weft.features.store import RowCodes, fixed_tokens, lengths, take
+from weft.features.ragged import take
+from weft.features.store import RowCodes, fixed_tokens, lengths
 from weft.features.targets import LabelsTarget, NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner
 
 TOKEN_BUDGET = 32_768
 MOST_CLASS_COLUMNS = 100
+_SEED = 11  # of the rows to judge; not that of a split, whose draws these would follow
 
 
 @dataclass
@@ -56,14 +59,19 @@ class Predictor:
         self.cut = 0
         """Texts to read that lost their end; a row's are cut as the model was taught, and not counted."""
 
-    def stream(self, table: Table, with_target: bool = False, keep: Sequence[str] = ()) -> Iterator[Predicted]:
+    def stream(
+        self, table: Table, with_target: bool = False, keep: Sequence[str] = (),
+        chosen: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Iterator[Predicted]:  # fmt: skip
         """Predict a table batch by batch, in order. Columns in ``keep`` come along in ``raw``.
+
+        ``chosen``: row numbers -> a mask of those to predict; default: all.
 
         Raises:
             DataError: all columns that the model reads are absent, or one seems to be renamed (and ``allow_missing``
                 is not set), or the target.
         """
-        for raw, clean in self._cleaned(table, with_target, keep):
+        for raw, clean in self._cleaned(table, with_target, keep, chosen):
             yield Predicted(raw, clean, predict_codes(self.model, self.columns.encode(clean), len(clean.rows)))
 
     def clean(self, table: Table) -> Iterator[CleanBatch]:
@@ -71,7 +79,10 @@ class Predictor:
         for _, clean in self._cleaned(table, False, ()):
             yield clean
 
-    def _cleaned(self, table: Table, with_target: bool, keep: Sequence[str]) -> Iterator[tuple[RawBatch, CleanBatch]]:
+    def _cleaned(
+        self, table: Table, with_target: bool, keep: Sequence[str],
+        chosen: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Iterator[tuple[RawBatch, CleanBatch]]:  # fmt: skip
         wanted = [codec.name for codec in self.columns.codecs]
         target = self.columns.target.name
         if with_target:
@@ -85,7 +96,8 @@ class Predictor:
         cleaner = Cleaner(plans, self.columns.cleaner.normalize, target if with_target else None)
         read = [name for name in wanted if name not in absent]
         for raw in table.batches([*read, *(name for name in keep if name not in read)], cleaner.batch_rows):
-            yield raw, cleaner(filled(raw, absent))
+            clean = cleaner(filled(raw, absent))
+            yield raw, clean if chosen is None else clean.chosen(chosen(clean.rows))
 
     def absent(self, table: Table) -> list[str]:
         """Columns that the model reads and the table does not hold."""
@@ -111,6 +123,48 @@ class Predictor:
             return label_columns(target.classes, probability, self.model.threshold.cpu().numpy())
         declined = output[:, -1] < 0 if self.model.score is not None else None
         return class_columns(target.classes, probability, declined)
+
+
+class Sample:
+    """At most ``most`` rows of a stream, drawn at random by their numbers: outputs and true codes.
+
+    ``parts``: of every row of the table its part, where only those of ``part`` count.
+    """
+
+    def __init__(self, most: int, parts: np.ndarray | None, part: int):
+        self.most, self._parts, self._part = most, parts, part
+        self._below, self._seen = 1.0, 0
+        self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def wanted(self, rows: np.ndarray) -> np.ndarray:
+        """A mask of the rows that may belong to the sample."""
+        mine = np.ones(len(rows), bool) if self._parts is None else self._parts[rows] == self._part
+        self._seen += int(mine.sum())
+        return mine & (uniform(_SEED, rows) < self._below)
+
+    def add(self, rows: np.ndarray, output: np.ndarray, truth: np.ndarray) -> None:
+        self._kept.append((rows, output, truth))
+        if sum(len(kept) for kept, _, _ in self._kept) > 2 * self.most:
+            self._shrink()
+
+    def columns(self) -> tuple[np.ndarray, np.ndarray]:
+        """Outputs and true codes, in the order of the rows."""
+        self._shrink()
+        _, output, truth = self._kept[0]
+        return output, truth
+
+    def words(self) -> str:
+        """What a person should know of it."""
+        return "" if self._seen <= self.most else f", {self.most:,} drawn at random of {self._seen:,}"
+
+    def _shrink(self) -> None:
+        """Keep the rows of the lowest draws."""
+        rows, output, truth = (np.concatenate(column) for column in zip(*self._kept, strict=True))
+        if len(rows) > self.most:
+            draws = uniform(_SEED, rows)
+            self._below = float(np.partition(draws, self.most)[self.most])
+            rows, output, truth = (column[draws < self._below] for column in (rows, output, truth))
+        self._kept = [(rows, output, truth)]
 
 
 def class_columns(

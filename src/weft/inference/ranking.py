@@ -22,7 +22,7 @@ from weft.features.catalogue import Catalogue
 from weft.features.codecs import Ragged
 from weft.features.events import Events, histories, user_pieces
 from weft.features.next_items import Candidates, NextItems
-from weft.features.store import take
+from weft.features.ragged import take
 from weft.inference.predict import Predicted
 from weft.models.ranking import RankingModel
 from weft.preprocess.clean import CleanBatch, Cleaner, ColumnPlan

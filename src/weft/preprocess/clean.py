@@ -134,10 +134,11 @@ class Cleaner:
             values, wrong = self._documents(array), {}
         elif plan.type == "verbatim":
             values, wrong = _null_where_empty(array), {}
+        elif plan.type == "category":  # each different word once
+            words = array.dictionary_encode()
+            values, wrong = _one_word(self._strings(words.dictionary)).take(words.indices), {}
         else:
             values, wrong = self._strings(array), {}
-            if plan.type == "category":
-                values = _one_word(values)
         return values, bad | wrong
 
     def _labels(self, array: pa.Array, separator: str | None) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
@@ -184,10 +185,18 @@ class Cleaner:
         return _null_where_empty(array)
 
     def _normalised(self, array: pa.Array) -> pa.Array:
+        """Only cells with a letter beyond ASCII can change in form."""
         if self.normalize == "off":
             return array
-        array = pc.utf8_normalize(array, form=self.normalize.upper())
-        return pc.replace_substring_regex(array, pattern=_CONTROL, replacement="")
+        ascii = pc.fill_null(pc.string_is_ascii(array), True)
+        if not pc.all(ascii).as_py():
+            other = pc.utf8_normalize(array.filter(pc.invert(ascii)), form=self.normalize.upper())
+            array = pc.replace_with_mask(array, pc.invert(ascii), other)
+        odd = pc.fill_null(pc.match_substring_regex(array, pattern=_CONTROL), False)
+        if pc.any(odd).as_py():
+            plain = pc.replace_substring_regex(array.filter(odd), pattern=_CONTROL, replacement="")
+            array = pc.replace_with_mask(array, odd, plain)
+        return array
 
     def to_dict(self) -> dict:
         return {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from weft import memory
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES, TRAIN, Splitter
@@ -22,22 +25,36 @@ TEXTS_AT_ONCE = 512  # of a column of texts: each may be a book
 ROW = ""  # the column of row numbers; no column of a table has an empty name
 GROUP = "\0"  # the column of what rows are grouped by in the report; nor has any a NUL
 NOT_USED = 255
+WINDOW = 1 << 20  # rows looked at together where each costs a few bytes
 
 
 class CleanRows:
-    """Cleaned rows on disk, memory-mapped. ``rows``: their numbers in the table; ``parts``: what each is for."""
+    """Cleaned rows on disk, memory-mapped. ``parts``: what each of them is for (one byte a row)."""
 
     def __init__(self, path: Path, parts_by_row: np.ndarray):
-        with pa.memory_map(str(path), "r") as source:
-            self._table = pa.ipc.open_file(source).read_all()
-        self.rows = self._table.column(ROW).to_numpy()
-        self.parts = parts_by_row[self.rows]
+        self._table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(memory.mapped(path)))).read_all()
+        self._parts_by_row = parts_by_row
+        self.parts = parts_by_row if len(parts_by_row) == len(self) else np.empty(len(self), np.uint8)
+        if self.parts is not parts_by_row:
+            start = 0
+            for numbers in self._table.column(ROW).chunks:
+                self.parts[start : start + len(numbers)] = parts_by_row[numbers.to_numpy()]
+                start += len(numbers)
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Their numbers in the table (eight bytes a row, made when asked for)."""
+        return self._table.column(ROW).to_numpy()
 
     def batches(self) -> Iterator[CleanBatch]:
         names = [n for n in self._table.schema.names if n not in (ROW, GROUP)]
         for batch in self._table.to_batches():
             rows = batch.column(0).to_numpy()
             yield CleanBatch(rows, {n: batch.column(batch.schema.get_field_index(n)) for n in names}, [])
+            memory.release()
 
     def take(self, places: np.ndarray, names: list[str]) -> dict[str, pa.Array]:
         """Columns of some of the rows, in memory; ``places`` counts the cleaned rows from 0."""
@@ -46,35 +63,84 @@ class CleanRows:
         ends = np.cumsum([b.num_rows for b in batches])
         order = np.argsort(places, kind="stable")
         owner, first = np.unique(np.searchsorted(ends, places[order], side="right"), return_index=True)
-        found = [
-            batches[i].take(pa.array(chosen - (ends[i] - batches[i].num_rows)))
-            for i, chosen in zip(owner, np.split(places[order], first[1:]), strict=False)
-        ]
+        found = []
+        for i, chosen in zip(owner, np.split(places[order], first[1:]), strict=False):
+            found.append(batches[i].take(pa.array(chosen - (ends[i] - batches[i].num_rows))))
+            memory.release()
         back = np.empty(len(places), np.int64)
         back[order] = np.arange(len(places))
         taken = pa.Table.from_batches(found, self._table.select(names).schema).take(pa.array(back)).combine_chunks()
         return {n: taken.column(n).combine_chunks() for n in names}
 
-    def count(self, part: int) -> int:
-        return int((self.parts == part).sum())
+    def count(self, *parts: int) -> int:
+        return sum(int(np.count_nonzero(self.parts == part)) for part in parts)
+
+    def places(self, *parts: int) -> np.ndarray:
+        """Which of the cleaned rows, counted from 0, are of the parts (int32 where that suffices)."""
+        found = np.empty(self.count(*parts), np.int32 if len(self) < 1 << 31 else np.int64)
+        filled = 0
+        for start in range(0, len(self), WINDOW):
+            here = start + np.flatnonzero(np.isin(self.parts[start : start + WINDOW], parts))
+            found[filled : filled + len(here)] = here
+            filled += len(here)
+        return found
 
 
 class Ingested:
-    """What the pass found: counts and the rows set aside."""
+    """What the pass found: how many rows were read, set aside (``rejected``), and of these for another reason than a
+    missing target (``bad``, with the first ten)."""
 
     def __init__(self) -> None:
-        self.read = 0
-        self.rejected: list[Rejected] = []
+        self.read = self.rejected = self.bad = 0
+        self.first: list[Rejected] = []
+        self.stopped = False
+        """Whether the rows after were not read: there were too many bad ones already."""
         self.dealt = True
         """Whether chance alone told train and valid apart."""
+        self._reasons: Counter[str] = Counter()
 
-    @property
-    def bad(self) -> list[Rejected]:
-        """Rows set aside for another reason than a missing target."""
-        return [r for r in self.rejected if r.reason != MISSING_TARGET]
+    def add(self, rejected: Sequence[Rejected]) -> None:
+        for r in rejected:
+            reason = f"{r.column}: {r.reason}" if r.column else r.reason
+            if len(self._reasons) < 10_000 or reason in self._reasons:
+                self._reasons[reason] += 1
+        bad = [r for r in rejected if r.reason != MISSING_TARGET]
+        self.rejected, self.bad = self.rejected + len(rejected), self.bad + len(bad)
+        self.first += bad[: 10 - len(self.first)]
 
     def reasons(self) -> dict[str, int]:
-        return dict(Counter(f"{r.column}: {r.reason}" if r.column else r.reason for r in self.rejected).most_common(20))
+        return dict(self._reasons.most_common(20))
+
+
+class Aside:
+    """Rows set aside, written to ``path`` while others are read; the file takes its name when the block ends, and is
+    not there where there are none."""
+
+    def __init__(self, path: Path, table: Table):
+        self.path, self.table, self.count = path, table, 0
+        self._beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._writer: pq.ParquetWriter | None = None
+
+    def add(self, rejected: list[Rejected]) -> None:
+        self.count += len(rejected)
+        if rejected:
+            rows = rejected_table(rejected, self.table)
+            self._writer = self._writer or pq.ParquetWriter(
+                self._beside, rows.schema, compression="zstd", write_page_checksum=True
+            )
+            self._writer.write_table(rows)
+
+    def __enter__(self) -> Aside:
+        return self
+
+    def __exit__(self, kind: object, *raised: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        if kind is None:
+            self.path.unlink(missing_ok=True)
+            if self._writer is not None:
+                self._beside.replace(self.path)
+        self._beside.unlink(missing_ok=True)
 
 
 def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
@@ -113,12 +179,18 @@ def ingest(
     wanted = list(dict.fromkeys([*cleaner.plans, *extra]))
     is_class = plan.target_type == "class"
     splitter = Splitter(split, settings.training.seed, stratify=is_class)
-    found, writer = Ingested(), None
-    with say.bar("reading", table.row_count() or 0) as bar:
+    found, most = Ingested(), settings.data.max_rejected
+    rows, writer = table.row_count(), None
+    with Aside(aside, table) as beside_rows, say.bar("reading", rows or 0) as bar:
         for raw in table.batches(wanted, TEXTS_AT_ONCE if plan.target_type == "text" else cleaner.batch_rows):
             done, beside = _both(cleaner, apart, raw)
             found.read += len(done.rows) + len(done.rejected)
-            found.rejected += done.rejected
+            bad = sorted(done.rejected, key=lambda r: r.row)
+            found.add(bad)
+            beside_rows.add(bad)
+            if found.bad and (most == 0 or (rows is not None and found.bad > most * rows)):
+                found.stopped = found.read != rows  # what comes cannot make it good
+                break
             key = None if how is None else beside[how] if how in beside else done.columns[how]
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
             kept = {ROW: pa.array(done.rows), **({} if group is None else {GROUP: beside[group]}), **done.columns}
@@ -126,25 +198,22 @@ def ingest(
             writer = writer or pa.ipc.new_file(str(path), batch.schema)
             writer.write_batch(batch)
             bar.advance(len(done.rows) + len(done.rejected))
-    if writer is None:
-        raise DataError(f"{table.name}: must hold rows. Got a header and none.")
-    writer.close()
+    if writer is not None:
+        writer.close()
     if not found.read:
         raise DataError(f"{table.name}: must hold rows. Got a header and none.")
-    if len(found.rejected) == found.read:
-        first = found.bad[0] if found.bad else None
-        why = f"{_place(first)}: {first.reason}" if first else "the target is missing in all"
+    if found.rejected == found.read and not found.stopped:
+        why = f"{_place(found.first[0])}: {found.first[0].reason}" if found.first else "the target is missing in all"
         raise DataError(f"{table.name}: must hold rows that can be used. Got none of {found.read:,}; {why}.")
-    aside.unlink(missing_ok=True)
-    if found.rejected:
-        pq.write_table(rejected_table(found.rejected, table), aside, compression="zstd", write_page_checksum=True)
-    check_limit(found, settings.data.max_rejected, table.name, aside)
+    check_limit(found, most, table.name, aside)
     parts = np.full(found.read, NOT_USED, np.uint8)
-    clean = CleanRows(path, parts)
     found.dealt = splitter.dealt
     # of a ranking that is split in no way the last event of each user is judged, which is known once they are in order
-    parts[clean.rows] = TRAIN if plan.target_type == "ranking" and how is None else splitter.assign()
-    clean.parts = parts[clean.rows]
+    splitter.assign(parts)
+    clean = CleanRows(path, parts)
+    if plan.target_type == "ranking" and how is None:
+        parts[clean.rows] = TRAIN
+        clean.parts = parts[clean.rows]
     return clean, parts, found
 
 
@@ -168,12 +237,12 @@ def _place(bad: Rejected) -> str:
 
 def check_limit(found: Ingested, limit: float, table: str, file: Path) -> None:
     """Raises TooManyBadRows, with the first ten, where more than the share ``limit`` of the rows are bad."""
-    bad = found.bad
-    if len(bad) > limit * found.read:
-        shown = "\n".join(f"  {_place(r)}: {r.reason}" for r in bad[:10])
+    if found.bad > limit * found.read:
+        shown = "\n".join(f"  {_place(r)}: {r.reason}" for r in found.first[: 10 if limit else 1])
+        read = f"{'the first ' if found.stopped else ''}{found.read:,}"
         raise TooManyBadRows(
-            f"{table}: at most {limit:.1%} of the rows may be bad (data.max_rejected). Got {len(bad):,} of "
-            f"{found.read:,}. Correct them or allow more. All are in {file}; the first (rows count from 0):\n{shown}"
+            f"{table}: at most {limit:.1%} of the rows may be bad (data.max_rejected). Got {found.bad:,} of {read}. "
+            f"Correct them or allow more. All are in {file}; the first (rows count from 0):\n{shown}"
         )
 
 

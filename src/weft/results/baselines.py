@@ -23,7 +23,7 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 from weft.preprocess.pictures import resized, unpacked
 from weft.training.thresholds import f1_threshold, label_thresholds
 
-MOST_ROWS = 100_000
+MOST_ROWS, MOST_LETTERS = 100_000, 10_000_000
 MOST_LABELS = 50
 MOST_PIXELS = 14
 """Of a side of a picture, whose every pixel is a number to these models."""

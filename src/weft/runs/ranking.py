@@ -147,7 +147,7 @@ class RankingRun(Run):
             ranked = rank_questions(lambda p: ranker.scores(data, p), events, ranker.catalogue.counts,
                                     data.in_turn(places), taken)  # fmt: skip
         return {
-            "rows": len(places), "rejected": len(found.rejected), "unknown_class": 0,
+            "rows": len(places), "rejected": found.rejected, "unknown_class": 0,
             "part": f"{NAMES[judged]} events of the training data" if same else "the last event of each user",
             "metrics": {k: e.to_dict() for k, e in ranked.estimates().items()},
         }  # fmt: skip

@@ -22,17 +22,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from weft import config
+from weft import config, memory
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table, shown
 from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import COLUMNS_FILE, Columns
-from weft.features.targets import known
+from weft.features.targets import known, most_rows
 from weft.files import MANIFEST, sha256, verify_manifest, write_whole
 from weft.inference.output import chosen
 from weft.inference.parts import Piece, write_job
-from weft.inference.predict import Predictor, without_in_words
+from weft.inference.predict import Predictor, Sample, without_in_words
 from weft.models.row import RowConfig, RowModels
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
@@ -125,6 +125,7 @@ class Run:
                     f"{table.name}: there is no column '{name}' to keep.{did_you_mean(name, table.columns)}"
                 )
         predictor = self._predictor(allow_missing)
+        used: list[memory.Used] = []
         schema = chosen(pa.schema(
             [("row", pa.int64()), *((name, table.columns[name]) for name in keep)]
             + [(name, array.type) for name, array in predictor.as_columns(self._no_rows()).items()]
@@ -147,12 +148,13 @@ class Run:
                 yield Piece(rows, part.clean.rejected, part.raw.end(0), counts)
 
         job = {"run": sha256(self.path / MANIFEST), "allow_missing": allow_missing, "asked": self._asked()}
-        done = write_job(out, schema, table, job, work, "predicting", say or Silent())
+        with memory.measured(used):
+            done = write_job(out, schema, table, job, work, "predicting", say or Silent())
         predicted, rejected = done.counts["predicted"], done.counts["rejected"]
         return {
             "rows": predicted + rejected, "predicted": predicted, "rejected": rejected, "output": str(out),
             "rejected_output": done.rejected_output, "cut": done.counts["cut"],
-            "absent": getattr(predictor, "without", []),
+            "absent": getattr(predictor, "without", []), "used": used[0].of(predicted + rejected),
         }  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
@@ -165,14 +167,12 @@ class Run:
         same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
         parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
         judged = TEST if parts is None or (parts == TEST).any() else VALID
-        outputs, targets, rejected = [], [], 0
-        for part in predictor.stream(source, with_target=True):
+        drawn, rejected = Sample(most_rows(self.model.width), parts, judged), 0
+        for part in predictor.stream(source, with_target=True, chosen=drawn.wanted):
             target = self.columns.target.encode(part.clean.columns[self.columns.target.name])
-            use = np.ones(len(target), bool) if parts is None else parts[part.clean.rows] == judged
-            outputs.append(part.output[use])
-            targets.append(target[use])
+            drawn.add(part.clean.rows, part.output, target)
             rejected += len(part.clean.rejected)
-        output, truth = np.concatenate(outputs), np.concatenate(targets)
+        output, truth = drawn.columns()
         usable = known(truth)
         if not usable.any():
             raise DataError(
@@ -185,7 +185,8 @@ class Run:
         outside = abstention["out_of_scope"] if abstention else 0
         return {
             "rows": int(usable.sum()), "rejected": rejected, "unknown_class": int((~usable).sum()) - outside,
-            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows", "absent": predictor.without,
+            "part": (f"{NAMES[judged]} rows of the training data" if same else "all rows") + drawn.words(),
+            "absent": predictor.without,
             "metrics": {k: e.to_dict() for k, e in ours.estimates.items()}, "declines": abstention,
         }  # fmt: skip
 

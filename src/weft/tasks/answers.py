@@ -92,7 +92,7 @@ class AnswerSteps(ReadingSteps):
         folder = self.work / "store"
         shutil.rmtree(folder, ignore_errors=True)
         writer, parts, spans, cut, row = StoreWriter(folder), [], [], 0, 0
-        with self.say.bar("encoding", len(clean.rows)) as bar:
+        with self.say.bar("encoding", len(clean)) as bar:
             for batch in clean.batches():
                 starts = answer_starts(batch, self.context, target, self.start)
                 questions, contexts, answers = (
@@ -118,7 +118,7 @@ class AnswerSteps(ReadingSteps):
         self.most = max(MOST, int(lengths.max()))
         self.say.step(
             "features",
-            f"{len(clean.rows):,} questions as {len(found):,} windows of at most {self.longest:,} tokens"
+            f"{len(clean):,} questions as {len(found):,} windows of at most {self.longest:,} tokens"
             + (f"; {cut:,} questions were longer than half of one and were cut" if cut else ""),
         )
         return store, found

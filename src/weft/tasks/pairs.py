@@ -50,7 +50,7 @@ class PairSteps(ReadingSteps):
                 clean, self.query, plan.target, tokenizer, self.longest, self.work / "store", self.say
             )
             self.say.step(
-                "features", f"{len(clean.rows):,} pairs as tokens, at most {self.longest:,} a text"
+                "features", f"{len(clean):,} pairs as tokens, at most {self.longest:,} a text"
                 + (f"; {cut:,} texts were longer and were cut" if cut else ""),
             )  # fmt: skip
         letters = 0 if source else round(self._letters(clean, plan.target) * scale)

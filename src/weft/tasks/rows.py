@@ -6,9 +6,10 @@ import shutil
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 
-from weft import defaults
+from weft import defaults, memory
 from weft.config import Settings
 from weft.data.labels import kind_in_words
 from weft.data.plan import Plan, look
@@ -21,14 +22,16 @@ from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
 from weft.features.images import ImageCodec
 from weft.features.store import TARGET, Store
-from weft.features.targets import ClassTarget, NumberTarget, Target, known, outside
+from weft.features.targets import ClassTarget, NumberTarget, Target, known, most_rows, outside
 from weft.inference.predict import predict_codes
 from weft.models.pretrained import PictureModel, TextModel
+from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.row import RowModels, shape_in_words
+from weft.models.transformer import Transformer
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
-from weft.results.baselines import MOST_ROWS
+from weft.results.baselines import MOST_LETTERS, MOST_ROWS
 from weft.results.explain.section import relies, section
 from weft.results.groups import by_group, languages
 from weft.results.labels import each_label
@@ -53,7 +56,7 @@ from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import detach, merge, save_adapter
 from weft.training.fit import Change, Fitted, fit, start
 
-INFERENCE_ROWS = 65_536
+INFERENCE_ROWS = 2_048
 MOST_PICTURE_BYTES = 1 << 28
 """Of the pictures that the simple models learn from."""
 
@@ -69,10 +72,10 @@ def positive_problem(settings: Settings, columns: Columns) -> None:
         raise SettingsError([f"target.positive: must be one of {target.classes}. Got {wanted!r}."])  # type: ignore[union-attr]
 
 
-def out_of_scope_problem(settings: Settings, target: Target, codes: np.ndarray) -> None:
+def out_of_scope_problem(settings: Settings, target: Target, store: Store) -> None:
     """Raises SettingsError where no row has the word that ``target.out_of_scope`` names."""
     word = settings.target.out_of_scope
-    if word is not None and not outside(codes).any():
+    if word is not None and not outside(store.field(TARGET, "value")).any():  # type: ignore[arg-type]
         near = did_you_mean(word, target.classes) if isinstance(target, ClassTarget) else ""
         raise SettingsError(
             [
@@ -108,6 +111,7 @@ class RowSteps(Steps):
         self.source = self._open_source(plan)
         augment_problem(self.settings, plan, self.source.tokenizer if self.source else None)
         column_dropout_problem(self.settings, plan)
+        self._check_memory(plan)
         through = open_translators(self.settings)
         self._claim()
         self.work.mkdir(parents=True, exist_ok=True)
@@ -129,15 +133,18 @@ class RowSteps(Steps):
             columns.save(self.out)
             shutil.rmtree(self.work / "store", ignore_errors=True)
             store = encode_rows(columns, clean, self.work / "store", self.say)
-            out_of_scope_problem(self.settings, columns.target, store.target(np.arange(store.rows)))
+            out_of_scope_problem(self.settings, columns.target, store)
             self._say_features(columns)
-        ids = [np.flatnonzero(clean.parts == part) for part in (TRAIN, VALID, TEST)]
+        ids = [clean.places(part) for part in (TRAIN, VALID, TEST)]
         with self._timed("model"):
             models, fitted = self._model(columns, clean, store, ids)
         with self._timed("inference"):
             # from the files just written, so that a loaded run answers as the training did
             self.model = load_model(self.out, Columns.load(self.out))
             judged = ids[TEST] if len(ids[TEST]) else ids[VALID]
+            most = most_rows(models.width)
+            if len(judged) > most:
+                judged = np.sort(np.random.default_rng(0).choice(judged, most, replace=False))
             output = self._inference(store, judged)
         with self._timed("results"):
             figures = self._results(plan, clean, columns, store, ids, judged, output)
@@ -151,6 +158,16 @@ class RowSteps(Steps):
         if found is not None:
             check_matrices(self.settings, found.backbone)
         return found
+
+    def _check_memory(self, plan: Plan) -> None:
+        """Raises SettingsError where the backbone alone, with what training holds beside it, is beyond the bound."""
+        facts = defaults.Facts(self.table.row_count() or defaults.SMALL, "text" in plan.types.values(), 2, self.source)
+        with torch.device("meta"):  # counted, not built
+            backbone = defaults.row_config(self.settings, facts).backbone
+            found = Recurrent(backbone) if isinstance(backbone, RecurrentConfig) else Transformer(backbone)
+        size = sum(p.numel() for p in found.parameters())
+        most = 4 * size * (1 if self.settings.model.adapter else 6)
+        memory.require(most, f"a model of {size:,} parameters")
 
     def _paraphrase(self, plan: Plan, clean: CleanRows, cleaner: Cleaner, through: list[TextRun]) -> None:
         """The training texts as the given translation runs, if any, bring them back."""
@@ -184,7 +201,8 @@ class RowSteps(Steps):
         if not self.dealt:
             copies = settings.model.copies or 1
         learn, watch = ids[TRAIN], ids[VALID]
-        if not known(store.target(watch)).any():  # a class that only watched rows hold cannot be judged
+        looked = (store.target(some) for some in np.split(watch, range(INFERENCE_ROWS, len(watch), INFERENCE_ROWS)))
+        if not any(known(codes).any() for codes in looked):  # a class that only watched rows hold cannot be judged
             raise DataError(
                 f"{self.table.name}: the validation rows must hold classes that the training rows hold. "
                 f"Got only others. Change data.split."
@@ -235,7 +253,7 @@ class RowSteps(Steps):
         self, plan: Plan, clean: CleanRows, columns: Columns, store: Store, ids: list[np.ndarray], judged: np.ndarray,
         output: np.ndarray,
     ) -> dict[str, Any]:  # fmt: skip
-        target, truth = columns.target, store.target(judged)
+        target, truth, asked_rows = columns.target, store.target(judged), len(judged)
         abstention = judge_abstention(output, truth) if self.model.score else None
         usable = known(truth)
         apart = judged[outside(truth)]
@@ -249,12 +267,12 @@ class RowSteps(Steps):
         others: list[Judged] = []
         note = ""
         if self.settings.results.baselines:
-            pool = np.sort(np.concatenate([ids[TRAIN], ids[VALID]])) if len(ids[TEST]) else ids[TRAIN]
-            most = min(MOST_ROWS, MOST_PICTURE_BYTES // max(1, sum(c.bytes for c in _images(columns))))
+            pool = clean.places(TRAIN, VALID) if len(ids[TEST]) else ids[TRAIN]
+            names = list(columns.types)
+            most = self._baseline_rows(clean, columns, pool)
             if len(pool) > most:
                 pool = np.sort(np.random.default_rng(0).choice(pool, most, replace=False))
                 note = f"The simple models learnt from {most:,} of the rows."
-            names = list(columns.types)
             answers = store.target(pool)
             pool, answers = pool[known(answers)], answers[known(answers)]
             asked = clean.take(np.concatenate([judged, apart]), names)
@@ -270,6 +288,9 @@ class RowSteps(Steps):
                     abstention["beside"][found.title] = recall_at(
                         given.max(axis=1), found.output[len(judged) :].max(axis=1), self.settings.target.declines or 1.0
                     )
+        part = ids[TEST] if len(ids[TEST]) else ids[VALID]
+        if len(part) > asked_rows:
+            note = f"{note} All are judged on {asked_rows:,} of {len(part):,} rows, drawn at random.".strip()
         trivial = next((o for o in others if o.key == "trivial"), None)
         decided = verdict(target, ours, others, len(truth))
         said = sentence(target, ours, trivial, len(truth), len(ids[TEST]) > 0)
@@ -294,6 +315,14 @@ class RowSteps(Steps):
                 else target.classes[positive],
             },
         }  # fmt: skip
+
+    @staticmethod
+    def _baseline_rows(clean: CleanRows, columns: Columns, pool: np.ndarray) -> int:
+        """How many rows the simple models learn from: fewer of long texts, whose pairs of words they hold."""
+        names = [name for name, kind in columns.types.items() if kind == "text"]
+        some = clean.take(np.sort(np.random.default_rng(0).choice(pool, min(1_000, len(pool)), replace=False)), names)
+        letters = sum(pc.sum(pc.utf8_length(texts)).as_py() or 0 for texts in some.values()) / min(1_000, len(pool))
+        return min(MOST_ROWS, max(1_000, int(MOST_LETTERS / max(letters, 1))))
 
     def _languages(
         self, clean: CleanRows, columns: Columns, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from weft import config
+from weft import config, memory
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES
@@ -84,6 +83,9 @@ class Steps(ABC):
         self.holding = ExitStack()
         """Closed when the run ends: until then no other one may write into its folder."""
         self.seconds: dict[str, float] = {}
+        self.used: dict[str, dict[str, float]] = {}
+        """What each step took."""
+        self.read = 0
 
     @abstractmethod
     def run(self) -> Run:
@@ -91,9 +93,12 @@ class Steps(ABC):
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.seconds[step] = round(time.monotonic() - started, 2)
+        found: list[memory.Used] = []
+        with memory.measured(found):
+            yield
+        self.used[step] = found[0].of(self.read if step in ("preprocess", "features") else 0)
+        self.seconds[step] = self.used[step]["seconds"]
+        memory.give_back()
 
     def _claim(self) -> None:
         """Take the run folder; a folder that holds something else is never touched."""
@@ -151,9 +156,10 @@ class Steps(ABC):
             self.settings, plan, self.table, cleaner, self.work / "clean.arrow", aside, self.say
         )
         np.save(self.out / "split.npy", parts)
+        self.read = found.read
         self.say.step(
             "preprocess",
-            f"{found.read:,} rows = {len(clean.rows):,} used + {len(found.rejected):,} set aside",
+            f"{found.read:,} rows = {len(clean):,} used + {found.rejected:,} set aside",
         )
         for reason, count in list(found.reasons().items())[:3]:
             self.say.line(f"set aside: {count:,} x {reason} (rejected.parquet)")
@@ -170,7 +176,7 @@ class Steps(ABC):
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "data": {
                 "name": self.table.name, "fingerprint": self.fingerprint, "rows": found.read,
-                "used": len(clean.rows), "rejected": len(found.rejected), "reasons": found.reasons(),
+                "used": len(clean), "rejected": found.rejected, "reasons": found.reasons(),
                 "split": {name: clean.count(part) for part, name in enumerate(NAMES)},
                 "split_words": split_in_words(self.settings, clean),
             },
@@ -180,6 +186,7 @@ class Steps(ABC):
         }  # fmt: skip
 
     def _finish(self, figures: dict[str, Any]) -> None:
+        figures |= {"memory": {"bound": memory.bound(), "steps": self.used}}
         write_whole(self.out / REPORT_FILE, json_text(figures, indent=1) + "\n")
         write_report(self.out, figures, self.settings.results.report or "en")
         write_card(self.out, figures)
@@ -188,6 +195,8 @@ class Steps(ABC):
         write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
         for name in ("work", "checkpoints"):  # not before the run can do without them
             shutil.rmtree(self.out / name, ignore_errors=True)
+        for step, used in self.used.items():
+            self.say.line(f"{step}: {memory.used_in_words(used)}")
         self.say.step("done", f"in {duration(sum(self.seconds.values()))}; everything is in {self.out}")
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 from weft.data.split import uniform
 from weft.features.batching import Batch, collate, in_turn
-from weft.features.store import RowCodes, Store
-from weft.features.targets import known, outside
+from weft.features.store import Lengths, RowCodes, Store
+from weft.features.targets import known, most_rows, outside
 from weft.models.heads import ClassHead, Directions, NumberHead
 from weft.models.language import ImageModel, LanguageModel
 from weft.models.pretrained import fill, layerwise
@@ -38,6 +38,7 @@ TOP_RATE, RATE_DECAY = 0.3, 0.85
 """A checkpoint's top block learns this much slower than the head, each block below by the decay again."""
 LORA_RATE = 3.0
 BEGIN_ROWS = 20_000
+AT_ONCE = 1 << 16
 
 
 @dataclass
@@ -123,7 +124,11 @@ def _fit(
     folds = _folds(store, train, valid, count, recipe.seed, models.classes) if deal else [(train, valid)] * count
     for number, (learn, watch) in enumerate(folds):
         copy = models.each()[number]
-        learn = learn[known(store.target(learn)) | outside(store.target(learn))]
+        learn = _learnable(store, learn)
+        most = most_rows(models.width)
+        if len(watch) > most:
+            say.line(f"{most:,} of the {len(watch):,} validation rows are watched, drawn at random")
+            watch = np.sort(np.random.default_rng(0).choice(watch, most, replace=False))
         inside = watch[known(store.target(watch))]
 
         def validate(model: nn.Module, watch: np.ndarray = inside) -> float:
@@ -158,6 +163,13 @@ def _fit(
     return Fitted(done, steps, 1.0), watched
 
 
+def _learnable(store: Store, rows: np.ndarray) -> np.ndarray:
+    """The rows that say something: of a known class, or of none of them."""
+    answers = (store.target(some) for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)))
+    good = np.concatenate([known(codes) | outside(codes) for codes in answers])
+    return rows if good.all() else rows[good]
+
+
 @dataclass
 class Watched:
     """What a copy says of the rows it watched: answers [N, C], energies [N], true codes [N] or [N, L]."""
@@ -169,7 +181,7 @@ class Watched:
 
 @torch.no_grad()
 def _watch(
-    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None
+    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: Lengths | None
 ) -> Watched:
     copy.eval()
     answers, energies, truths = [], [], []
@@ -218,7 +230,7 @@ def _fit_linear(copy: RowModel, batch: Batch) -> None:
 
 @torch.no_grad()
 def _begin(
-    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: np.ndarray | None,
+    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: Lengths | None,
     bfloat16: bool,
 ) -> None:  # fmt: skip
     """Let the head of a checkpoint begin with what the untouched checkpoint reads in the rows it learns from."""
@@ -240,7 +252,7 @@ def _begin(
     copy.head.read.begin(torch.cat(reads), target)
 
 
-def _reading(rows: np.ndarray, store: Store, lengths: np.ndarray | None) -> Iterator[np.ndarray]:
+def _reading(rows: np.ndarray, store: Store, lengths: Lengths | None) -> Iterator[np.ndarray]:
     return in_turn(rows, lengths, CHECK_TOKENS, fixed=max(16, store.fixed_tokens()))
 
 

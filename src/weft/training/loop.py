@@ -20,10 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from weft import memory
 from weft.errors import TrainingError
 from weft.features.batching import Batch, shuffled
 from weft.features.next_items import HistoryBatch
 from weft.features.pieces import TextBatch
+from weft.features.store import Lengths
 from weft.training.checkpoint import Checkpoints, restore_random
 from weft.training.muon import muon
 from weft.training.optimizers import Schedule, adamw
@@ -104,7 +106,7 @@ class Loop:
         recipe: Recipe,
         fetch: Callable[[np.ndarray, int], Batch | TextBatch | HistoryBatch],
         train: np.ndarray,
-        lengths: np.ndarray | None,
+        lengths: np.ndarray | Lengths | None,
         validate: Callable[[nn.Module], float],
         tracker: Tracker,
         checkpoints: Checkpoints,
@@ -117,6 +119,9 @@ class Loop:
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
         self.pace, self.weigh = pace, weigh
+        trained = sum(p.numel() for _, p in self._trained())
+        # beside the weights: gradients, two moments, the average and the best
+        memory.require(20 * trained, f"training {trained:,} parameters")
         self.optimizer = optimizer_of(model, recipe)
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
@@ -142,11 +147,10 @@ class Loop:
         with _polite() as asked, self.say.bar("training", 1 - shown) as bar:
             while p.step < self.total and not p.stopped:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
-                batches = shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch)
-                if saved is not None:  # after all that a beginning may draw
-                    restore_random(saved)
-                    saved = None
-                for rows in batches[first:]:
+                for rows in shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch, first):
+                    if saved is not None:  # after all that a beginning may draw
+                        restore_random(saved)
+                        saved = None
                     self._step([self.fetch(some, epoch) for some in _parts(rows, recipe.accumulate)])
                     p.seconds = before + time.monotonic() - started
                     if p.step % self.check_steps == 0 or p.step == self.total:

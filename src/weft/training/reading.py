@@ -95,7 +95,7 @@ def fit_reading(
         return collate(store.take(rows), len(rows)).to(device)
 
     # the same batches at every look: what stands beside a pair is part of its loss
-    watched = shuffled(valid, None, recipe.batch_rows, recipe.seed, 0)
+    watched = list(shuffled(valid, None, recipe.batch_rows, recipe.seed, 0))
 
     def validate(model: nn.Module) -> float:
         loss: Callable[[Batch], Tensor] = model.loss  # type: ignore[assignment]

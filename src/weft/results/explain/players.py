@@ -23,7 +23,8 @@ from weft.features.codecs import CategoryCodec, Codec, Codes, NumberCodec, TextC
 from weft.features.columns import Columns
 from weft.features.histories import SequenceCodec
 from weft.features.images import ImageCodec
-from weft.features.store import RowCodes, take
+from weft.features.ragged import take
+from weft.features.store import RowCodes
 from weft.preprocess.clean import CleanBatch
 
 SIDE = 7
