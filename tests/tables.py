@@ -75,4 +75,10 @@ def fused(rows=120, seed=0):
             None if gone else picture.tolist() for picture, gone in zip(pixels, random.random(rows) < 0.1, strict=True)
         ]
         table = table.append_column(name, pa.array(cells, pa.list_(pa.list_(pa.uint8()))))
+    for name in ("had", "seen"):
+        cells = [
+            None if gone else [f"i{k}" for k in random.integers(0, 20, count)]
+            for count, gone in zip(random.integers(1, 6, rows), random.random(rows) < 0.1, strict=True)
+        ]
+        table = table.append_column(name, pa.array(cells, pa.list_(pa.string())))
     return table.append_column("bought", mixed(rows, seed)["bought"])

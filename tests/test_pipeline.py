@@ -400,7 +400,7 @@ class TestStoppedAndResumed:
         with pytest.raises(RunError, match="must be new or empty"):
             weft.Pipeline(self.SETTINGS).run(table, own, quiet=True)
         assert (own / "weft.yaml").read_text() == "target: label\n"
-        with held(out), pytest.raises(RunError, match="Another run is writing"):
+        with held(out), pytest.raises(RunError, match="Another process is writing"):
             weft.Pipeline(self.SETTINGS).run(table, out, quiet=True)
         run = weft.Pipeline(self.SETTINGS).run(table, out, quiet=True)
         assert weft.load(out).predict(table).equals(run.predict(table))

@@ -103,7 +103,8 @@ class FeatureSettings(_Settings):
                   "max_events": ("sequence",), "separator": ("sequence",)}  # fmt: skip
         for name, types in owners.items():
             if getattr(self, name) is not None and self.type not in types:
-                raise ValueError(f"{name} is for {' or '.join(types)} columns, this one is {self.type}. Remove it")
+                whose = " or ".join(filter(None, (", ".join(types[:-1]), types[-1])))
+                raise ValueError(f"{name} is for {whose} columns, this one is {self.type}. Remove it")
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range must go up, from black to white. Got {list(self.range)}")
         return self

@@ -26,6 +26,7 @@ LONG, SUMMARY = 1_024, 16
 """Tokens from which on a column is read ahead of the row, and in how many it then stands."""
 CROP, ERASE = 0.07, 0.25
 PICTURES = 1_800_000
+"""That are shown in all: on Fashion-MNIST 30 passes and 0.935 on the test, where 12 passes came to 0.920."""
 LEAST_STEPS = 600
 """Of texts from scratch, whatever the rows: on 500 of Banking77 an accuracy of 0.42 where 225 steps came to 0.31."""
 SMALL = 5_000  # rows below which folds, a linear start and a smaller model pay

@@ -30,7 +30,7 @@ CONFIGS = {
     "writer": replace(READER, backbone=replace(READER.backbone, attention="writing")),
     "rnn": replace(READER, backbone=RecurrentConfig(16, 2, "gru")),
     "lstm": replace(READER, backbone=RecurrentConfig(16, 1, "lstm"), linear=()),
-    "summary": replace(READER, summaries={"review": 3, "answer": 2, "front": 2}),
+    "summary": replace(READER, summaries={"review": 3, "answer": 2, "front": 2, "had": 2}),
     "summary, rnn": replace(READER, backbone=RecurrentConfig(16, 1, "gru"), summaries={"review": 3}),
 }
 ROWS = np.arange(30)
@@ -142,7 +142,7 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("changes", "words"),
         [
-            ({"features": {"colour": {"type": "category", "summary": 4}}}, "summary is for text or image columns"),
+            ({"features": {"colour": {"type": "category", "summary": 4}}}, "for text, image or sequence columns"),
             ({"features": {"review": {"type": "text", "summary": 2000}}}, "less than or equal to 1024"),
             ({"features": {"review": {"type": "text", "summary": 4}}, "model": {"from": "x"}}, "reads every token"),
             ({"features": {"review": {"type": "text", "summary": 4}}, "target": {"next_token": "review"}},

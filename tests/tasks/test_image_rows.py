@@ -183,7 +183,7 @@ def test_settings_that_do_not_fit_the_column(column, features, words):
 @pytest.mark.parametrize(
     ("column", "kind"),
     [
-        (pa.array([[[0.5]], [[0.1]]] * 20), "off"), (pa.array([[1], [2]] * 20), "off"),
+        (pa.array([[[0.5]], [[0.1]]] * 20), "off"), (pa.array([[0.5], [1.5]] * 20), "off"),
         (pa.array([b"\x00\xff\xfe", b"\x01\xfe\xff"] * 20), "off"),
         (pa.array(["https://example.org/a.png", "https://example.org/b.png"] * 20), "category"),
         (pa.array(["photos/a.JPG", "b.jpeg"] * 20), "image"),

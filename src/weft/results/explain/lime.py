@@ -34,6 +34,8 @@ def draw_near(players: int, rows: int, random: np.random.Generator) -> np.ndarra
 def by_line(present: np.ndarray, worth: np.ndarray, ridge: float = RIDGE) -> Line:
     """The weighted ridge regression on hidden rows [N, P] and what the model says of them [N]."""
     x = present.astype(np.float64)
+    if not x.shape[1]:
+        return Line(np.zeros(0), float(worth.mean()), 1.0)
     cosine = np.sqrt(x.mean(axis=1))  # to the whole row, of which all entries are one
     weight = np.exp(-((100 * (1 - cosine)) ** 2) / WIDTH**2 / 2)
     total = weight.sum()

@@ -169,7 +169,9 @@ def _shap(games: Games, evaluations: int, seed: int) -> Found:
         missed = abs(s.values.sum() - (games.full[r] - games.empty[r]))
         checks = [
             _at_most("adds up", missed / max(1e-3, abs(games.full[r] - games.empty[r])), 1e-4),
-            _at_most("sampling error", float(s.errors.max() / max(np.abs(s.values).max(), 1e-9)), 0.25),
+            _at_most(
+                "sampling error", float(s.errors.max(initial=0.0) / max(np.abs(s.values).max(initial=0.0), 1e-9)), 0.25
+            ),
             _at_least("same again", halves[r], 0.7),
         ]
         found.append((s.values, s.errors, checks))
@@ -210,12 +212,13 @@ class _Sample:
 
 
 def _sure(shares: shapley.Shares) -> bool:
-    return bool(shares.errors.max() <= SURE * np.abs(shares.values).max())
+    return bool(shares.errors.max(initial=0.0) <= SURE * np.abs(shares.values).max(initial=0.0))
 
 
 def _lime(games: Games, evaluations: int, seed: int) -> Found:
     rows = range(len(games.players.rows))
-    near = [draw_near(len(games.named(r)), evaluations, np.random.default_rng([seed, r])) for r in rows]
+    near = [draw_near(max(1, len(games.named(r))), evaluations, np.random.default_rng([seed, r])) for r in rows]
+    near = [n[:, : len(games.named(r))] for r, n in zip(rows, near, strict=True)]  # a row may hold nothing
     asked = games.ask(np.repeat(rows, evaluations), [p for n in near for p in n]).reshape(len(near), -1)
     found: Found = []
     for n, worth in zip(near, asked, strict=True):
