@@ -133,8 +133,12 @@ def weft(path: Path, bound: str, minutes: float) -> None:
         "data": {k: found["data"][k] for k in ("rows", "used", "rejected")}, "headline": found["headline"],
     }), flush=True)  # fmt: skip
     done, seconds, peak = command("predict", str(work), str(path), "-o", str(out), "--memory", bound)
-    assert done["rows"] == rows == done["predicted"] + done["rejected"] == pq.ParquetFile(out).metadata.num_rows + (
-        pq.ParquetFile(done["rejected_output"]).metadata.num_rows if done["rejected"] else 0
+    assert (
+        done["rows"]
+        == rows
+        == done["predicted"] + done["rejected"]
+        == pq.ParquetFile(out).metadata.num_rows
+        + (pq.ParquetFile(done["rejected_output"]).metadata.num_rows if done["rejected"] else 0)
     )
     print(json.dumps({
         "what": "predict", "rows": rows, "seconds": round(seconds), "peak": peak, "used": done["used"],
