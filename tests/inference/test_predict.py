@@ -38,7 +38,7 @@ def test_few_rows_are_all_counted() -> None:
 
 
 def test_an_evaluation_of_many_rows_judges_some_and_says_so(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = weft.train(mixed(300), "bought", out=tmp_path / "run", quiet=True, results={"baselines": False}, **FAST)
+    run = weft.train(mixed(300), "bought", out=tmp_path / "run", quiet=True, **FAST)
     table = mixed(700, seed=5)
     monkeypatch.setattr(runs, "most_rows", lambda width: 250)
     found = run.evaluate(table)

@@ -30,3 +30,11 @@ def take_ragged(array: Ragged, rows: np.ndarray) -> Ragged:
     np.cumsum(lengths, out=bounds[1:])
     places = np.repeat(starts - bounds[:-1], lengths) + np.arange(bounds[-1])
     return Ragged(np.asarray(array.values[places]), bounds)
+
+
+def joined(pieces: list[Ragged]) -> Ragged:
+    """The rows of all pieces, one after the other."""
+    if len(pieces) == 1:
+        return pieces[0]
+    lengths = np.concatenate([np.zeros(1, np.int64), *(p.lengths() for p in pieces)])
+    return Ragged(np.concatenate([p.values for p in pieces]), np.cumsum(lengths))

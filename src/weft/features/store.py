@@ -17,10 +17,11 @@ import numpy as np
 
 from weft import memory
 from weft.features.codecs import RAGGED, Codes
-from weft.features.ragged import Ragged, take_ragged
+from weft.features.ragged import Ragged, joined, take_ragged
 
 RECORDS = "records.bin"
-AT_ONCE = 2_048  # rows: each may make 64 KB of a mapped file resident
+AT_ONCE = 64
+"""Rows of a large store: each may make as much of a mapped file resident as the kernel maps at once, up to 2 MB."""
 TARGET = ""  # no column of a table has an empty name
 RowCodes = dict[str, Codes]
 
@@ -88,6 +89,7 @@ class Store:
         self._fields: RowCodes = {}
         fixed = [(e["file"], e["dtype"], tuple(e["shape"])) for e in index["fields"] if not e["ragged"]]
         self._records = memory.as_array(folder / RECORDS, np.dtype(fixed, align=True)) if fixed else np.zeros(0)
+        self._size = sum(file.stat().st_size for file in folder.iterdir())
         self._names = {(e["column"], e["field"]): e["file"] for e in index["fields"]}
         for entry in index["fields"]:
             name = entry["file"]
@@ -101,6 +103,12 @@ class Store:
 
     def take(self, rows: np.ndarray) -> RowCodes:
         """Codes of the rows, in the order asked."""
+        if self._size < memory.bound() // 8 or len(rows) <= AT_ONCE:
+            return self._take(rows)
+        pieces = [self._take(rows[start : start + AT_ONCE]) for start in range(0, len(rows), AT_ONCE)]
+        return {c: {n: _joined([p[c][n] for p in pieces]) for n in fields} for c, fields in self._fields.items()}
+
+    def _take(self, rows: np.ndarray) -> RowCodes:
         memory.release()
         record, found = self._records[rows] if len(self._records) else self._records, {}
         for column, fields in self._fields.items():
@@ -119,9 +127,10 @@ class Store:
         values = self._fields[TARGET]["value"]
         assert isinstance(values, np.ndarray)
         found = np.empty((len(rows), *values.shape[1:]), values.dtype)
-        for start in range(0, len(rows), AT_ONCE):
+        step = 16 * AT_ONCE
+        for start in range(0, len(rows), step):
             memory.release()
-            found[start : start + AT_ONCE] = values[rows[start : start + AT_ONCE]]
+            found[start : start + step] = values[rows[start : start + step]]
         return found
 
     def field(self, column: str, name: str) -> np.ndarray | Ragged:
@@ -137,6 +146,10 @@ class Store:
         counted = RAGGED.values()
         texts = [a for fields in self._fields.values() for n, a in fields.items() if n in counted]
         return Lengths([a for a in texts if isinstance(a, Ragged)]) if texts else None
+
+
+def _joined(pieces: list[Any]) -> np.ndarray | Ragged:
+    return joined(pieces) if isinstance(pieces[0], Ragged) else np.concatenate(pieces)
 
 
 class Lengths:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer, pre_tokenizers
 
-from weft.features.ragged import Ragged, take_ragged
+from weft.features.ragged import Ragged, joined, take_ragged
 from weft.features.tokenizer import is_own
 
 _OTHER = r"[\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
@@ -42,7 +42,7 @@ class Speller:
             some = texts.slice(start, stop - start)
             found.append(self._by_word(some) if self.by_word else self._spell(some.to_pylist()))
             start = stop
-        return joined(found)
+        return joined(found or [Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))])
 
     def _by_word(self, texts: pa.Array) -> Ragged:
         whole = pc.match_substring_regex(texts, _WHOLE).to_numpy(zero_copy_only=False)
@@ -75,11 +75,3 @@ class Speller:
         offsets = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(r) for r in rows], out=offsets[1:])
         return Ragged(np.fromiter((i for row in rows for i in row), np.int32, count=int(offsets[-1])), offsets)
-
-
-def joined(pieces: list[Ragged]) -> Ragged:
-    """The rows of all pieces, one after the other."""
-    if len(pieces) == 1:
-        return pieces[0]
-    lengths = np.concatenate([np.zeros(1, np.int64), *(p.lengths() for p in pieces)])
-    return Ragged(np.concatenate([np.zeros(0, np.int32), *(p.values for p in pieces)]), np.cumsum(lengths))
