@@ -86,7 +86,7 @@ def held(folder: Path, named: Path | None = None) -> Iterator[None]:
             except BlockingIOError:
                 os.close(handle)
                 raise RunError(
-                    f"{named or folder}: must be free. Another run is writing into it. Wait for it, or choose "
+                    f"{named or folder}: must be free. Another process is writing into it. Wait for it, or choose "
                     f"another with -o."
                 ) from None
             except OSError:

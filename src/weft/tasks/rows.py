@@ -318,11 +318,13 @@ class RowSteps(Steps):
 
     @staticmethod
     def _baseline_rows(clean: CleanRows, columns: Columns, pool: np.ndarray) -> int:
-        """How many rows the simple models learn from: fewer of long texts, whose pairs of words they hold."""
+        """How many rows the simple models learn from: fewer of long texts, whose pairs of words they hold, and of
+        pictures."""
         names = [name for name, kind in columns.types.items() if kind == "text"]
         some = clean.take(np.sort(np.random.default_rng(0).choice(pool, min(1_000, len(pool)), replace=False)), names)
         letters = sum(pc.sum(pc.utf8_length(texts)).as_py() or 0 for texts in some.values()) / min(1_000, len(pool))
-        return min(MOST_ROWS, max(1_000, int(MOST_LETTERS / max(letters, 1))))
+        pictures = MOST_PICTURE_BYTES // max(1, sum(c.bytes for c in _images(columns)))
+        return min(MOST_ROWS, pictures, max(1_000, int(MOST_LETTERS / max(letters, 1))))
 
     def _languages(
         self, clean: CleanRows, columns: Columns, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,

@@ -21,6 +21,7 @@ from weft.results.explain.players import in_words
 MOST_CHANGES = 4
 MOST_WORDS = 64
 MOST_VALUES = 16
+CLEARLY = 0.01  # by so much another answer must be more probable
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def counterfactual(games: Games, clean: CleanBatch, row: int) -> Counterfactual 
             return None
         output = _predict(games, clean, row, [[*taken, c] for c in free])[:, :classes]
         best = int(output[:, was].argmin())
-        flipped = np.flatnonzero(output.argmax(axis=1) != was)
+        flipped = np.flatnonzero(output.max(axis=1) - output[:, was] > CLEARLY)
         if len(flipped):
             sizes = [(free[i].size, output[i, was]) for i in flipped.tolist()]
             best = int(flipped[min(range(len(sizes)), key=sizes.__getitem__)])
@@ -73,7 +74,8 @@ def _fewest(games: Games, clean: CleanBatch, row: int, taken: list[Change], was:
     """Without the changes that are not needed."""
     for change in taken[:-1]:
         fewer = [c for c in taken if c is not change]
-        if _predict(games, clean, row, [fewer])[0, :classes].argmax() != was:
+        output = _predict(games, clean, row, [fewer])[0, :classes]
+        if output.max() - output[was] > CLEARLY:
             taken = fewer
     output = _predict(games, clean, row, [taken])[0, :classes]
     return Counterfactual(tuple(taken), int(output.argmax()), float(output.max()))
