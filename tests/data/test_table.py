@@ -448,3 +448,14 @@ class TestFingerprint:
         words = {Table.of({**base, column: v}).fingerprint() for v in (base[column], other[column])}
         words.add(Table.of({"other" if k == column else k: v for k, v in base.items()}).fingerprint())
         assert len(words) == 3
+
+
+def test_some_rows_are_found_by_their_numbers(put):
+    table = Table.open(put("t.csv", "a,b\n" + "".join(f"{i},x{i}\n" for i in range(40_000))))
+    some = table.rows([39_999, 3, 3])
+    assert some.head(9).column("a").to_pylist() == ["39999", "3", "3"] and some.name == table.name
+    with pytest.raises(DataError, match=r"there is no row 40000\. It has 40,000 rows"):
+        table.rows([40_000])
+    broken = Table.open(put("u.csv", "a,b\n1,2\n1,2,3\n"))
+    with pytest.raises(DataError, match="row 1 "):
+        broken.rows([1])

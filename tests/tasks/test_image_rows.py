@@ -242,3 +242,13 @@ def test_killed_and_resumed_with_changed_pictures_is_never_killed(tmp_path, monk
     again = weft.pipeline.run(settings, Table.of(table), tmp_path / "cut", resume=True)
     assert killed
     assert again.predict(table).equals(whole.predict(table))
+
+
+def test_a_picture_of_a_folder_is_explained_by_its_patches(folder, tmp_path, capsys):
+    run = weft.train(
+        str(folder), "label", out=tmp_path / "run", quiet=True, results={"baselines": False, "explain": "off"}, **SMALL
+    )
+    assert call(["explain", str(run.path), str(folder), "--row", "2", "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)["explanations"]
+    assert told["answer"] in ("left", "right") and len(told["players"]) == 16
+    assert told["players"][0]["shown"] == "patch 1, 1"

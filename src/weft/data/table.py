@@ -62,6 +62,8 @@ class Table:
         self.columns = columns
         self.parts = list(parts)
         self._memory = memory
+        self._folder = Path.cwd()
+        """Where the relative paths of rows in memory begin."""
         self._first = 0
         self._starts: list[int] = []  # the first row of each file that was reached
 
@@ -117,7 +119,7 @@ class Table:
         if self._memory is not None:
             for batch in self._memory.select(keep).to_batches(max_chunksize=rows):
                 if start >= self._first:
-                    yield RawBatch(count(start, batch.num_rows), batch, folder=Path.cwd())
+                    yield RawBatch(count(start, batch.num_rows), batch, folder=self._folder)
                 start += batch.num_rows
             return
         for number, part in enumerate(self.parts):
@@ -185,24 +187,27 @@ class Table:
             return pa.table({name: pa.array([], kind) for name, kind in self.columns.items()})
         return pa.Table.from_batches(batches)
 
-    def rows(self, numbers: Sequence[int]) -> pa.Table:
-        """Some rows, by their numbers from 0, in the order asked; read as far as the last of them.
+    def rows(self, numbers: Sequence[int]) -> Table:
+        """A table of some rows, by their numbers from 0, in the order asked; read as far as the last of them.
 
         Raises:
             DataError: the table has no such row, or it is no row that can be read.
         """
         found: dict[int, pa.Table] = {}
+        folder = self._folder
         wanted, last = sorted(set(numbers)), -1
         for raw in self.batches():
             for place in np.flatnonzero(np.isin(raw.rows, wanted)).tolist():
                 one = pa.Table.from_batches([shown(raw.batch.slice(place, 1), self.columns)])
-                found[int(raw.rows[place])] = one
+                found[int(raw.rows[place])], folder = one, raw.folder or folder
             bad = next((r for r in raw.rejected if r.row in wanted), None)
             if bad is not None:
                 raise DataError(f"{self.name}: row {bad.row} {bad.reason}. Correct it, or choose another row.")
             last = max([last, *raw.rows[-1:].tolist(), *(r.row for r in raw.rejected)])
             if len(found) == len(wanted):
-                return pa.concat_tables([found[n] for n in numbers])
+                some = Table.of(pa.concat_tables([found[n] for n in numbers]))
+                some.name, some._folder = self.name, folder
+                return some
         absent = next(n for n in wanted if n not in found)
         raise DataError(f"{self.name}: there is no row {absent}. It has {last + 1:,} rows, counted from 0.")
 
