@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,16 @@ class StoreWriter:
         self.rows = 0
 
     def append(self, codes: RowCodes, rows: int) -> None:
+        """Raises OSError, with every file closed, where the disk takes no more."""
+        try:
+            self._append(codes, rows)
+        except BaseException:
+            for stream in self._files.values():
+                with suppress(OSError):
+                    stream.close()
+            raise
+
+    def _append(self, codes: RowCodes, rows: int) -> None:
         if self._record is None:
             self._record = self._open(codes)
         record = np.zeros(rows, self._record)
@@ -65,7 +76,8 @@ class StoreWriter:
                 entry = {"file": name, "dtype": kind.str, "ragged": ragged, "shape": shape}
                 self._index.append({"column": column, "field": field, **entry})
                 if ragged:
-                    self._files |= {n: (self.folder / n).open("wb") for n in (f"{name}.bin", f"{name}.offsets")}
+                    for part in (f"{name}.bin", f"{name}.offsets"):
+                        self._files[part] = (self.folder / part).open("wb")
                     self._files[f"{name}.offsets"].write(np.zeros(1, np.int64).data)
                     self._ends[name] = 0
                 else:
