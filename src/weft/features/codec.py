@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from weft.features.ragged import Ragged as Ragged
 Codes = dict[str, "np.ndarray | Ragged"]
 
 
-class Codec:
+class Codec(ABC):
     """What every column type offers; one subclass a type."""
 
     type: ClassVar[str]
@@ -24,24 +25,26 @@ class Codec:
         self.name = name
         self.settings = settings
 
+    @abstractmethod
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
         """Learn from training rows; ``rows`` are their numbers in the table."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self) -> None:
         """Turn what was observed into what is saved."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, array: pa.Array) -> Codes:
-        raise NotImplementedError
+        """The codes of the values, a row each."""
 
+    @abstractmethod
     def decode(self, codes: Codes) -> list:
         """The values again: exact for categories, times and normalised texts, to float32 for numbers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def state(self) -> dict[str, Any]:
         """What ``finish`` made, as JSON."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, state: Mapping[str, Any]) -> None:
-        raise NotImplementedError
+        """Be as the codec was whose ``state`` this is."""
