@@ -160,6 +160,7 @@ class AnswerPredictor(Answerer):
     ):  # fmt: skip
         super().__init__(model, tokenizer, longest, most, threshold)
         self.question, self.context = question, context
+        self.without: list[str] = []  # no column can be absent
 
     def stream(
         self, table: Table, keep: Sequence[str] = (), answer: str | None = None, start: str | None = None

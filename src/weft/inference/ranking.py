@@ -171,6 +171,7 @@ class RankingPredictor:
         self.ranker, self.columns, self.cleaner, self.users = ranker, columns, cleaner, users
         self.top, self.taken = top, taken
         self.cut = 0
+        self.without: list[str] = []  # no column can be absent
 
     @property
     def history_plan(self) -> ColumnPlan:

@@ -43,6 +43,8 @@ class Rewriter:
         self.normalize, self.allow_missing = normalize, allow_missing
         self.cut = 0
         """Sources so far that were too long and lost their end."""
+        self.without: list[str] = []
+        """Columns that the model reads and the last table did not hold."""
 
     def stream(
         self, table: Table, with_target: bool = False, keep: Sequence[str] = (), only: np.ndarray | None = None
@@ -55,7 +57,7 @@ class Rewriter:
             DataError: columns that the model reads are absent (and ``allow_missing`` is not set), or the target.
         """
         pairing = self.pairing
-        absent = [name for name in pairing.sources if name not in table.columns]
+        absent = self.without = [name for name in pairing.sources if name not in table.columns]
         if absent and (not self.allow_missing or len(absent) == len(pairing.sources)):
             near = did_you_mean(absent[0], table.columns) if len(absent) == 1 else ""
             raise DataError(

@@ -303,6 +303,13 @@ class RowEmbedding(nn.Module):
             with torch.no_grad():
                 self.column.weight[quiet] = 0.0
 
+    @property
+    def text(self) -> TextEmbedding | PretrainedTextEmbedding | None:
+        """What embeds the texts, if there are any."""
+        found = self.by_type["text"] if "text" in self.types else None
+        assert found is None or isinstance(found, (TextEmbedding, PretrainedTextEmbedding))
+        return found
+
     def forward(self, columns: Columns, vectors: Tensor | None = None) -> Tokens:
         """``vectors``: of the text tokens, instead of their own (for gradients with respect to them)."""
         of_text = {"text": vectors}

@@ -96,8 +96,8 @@ class Run:
             pieces.append(pa.table(predictor.as_columns(part.output)))
             rows.append(part.clean.rows)
             total += len(part.clean.rows) + len(part.clean.rejected)
-        if (without := getattr(predictor, "without", [])) and not allow_missing:
-            warnings.warn(f"{source.name}: {without_in_words(without)}", stacklevel=2)
+        if predictor.without and not allow_missing:
+            warnings.warn(f"{source.name}: {without_in_words(predictor.without)}", stacklevel=2)
         if not pieces:
             return _like(table, pa.table(predictor.as_columns(self._no_rows())))
         place = np.full(total, -1, np.int64)
@@ -154,7 +154,7 @@ class Run:
         return {
             "rows": predicted + rejected, "predicted": predicted, "rejected": rejected, "output": str(out),
             "rejected_output": done.rejected_output, "cut": done.counts["cut"],
-            "absent": getattr(predictor, "without", []), "used": used[0].of(predicted + rejected),
+            "absent": predictor.without, "used": used[0].of(predicted + rejected),
         }  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
@@ -238,7 +238,7 @@ class Run:
         return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
 
     def _predictor(self, allow_missing: bool) -> Any:
-        """What answers the rows of a table: ``stream`` and ``as_columns``."""
+        """What answers the rows of a table: ``stream``, ``as_columns``, ``cut`` and ``without``."""
         return Predictor(self.columns, self.model, allow_missing)
 
     def _asked(self) -> dict[str, Any]:

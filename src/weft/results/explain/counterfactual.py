@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 
 from weft.features.codecs import CategoryCodec, Codec, NumberCodec, TextCodec
-from weft.inference.predict import predict_codes
 from weft.preprocess.clean import CleanBatch
 from weft.results.explain.game import Games
 from weft.results.explain.players import in_words
@@ -50,15 +49,14 @@ def counterfactual(games: Games, clean: CleanBatch, row: int) -> Counterfactual 
     """For one row of a model of classes; None where no few changes flip the answer, or the model gives numbers."""
     if games.model.kind != "class":
         return None
-    classes = games.output.shape[1] - (games.model.score is not None)
-    was = int(games.output[row, :classes].argmax())
+    was = int(games.output[row].argmax())
     choices = _choices(games, clean, row)
     taken: list[Change] = []
     for _ in range(MOST_CHANGES):
         free = [c for c in choices if all((c.column, c.word) != (t.column, t.word) for t in taken)]
         if not free:
             return None
-        output = _predict(games, clean, row, [[*taken, c] for c in free])[:, :classes]
+        output = _predict(games, clean, row, [[*taken, c] for c in free])
         best = int(output[:, was].argmin())
         flipped = np.flatnonzero(output.max(axis=1) - output[:, was] > CLEARLY)
         if len(flipped):
@@ -66,18 +64,18 @@ def counterfactual(games: Games, clean: CleanBatch, row: int) -> Counterfactual 
             best = int(flipped[min(range(len(sizes)), key=sizes.__getitem__)])
         taken.append(free[best])
         if len(flipped):
-            return _fewest(games, clean, row, taken, was, classes)
+            return _fewest(games, clean, row, taken, was)
     return None
 
 
-def _fewest(games: Games, clean: CleanBatch, row: int, taken: list[Change], was: int, classes: int) -> Counterfactual:
+def _fewest(games: Games, clean: CleanBatch, row: int, taken: list[Change], was: int) -> Counterfactual:
     """Without the changes that are not needed."""
     for change in taken[:-1]:
         fewer = [c for c in taken if c is not change]
-        output = _predict(games, clean, row, [fewer])[0, :classes]
+        output = _predict(games, clean, row, [fewer])[0]
         if output.max() - output[was] > CLEARLY:
             taken = fewer
-    output = _predict(games, clean, row, [taken])[0, :classes]
+    output = _predict(games, clean, row, [taken])[0]
     return Counterfactual(tuple(taken), int(output.argmax()), float(output.max()))
 
 
@@ -120,13 +118,12 @@ def _predict(games: Games, clean: CleanBatch, row: int, changed: list[list[Chang
         for place, changes in enumerate(changed):
             mine = [c for c in changes if c.column == codec.name]
             if isinstance(codec, TextCodec) and mine:
-                part = games.players.parts[codec.name]
+                part = games.players.words[codec.name]
                 present = np.ones(len(part.players[row]), bool)
                 present[[c.word for c in mine if c.word is not None]] = False
-                cells[place] = part.text(row, present)  # type: ignore[union-attr]
+                cells[place] = part.text(row, present)
             elif mine:
                 cells[place] = mine[-1].value
         columns[codec.name] = pa.array(cells, clean.columns[codec.name].type)
     codes = games.players.columns.encode(CleanBatch(np.arange(len(changed)), columns, []))
-    games.evaluations += len(changed)
-    return predict_codes(games.model, codes, len(changed))
+    return games.output_of(codes, len(changed))

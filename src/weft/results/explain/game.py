@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from weft.features.columns import Columns
+from weft.features.store import RowCodes
+from weft.features.targets import NumberTarget
 from weft.inference.predict import predict_codes
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
@@ -51,6 +53,8 @@ class Games:
         width = model.each()[0].config.backbone.width
         self.bfloat16 = width >= 128 and machine_has_bfloat16(self.device.type)
         self.evaluations = 0
+        target = columns.target
+        self.classes = [] if isinstance(target, NumberTarget) else target.classes
         rows = len(clean.rows)
         full = [np.ones(len(p), bool) for p in self.players.rows]
         self.output = self._predict(np.arange(rows), full, exact=True)
@@ -58,8 +62,7 @@ class Games:
         if model.kind == "number":
             self.of = np.zeros(rows, np.int64)
         else:
-            classes = self.output.shape[1] - (model.score is not None)
-            self.of = np.full(rows, of) if of is not None else self.output[:, :classes].argmax(axis=1)
+            self.of = np.full(rows, of) if of is not None else self.output.argmax(axis=1)
         self.full = self._score(np.arange(rows), self.output)
         nothing = self._predict(np.arange(rows), [~f for f in full], exact=True)
         self.empty = self._score(np.arange(rows), nothing)
@@ -80,7 +83,13 @@ class Games:
 
     def texts(self, row: int) -> dict[str, str]:
         """The texts of a row, whose characters its words count."""
-        return {name: part.texts[row] for name, part in self.players.parts.items() if hasattr(part, "texts")}
+        return {name: part.texts[row] for name, part in self.players.words.items()}
+
+    def output_of(self, codes: RowCodes, rows: int) -> np.ndarray:
+        """What the model says of encoded rows [N, C], or numbers [N]; not whether it would decline them."""
+        self.evaluations += rows
+        output = predict_codes(self.model, codes, rows)
+        return output[:, : len(self.classes)] if self.classes else output
 
     def _score(self, row: np.ndarray, output: np.ndarray) -> np.ndarray:
         if self.model.kind == "number":
@@ -88,18 +97,16 @@ class Games:
         if self.model.kind == "labels":
             chosen = np.take_along_axis(output, self.of[row][:, None], axis=1)[:, 0].astype(np.float64)
             return np.log(chosen + TINY) - np.log1p(TINY - chosen)
-        classes = output.shape[1] - (self.model.score is not None)
-        return log_odds(output[:, :classes], self.of[row])
+        return log_odds(output, self.of[row])
 
     def _predict(self, row: np.ndarray, present: Sequence[np.ndarray], exact: bool = False) -> np.ndarray:
         keys = [(r, p.tobytes()) for r, p in zip(row.tolist(), present, strict=True)]
         place: dict[tuple[int, bytes], int] = {}
         back = np.array([place.setdefault(key, len(place)) for key in keys], np.int64)
         first = np.unique(back, return_index=True)[1]
-        self.evaluations += len(first)
         found = []
         for chosen in np.split(first, range(AT_ONCE, len(first), AT_ONCE)):
             codes = self.players.codes(row[chosen], [present[i] for i in chosen.tolist()])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16 and not exact):
-                found.append(predict_codes(self.model, codes, len(chosen)))
+                found.append(self.output_of(codes, len(chosen)))
         return np.concatenate(found)[back]

@@ -24,9 +24,9 @@ from weft.errors import UsageError
 from weft.features.batching import Batch, collate
 from weft.features.codecs import Ragged, TextCodec
 from weft.features.histories import SequenceCodec
-from weft.features.images import ImageCodec
 from weft.features.store import RowCodes
 from weft.features.tokenizer import mask_token
+from weft.models.embeddings import PretrainedTextEmbedding, TextEmbedding
 from weft.models.row import RowModel
 from weft.models.tokens import Tokens
 from weft.models.transformer import Transformer
@@ -110,18 +110,18 @@ def _along(
     path = path.to(games.model.temperature.device)[:, None, None]
     for copy in model.each():
         embedding = copy.embedding
-        text = embedding.by_type["text"] if "text" in embedding.types else None
+        text = embedding.text
         vectors, columns = None, {c: {n: t.expand(len(path), *t.shape[1:]) for n, t in f.items()}
                                   for c, f in here.columns.items()}  # fmt: skip
         if text is not None:
             with torch.no_grad():
-                ends = [text.vectors(text.ids(b.columns)) for b in (there, here)]  # type: ignore[operator]
+                ends = [text.vectors(text.ids(b.columns)) for b in (there, here)]
             vectors = (ends[0] + path * (ends[1] - ends[0])).requires_grad_(grad)
-            leaves.append((vectors, (ends[1] - ends[0])[0], _owners_of_texts(games, row, copy, here)))
-        for name in _pictures(games):
+            leaves.append((vectors, (ends[1] - ends[0])[0], _owners_of_texts(games, row, text, here)))
+        for name in games.players.pictures:
             ends = [b.columns[name]["pixels"][0].float().flatten(1).T for b in (there, here)]
             shades = (ends[0] + path * (ends[1] - ends[0])).requires_grad_(grad)
-            leaves.append((shades, ends[1] - ends[0], _owners_of_pixels(games, row, name)))
+            leaves.append((shades, ends[1] - ends[0], games.players.owners(row, name, len(ends[0]))))
             side = here.columns[name]["pixels"].shape[-1]
             columns[name] = {**columns[name], "pixels": shades.transpose(1, 2).unflatten(2, (side, side))}
         tokens = embedding(columns, vectors)
@@ -142,46 +142,20 @@ def _along(
     return _score(games, row, torch.stack(outs)), leaves
 
 
-def _pictures(games: Games) -> list[str]:
-    return [c.name for c in games.players.columns.codecs if isinstance(c, ImageCodec)]
-
-
 def _followed(games: Games, copy: RowModel, tokens: Tokens) -> Tensor:
     """Which tokens of a row come from texts or pictures [1, T, 1]: those are followed from their words and pixels on,
     before the look at neighbours."""
-    codecs = games.players.columns.codecs
-    numbers = [copy.embedding.number[c.name] for c in codecs if isinstance(c, (TextCodec, ImageCodec))]
+    numbers = [copy.embedding.number[name] for name in (*games.players.words, *games.players.pictures)]
     return torch.isin(tokens.columns_BT[:1], torch.tensor(numbers, device=tokens.columns_BT.device)).unsqueeze(-1)
 
 
-def _owners_of_pixels(games: Games, row: int, name: str) -> np.ndarray:
-    """The player of each pixel of a picture; -1 where there is none."""
-    first = 0
-    for other, part in games.players.parts.items():
-        if other == name:
-            break
-        first += len(part.players[row])
-    place = games.players.parts[name].of_pixels(row)  # type: ignore[union-attr]
-    return np.where(place >= 0, place + first, -1)
-
-
-def _owners_of_texts(games: Games, row: int, copy: RowModel, batch: Batch) -> np.ndarray:
-    """The player of each token of the texts, column after column; -1 for the end of a text."""
-    first, firsts = 0, {}
-    for name, part in games.players.parts.items():
-        firsts[name] = first
-        first += len(part.players[row])
-    text = copy.embedding.by_type["text"]
-    names: list[str] = text.names  # type: ignore[assignment]
-    widths = [batch.columns[name]["tokens"].shape[1] for name in names]
-    total = text.ids(batch.columns).shape[1]  # type: ignore[operator]
-    end = (total - sum(widths)) // len(names)  # a checkpoint closes each text by a token
-    owner, at = np.full(total, -1), 0
-    for name, width in zip(names, widths, strict=True):
-        here = games.players.parts[name].words_of_tokens(row)[:width]  # type: ignore[union-attr]
-        owner[at : at + len(here)] = np.where(here >= 0, here + firsts[name], -1)
-        at += width + end
-    return owner
+def _owners_of_texts(games: Games, row: int, text: TextEmbedding | PretrainedTextEmbedding, batch: Batch) -> np.ndarray:
+    """The player of each token of the texts, column after column."""
+    widths = [batch.columns[name]["tokens"].shape[1] for name in text.names]
+    end = (text.ids(batch.columns).shape[1] - sum(widths)) // len(widths)  # a checkpoint closes each text by a token
+    return np.concatenate(
+        [games.players.owners(row, name, width + end) for name, width in zip(text.names, widths, strict=True)]
+    )
 
 
 def _score(games: Games, row: int, answers: Tensor) -> Tensor:
@@ -201,20 +175,9 @@ def owners(games: Games, row: int, copy: RowModel, tokens: Tokens) -> np.ndarray
     """The player of each token of a row [T]; -1 for tokens that are no part of it (the reading token, ends)."""
     column = tokens.columns_BT[0].cpu().numpy()
     owner = np.full(len(column), -1)
-    first = 0
-    for codec in games.players.columns.codecs:
-        here = np.flatnonzero(column == copy.embedding.number[codec.name])
-        words = games.players.parts[codec.name].players[row]
-        if isinstance(codec, TextCodec):
-            of_token = games.players.parts[codec.name].words_of_tokens(row)  # type: ignore[union-attr]
-            of_token = of_token[: min(len(here), codec.max_tokens)]
-            owner[here[: len(of_token)]] = np.where(of_token >= 0, of_token + first, -1)
-        elif isinstance(codec, (ImageCodec, SequenceCodec)):
-            part = games.players.parts[codec.name].of_tokens(row, len(here))  # type: ignore[union-attr]
-            owner[here] = np.where(part >= 0, part + first, -1)
-        else:
-            owner[here] = first
-        first += len(words)
+    for name in games.players.parts:
+        here = np.flatnonzero(column == copy.embedding.number[name])
+        owner[here] = games.players.owners(row, name, len(here))
     return owner
 
 
@@ -224,20 +187,16 @@ def _linear(games: Games, row: int, copy: RowModel, here: Batch, there: Batch) -
     assert path is not None
     parts: list[Tensor] = []
     owner: list[int] = []
-    first = 0
     with torch.no_grad():
         base = path(there.columns)
-        for name, part in games.players.parts.items():
-            if name in path.texts:
-                table = path.grams[path.texts.index(name)]
-                gram, weight = (here.columns[name][n][0] for n in ("gram", "weight"))
-                for place, word, share in part.words_of_grams(row, gram.tolist()):  # type: ignore[union-attr]
-                    parts.append(share * weight[place] * table[gram[place].long()])
-                    owner.append(first + word)
-            elif name in path.numbers + path.times + path.categories:
-                parts.append((path(there.columns | {name: here.columns[name]}) - base)[0])
-                owner.append(first)
-            first += len(part.players[row])
+        for name, table in zip(path.texts, path.grams, strict=True):
+            gram, weight = (here.columns[name][n][0] for n in ("gram", "weight"))
+            for place, word, share in games.players.words[name].words_of_grams(row, gram.tolist()):
+                parts.append(share * weight[place] * table[gram[place].long()])
+                owner.append(games.players.first(row, name) + word)
+        for name in path.numbers + path.times + path.categories:
+            parts.append((path(there.columns | {name: here.columns[name]}) - base)[0])
+            owner.append(games.players.first(row, name))
     if not parts:
         return base, base.new_zeros(1, base.shape[1]), np.array([-1])
     return base, torch.stack(parts), np.array(owner)

@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 
 from weft.features.columns import Columns
-from weft.features.targets import NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
 from weft.results.explain import shapley
@@ -93,14 +92,13 @@ def overview(
     error = (
         np.abs(shares_RK).std(axis=0, ddof=1) / np.sqrt(len(shares_RK)) if len(shares_RK) > 1 else np.zeros(len(mean))
     )
-    target = columns.target
-    classes = [] if isinstance(target, NumberTarget) else target.classes
+    classes = games.classes
     kinds = {codec.name: codec.type for codec in columns.codecs}
     one_way = of is not None or not classes
     return {
         "method": "shap", "rows": len(shares_RK), "budget": seconds,
         "of": None if of is None or not classes else classes[of],
-        "unit": "log odds" if classes else target.name,
+        "unit": "log odds" if classes else columns.target.name,
         "columns": [
             {"column": names[k], "mean": float(mean[k]), "error": float(error[k]),
              "share": float(mean[k] / max(mean.sum(), 1e-12))}
@@ -238,7 +236,7 @@ def interactions(value: Value, players: int) -> np.ndarray:
 
 def _words(games: Games, classes: list[str], of: int | None, clock: Clock, seed: int) -> list[dict[str, Any]]:
     """The most telling words for and against each class: of two the one looked for, else the most frequent answers."""
-    if not any(hasattr(part, "texts") for part in games.players.parts.values()):
+    if not games.players.words:
         return []
     shares: dict[int, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     rows: dict[int, int] = defaultdict(int)

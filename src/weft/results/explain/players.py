@@ -52,6 +52,9 @@ class _Value:
         source = np.where([p[0] for p in present], row, self._hidden)
         return {name: take(array, source) for name, array in self._codes.items()}
 
+    def owners(self, row: int, tokens: int) -> np.ndarray:
+        return np.zeros(tokens, np.int64)
+
 
 class _Words:
     """A text: each word is a player, hidden by leaving it out."""
@@ -76,8 +79,13 @@ class _Words:
         pieces = self._pieces[row]
         return "".join([pieces[i] for i in np.flatnonzero(present).tolist()]).strip() or None
 
-    def words_of_tokens(self, row: int) -> np.ndarray:
-        """The word that each token of the whole text belongs to; -1 for what stands between words."""
+    def owners(self, row: int, tokens: int) -> np.ndarray:
+        """-1: a token that stands between words, or closes the text."""
+        read = self._words_of_tokens(row)[: min(tokens, self.codec.max_tokens)]
+        return np.pad(read, (0, tokens - len(read)), constant_values=-1)
+
+    def _words_of_tokens(self, row: int) -> np.ndarray:
+        """The word that each token of the whole text belongs to."""
         assert self.codec.tokenizer is not None
         starts = np.array([p.start for p in self.players[row]] + [len(self.texts[row]) + 1])
         encoding = self.codec.tokenizer.encode(self.texts[row], add_special_tokens=False)
@@ -88,7 +96,7 @@ class _Words:
     def words_of_grams(self, row: int, grams: list[int]) -> list[tuple[int, int, float]]:
         """(place in ``grams``, word, share) of each n-gram of a row: an n-gram belongs to the words it is made of."""
         assert self.codec.tokenizer is not None
-        word = self.words_of_tokens(row)
+        word = self._words_of_tokens(row)
         ids = self.codec.tokenizer.encode(self.texts[row], add_special_tokens=False).ids
         step = self.codec.tokenizer.get_vocab_size() + 1
         made: dict[int, list[int]] = {}
@@ -117,7 +125,7 @@ class _Patches:
         side = self.side = min(SIDE, codec.size // 2)
         one = [Player(codec.name, f"patch {i // side + 1}, {i % side + 1}") for i in range(side * side)]
         self.players = [one if there else [] for there in self._codes["present"]]
-        self._place = np.arange(codec.size) * side // codec.size
+        self._place = self._grid(codec.size)
         self._mean = np.round(np.array(codec.mean)).astype(np.uint8)[:, None, None]
 
     def codes(self, row: np.ndarray, present: Sequence[np.ndarray]) -> Codes:
@@ -129,17 +137,16 @@ class _Patches:
                 picture[:] = np.where(shown, picture, self._mean)
         return {"pixels": pixels, "present": self._codes["present"][row]}
 
-    def of_pixels(self, row: int) -> np.ndarray:
-        """The patch of each pixel [S S], row by row; -1 where there is no picture."""
-        patch = (self._place[:, None] * self.side + self._place).ravel()
-        return patch if self.players[row] else np.full_like(patch, -1)
+    def _grid(self, places: int) -> np.ndarray:
+        """The row (or column) of patches in which the middle of each of so many places along a side lies."""
+        return (np.arange(places) * 2 + 1) * self.side // (2 * places)
 
-    def of_tokens(self, row: int, tokens: int) -> np.ndarray:
-        """The patch that each of the model's tokens [T] of a picture lies in."""
-        grid = round(tokens**0.5)
-        if not self.players[row] or grid * grid != tokens:
+    def owners(self, row: int, tokens: int) -> np.ndarray:
+        """The patches that tokens, or pixels, of a square grid lie in, row by row; -1 where there is no picture."""
+        side = round(tokens**0.5)
+        if not self.players[row] or side * side != tokens:
             return np.full(tokens, -1)
-        place = (np.arange(grid) * 2 + 1) * self.side // (2 * grid)
+        place = self._grid(side)
         return (place[:, None] * self.side + place).ravel()
 
 
@@ -158,10 +165,8 @@ class _Items:
         ]
         return self.codec.encode(pa.array(kept, self._type))
 
-    def of_tokens(self, row: int, tokens: int) -> np.ndarray:
-        """The event of each token [T]."""
-        events = len(self.players[row])
-        return np.where(np.arange(tokens) < events, np.arange(tokens), -1)
+    def owners(self, row: int, tokens: int) -> np.ndarray:
+        return np.where(np.arange(tokens) < len(self.players[row]), np.arange(tokens), -1)
 
 
 Parts = _Value | _Words | _Patches | _Items
@@ -181,6 +186,8 @@ class Players:
     def __init__(self, columns: Columns, clean: CleanBatch):
         self.columns = columns
         self.parts = {c.name: PARTS[c.type](c, clean.columns[c.name]) for c in columns.codecs}
+        self.words = {name: part for name, part in self.parts.items() if isinstance(part, _Words)}
+        self.pictures = {name: part for name, part in self.parts.items() if isinstance(part, _Patches)}
         self.rows = [[p for part in self.parts.values() for p in part.players[r]] for r in range(len(clean.rows))]
         self._slices: list[dict[str, slice]] = []
         for r in range(len(self.rows)):
@@ -193,6 +200,15 @@ class Players:
             name: part.codes(row, [p[self._slices[r][name]] for r, p in zip(row.tolist(), present, strict=True)])
             for name, part in self.parts.items()
         }
+
+    def first(self, row: int, column: str) -> int:
+        """The place of a column's first player among those of a row."""
+        return self._slices[row][column].start
+
+    def owners(self, row: int, column: str, tokens: int) -> np.ndarray:
+        """The player of a row that owns each of the tokens (or pixels) that the model reads of a column; -1: none."""
+        found = self.parts[column].owners(row, tokens)
+        return np.where(found >= 0, found + self.first(row, column), -1)
 
     def groups(self, row: int) -> np.ndarray:
         """Which column each player of a row belongs to [P], counted from 0."""

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from weft.features.columns import Columns
-from weft.features.targets import NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
 from weft.results.explain import shapley
@@ -122,18 +121,16 @@ def explain(
     rows = range(len(clean.rows))
     found = _METHODS[method](games, evaluations, seed)
     flips = [counterfactual(games, clean, r) if changes else None for r in rows]
-    target = columns.target
+    target, classes = columns.target, games.classes
     seconds = (time.monotonic() - started) / max(1, len(rows))
     explained = []
     for r, (shares, errors, checks) in zip(rows, found, strict=True):
-        number = isinstance(target, NumberTarget)
-        classes = [] if number else target.classes  # type: ignore[union-attr]
-        name = None if number else classes[games.of[r]]
+        name = classes[games.of[r]] if classes else None
         flip = flips[r]
         explained.append(
             Explanation(
-                int(clean.rows[r]), method, target.name, name, float(games.output[r]) if number else str(name),
-                None if number else float(games.output[r, games.of[r]]), games.named(r), shares, errors,
+                int(clean.rows[r]), method, target.name, name, str(name) if classes else float(games.output[r]),
+                float(games.output[r, games.of[r]]) if classes else None, games.named(r), shares, errors,
                 float(games.full[r]), float(games.empty[r]), checks, flip, classes[flip.answer] if flip else None,
                 games.evaluations // max(1, len(rows)), seconds, games.texts(r),
             )
