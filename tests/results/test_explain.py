@@ -15,8 +15,8 @@ from weft.errors import DataError, UsageError
 from weft.models.row import RowModel
 from weft.results.explain import gradient
 from weft.results.explain.game import Games
-from weft.results.explain.players import word_spans
 from weft.results.explain.shapley import exact
+from weft.results.explain.texts import word_spans
 from weft.results.explain.words import sentences
 from weft.runs.run import Run
 
@@ -206,7 +206,7 @@ def test_chinese_words_are_found(tmp_path: Path) -> None:
     )  # fmt: skip
     codec = next(c for c in run.columns.codecs if c.name == "text")
     text = "我们收到精彩 box 2 个"
-    words = [text[a:b] for a, b in word_spans(text, codec)]
+    words = [text[a:b] for a, b in word_spans(text, codec.tokenizer)]
     assert "".join(words) == text.replace(" ", "") and "box" in words and "2" in words
     found = run.explain(planted(20, 1, chinese=True))
     first = [e.players[int(np.abs(e.shares).argmax())].shown for e in found]

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 
-from weft.features.augment import WORD
 from weft.features.codecs import CategoryCodec, Codec, Codes, NumberCodec, TextCodec
 from weft.features.columns import Columns
 from weft.features.histories import SequenceCodec
@@ -26,18 +24,9 @@ from weft.features.images import ImageCodec
 from weft.features.ragged import take
 from weft.features.store import RowCodes
 from weft.preprocess.clean import CleanBatch
+from weft.results.explain.texts import Player, Words
 
 SIDE = 7
-
-
-@dataclass(frozen=True)
-class Player:
-    """A part of a row: ``shown`` to a person; of a text its characters from ``start`` to ``end``."""
-
-    column: str
-    shown: str
-    start: int | None = None
-    end: int | None = None
 
 
 class _Value:
@@ -60,43 +49,24 @@ class _Words:
     """A text: each word is a player, hidden by leaving it out."""
 
     def __init__(self, codec: TextCodec, array: pa.Array):
-        self.codec, self.texts = codec, [text or "" for text in array.to_pylist()]
-        spans = [word_spans(text, codec) for text in self.texts]
-        self.players = [
-            [Player(codec.name, text[a:b], a, b) for a, b in found]
-            for text, found in zip(self.texts, spans, strict=True)
-        ]
-        # a word goes with the space behind it: what stays is what a person would have written
-        self._pieces = [
-            [text[a:b] for a, b in zip([0, *(s for s, _ in f[1:])], [*(s for s, _ in f[1:]), len(text)], strict=True)]
-            for text, f in zip(self.texts, spans, strict=True)
-        ]
+        self.codec = codec
+        self.words = [Words(codec.name, text or "", codec.tokenizer) for text in array.to_pylist()]
+        self.texts, self.players = [w.text for w in self.words], [w.players for w in self.words]
 
     def text(self, row: int, present: np.ndarray) -> str | None:
         """The text of a row without the words that are not present."""
-        if present.all():
-            return self.texts[row] or None
-        pieces = self._pieces[row]
-        return "".join([pieces[i] for i in np.flatnonzero(present).tolist()]).strip() or None
+        return self.words[row].without(present) or None
 
     def owners(self, row: int, tokens: int) -> np.ndarray:
         """-1: a token that stands between words, or closes the text."""
-        read = self._words_of_tokens(row)[: min(tokens, self.codec.max_tokens)]
-        return np.pad(read, (0, tokens - len(read)), constant_values=-1)
-
-    def _words_of_tokens(self, row: int) -> np.ndarray:
-        """The word that each token of the whole text belongs to."""
         assert self.codec.tokenizer is not None
-        starts = np.array([p.start for p in self.players[row]] + [len(self.texts[row]) + 1])
-        encoding = self.codec.tokenizer.encode(self.texts[row], add_special_tokens=False)
-        last = np.array([b - 1 for _, b in encoding.offsets], np.int64)
-        word = np.searchsorted(starts, last, side="right") - 1
-        return np.minimum(word, len(self.players[row]) - 1)
+        read = self.words[row].owners(self.codec.tokenizer)[: min(tokens, self.codec.max_tokens)]
+        return np.pad(read, (0, tokens - len(read)), constant_values=-1)
 
     def words_of_grams(self, row: int, grams: list[int]) -> list[tuple[int, int, float]]:
         """(place in ``grams``, word, share) of each n-gram of a row: an n-gram belongs to the words it is made of."""
         assert self.codec.tokenizer is not None
-        word = self._words_of_tokens(row)
+        word = self.words[row].owners(self.codec.tokenizer)
         ids = self.codec.tokenizer.encode(self.texts[row], add_special_tokens=False).ids
         step = self.codec.tokenizer.get_vocab_size() + 1
         made: dict[int, list[int]] = {}
@@ -213,26 +183,6 @@ class Players:
     def groups(self, row: int) -> np.ndarray:
         """Which column each player of a row belongs to [P], counted from 0."""
         return np.repeat(np.arange(len(self.parts)), [len(part.players[row]) for part in self.parts.values()])
-
-
-def word_spans(text: str, codec: TextCodec) -> list[tuple[int, int]]:
-    """Where the words of a text begin and end; letters without spaces join where one token holds them."""
-    spans = [m.span() for m in WORD.finditer(text)]
-    if not any(_unspaced(text[a]) for a, _ in spans):
-        return spans
-    assert codec.tokenizer is not None
-    joined = {i for a, b in codec.tokenizer.encode(text, add_special_tokens=False).offsets for i in range(a + 1, b)}
-    words: list[tuple[int, int]] = []
-    for a, b in spans:
-        if words and words[-1][1] == a and a in joined and _unspaced(text[a]):
-            words[-1] = (words[-1][0], b)
-        else:
-            words.append((a, b))
-    return words
-
-
-def _unspaced(letter: str) -> bool:
-    return letter.isalpha() and WORD.fullmatch(letter + letter) is None
 
 
 def in_words(codec: Codec, value: object) -> str:

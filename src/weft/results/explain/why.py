@@ -25,7 +25,7 @@ from weft.results.explain.counterfactual import Counterfactual, counterfactual
 from weft.results.explain.game import Games
 from weft.results.explain.gradient import integrated_gradients, rollout
 from weft.results.explain.lime import by_line, draw_near
-from weft.results.explain.players import Player
+from weft.results.explain.texts import Player
 
 ROUND = 128  # hidden rows a round, after which those that are sure enough are left alone
 SURE = 0.05  # standard error, of the largest share, at which asking stops
