@@ -379,6 +379,7 @@ class TestMemory:
         table = Table.of(pa.concat_tables([pa.table({"a": range(5)})] * 4))
         assert [table.head(n).num_rows for n in (0, 1, 7, 20, 99)] == [0, 1, 7, 20, 20]
         assert table.head(7).column("a").to_pylist() == [0, 1, 2, 3, 4, 0, 1]
+        assert [table.head(20, size).num_rows for size in (1, 24, 100, 10**6)] == [1, 3, 12, 20]  # of 8 bytes each
 
 
 class TestSample:

@@ -9,10 +9,8 @@ from cyclopts import Parameter
 
 from weft import config
 from weft.cli import answer
-from weft.estimates.language import estimate_language
-from weft.estimates.ranking import estimate_ranking
 from weft.estimates.rows import estimate
-from weft.estimates.texts import estimate_texts
+from weft.estimates.tasks import estimate_task
 from weft.memory import limit
 
 
@@ -30,10 +28,7 @@ def check(
     """
     limit(memory)
     settings = config.load(file, set)
-    task = settings.target.task
-    estimates = {"row": estimate, "next_token": estimate_language, "masked_token": estimate_language,
-                 "ranking": estimate_ranking}  # fmt: skip
-    found = estimates.get(task, estimate_texts)(settings)
+    found = estimate(settings) if settings.target.task == "row" else estimate_task(settings)
     plan = found["plan"]
     lines = [
         f"{file} is valid.",

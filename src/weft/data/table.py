@@ -11,6 +11,7 @@ many fields, a line that is not JSON) come out as ``Rejected``.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -173,15 +174,18 @@ class Table:
         counts = [row_count(part) or rows_about(part) for part in self.parts]
         return self.row_count() if self._memory is not None else None if None in counts else sum(c or 0 for c in counts)
 
-    def head(self, rows: int) -> pa.Table:
-        """The first ``rows`` rows, as they came."""
-        taken, batches = 0, []
+    def head(self, rows: int, most_bytes: float = math.inf) -> pa.Table:
+        """The first ``rows`` rows, as they came; fewer where they hold more than ``most_bytes``."""
+        taken, size, batches = 0, 0, []
         if rows <= 0:
             return pa.table({name: pa.array([], kind) for name, kind in self.columns.items()})
         for raw in self.batches(rows=min(rows, BATCH_ROWS)):
             batches.append(shown(raw.batch.slice(0, rows - taken), self.columns))
-            taken += batches[-1].num_rows
-            if taken >= rows:
+            taken, size = taken + batches[-1].num_rows, size + batches[-1].nbytes
+            if size > most_bytes:
+                over = math.ceil(batches[-1].num_rows * (size - most_bytes) / batches[-1].nbytes)
+                batches[-1] = batches[-1].slice(0, max(1, batches[-1].num_rows - over))
+            if taken >= rows or size > most_bytes:
                 break
         if not batches:
             return pa.table({name: pa.array([], kind) for name, kind in self.columns.items()})

@@ -20,7 +20,7 @@ from weft.config import Settings
 from weft.data.plan import Plan, look
 from weft.data.table import Table
 from weft.features.augment import augment_problem
-from weft.features.batching import collate
+from weft.features.batching import Batch, collate
 from weft.features.codecs import CODECS, Ragged, TextCodec
 from weft.features.column_dropout import column_dropout_problem
 from weft.features.columns import Columns
@@ -39,7 +39,7 @@ from weft.tasks.paraphrases import open_translators, seconds_a_text
 from weft.tasks.sources import open_source, see_as
 from weft.training.fit import start
 from weft.training.loop import Recipe
-from weft.training.pace import some_rows, step_cost
+from weft.training.pace import step_cost
 from weft.training.regularise import Objective
 
 SAMPLE_ROWS = 4_096
@@ -77,12 +77,11 @@ def estimate(settings: Settings) -> dict[str, Any]:
     started = time.monotonic()
     codes = columns.encode(clean, with_target=True)
     encoding = (time.monotonic() - started) / max(1, len(clean.rows))
-    size = min(-(-recipe.batch_rows // recipe.accumulate), len(clean.rows))
-    tokens, seconds, activations = _probe(models.each()[0], codes, len(clean.rows), size, recipe)
+    tokens, seconds, activations = _probe(models.each()[0], codes, len(clean.rows), recipe)
     parameters = models.parameter_count()
     learnt = pool * (1 - 1 / copies) if copies > 1 else rows * (1 - split.test - split.valid)
     steps = int(np.ceil(learnt / recipe.batch_rows)) * recipe.epochs * copies
-    most = steps * seconds * recipe.accumulate * 1.15
+    most = steps * seconds * 1.15
     if recipe.minutes:
         most = min(most, 60 * recipe.minutes * copies)
     # the weights of all copies; of what is trained also gradients, two moments, the average and the best
@@ -202,18 +201,19 @@ def _columns(
     return columns
 
 
-def _probe(model: RowModel, codes: Any, rows: int, size: int, recipe: Recipe) -> tuple[float, float, int]:
+def _probe(model: RowModel, codes: Any, rows: int, recipe: Recipe) -> tuple[float, float, int]:
     """Tokens a row, seconds a step, and bytes of activations of a step, measured on the model itself."""
     objective = Objective(model, recipe)
-    batches = []
-    for chosen in some_rows(np.arange(rows), size):
-        batch = collate({c: {n: take(a, chosen) for n, a in f.items()} for c, f in codes.items()}, size)
+
+    def fetch(chosen: np.ndarray) -> Batch:
+        batch = collate({c: {n: take(a, chosen) for n, a in f.items()} for c, f in codes.items()}, len(chosen))
         if batch.target is not None and batch.target.dtype == torch.int64:
             batch.target.clamp_(min=0)
-        batches.append(batch)
-    seconds, held = step_cost(model, recipe, lambda batch: objective(batch, 1.0), batches)
+        return batch
+
+    seconds, held = step_cost(model, recipe, lambda batch: objective(batch, 1.0), fetch, np.arange(rows))
     with torch.no_grad():
-        sample = model.embedding(batches[-1].columns)
+        sample = model.embedding(fetch(np.arange(min(rows, recipe.batch_rows))).columns)
     filled = sample.mask_BT.sum(1).float().mean().item() if sample.mask_BT is not None else sample.shape[1]
     return float(filled), seconds, held
 

@@ -6,7 +6,7 @@ document when it is read (``weft.features.pieces``), so it is not stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,26 +84,23 @@ class Marks:
 
 
 def learn_tokenizer(
-    clean: CleanRows, names: Sequence[str], vocabulary: int | str | None, seed: int, said: Said = iter
-) -> Tokenizer:
+    clean: CleanRows, names: Sequence[str], vocabulary: int | str | None, seed: int, said: Said = iter,
+    scale: float = 1.0,
+) -> Tokenizer:  # fmt: skip
     """A tokenizer for writing, from the training texts of some columns.
 
     Args:
         vocabulary: the most tokens, or "characters"; None: by the amount of text, 1,024 to 32,768.
         said: the texts of a column's cells, where they are not the texts themselves.
+        scale: how many times as much text there is, where these are only its first rows.
     """
     letters = sum(len(text) for text in said(_texts(clean, names)))
-    share = LEARN_LETTERS / max(1, letters)
-    return fit_tokenizer(said(_texts(clean, names, share, seed)), letters, vocabulary)
-
-
-def fit_tokenizer(texts: Iterable[str], letters: int, vocabulary: int | str | None) -> Tokenizer:
-    """A tokenizer for writing from ``texts``, a sample of ``letters`` letters. ``vocabulary``: as above."""
+    texts = said(_texts(clean, names, LEARN_LETTERS / max(1, letters), seed))
     if vocabulary == "characters":
         tokenizer = character_tokenizer(texts)
     else:
         if vocabulary is None:  # each token should be seen often: some five hundred letters for each
-            vocabulary = int(2 ** np.clip(np.round(np.log2(max(letters, 1) / 500)), 10, 15))
+            vocabulary = int(2 ** np.clip(np.round(np.log2(max(scale * letters, 1) / 500)), 10, 15))
         pieces = (piece for text in texts for piece in slices(text))
         tokenizer = train_tokenizer(pieces, int(vocabulary), special=WRITING)
     begin_with(tokenizer, END)

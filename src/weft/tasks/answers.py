@@ -38,7 +38,7 @@ EXAMPLES, EXCERPT = 8, 160
 class AnswerSteps(ReadingSteps):
     """The span of a context that answers a question, or that there is none."""
 
-    def _ready(self, scale: float = 1.0) -> Ready:
+    def _ready(self) -> Ready:
         plan = look_span(self.settings, self.table)
         if self.settings.preprocess.normalize not in (None, "off"):
             raise SettingsError(
@@ -56,7 +56,7 @@ class AnswerSteps(ReadingSteps):
         with self._timed("features"):
             tokenizer = self._tokenizer(clean, source, [self.question, self.context])
             store, parts = self._windows(clean, tokenizer)
-        letters = 0 if source else round(self._letters(clean) * scale)
+        letters = 0 if source else round(self._letters(clean) * self.scale)
         objective = SpanObjective(self._reader(tokenizer, source, letters, span=True))
         return Ready(plan, clean, found, source, tokenizer, store, parts, BATCH, objective)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +34,7 @@ from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
 from weft.training.adapters import LoraConfig, attach
 from weft.training.language import TokenObjective, Trained, fit_language
 from weft.training.loop import Recipe
-from weft.training.pace import some_rows, step_cost
+from weft.training.pace import step_cost
 
 SAMPLES, SAMPLE_TOKENS = 3, 120
 MOST_JUDGED = 1 << 21
@@ -58,17 +57,18 @@ class LanguageSteps(TextModelSteps):
         self.words = source.words if source is not None else {}
         return plan, source
 
-    def foretell(self, scale: float) -> Foretold:
+    def foretell(self) -> Foretold:
         plan, source = self._opened()
         clean, _ = self._begin(plan, self._aim(plan))
         corpus, tokenizer = self._features(clean, source)
         train = np.flatnonzero(self._parts(clean, corpus) == TRAIN)
-        model, recipe = self._built(corpus, tokenizer, source, train, scale)
+        model, recipe = self._built(corpus, tokenizer, source, train)
         objective, cuts = TokenObjective(model).train(), corpus.cuts(train)
-        rows = some_rows(np.arange(len(cuts)), recipe.batch_rows)
-        seconds, held = step_cost(objective, recipe, objective.loss, (corpus.batch(cuts, some, 0) for some in rows))
-        steps = math.ceil(len(cuts) * scale / recipe.batch_rows) * recipe.epochs
-        return Foretold(model, recipe, steps, seconds * recipe.batch_rows / len(rows[0]), held)
+        cost = step_cost(
+            objective, recipe, objective.loss, lambda rows: corpus.batch(cuts, rows, 0), np.arange(len(cuts))
+        )
+        rows, tokens = len(cuts) * self.scale, corpus.documents.lengths()
+        return self._foretold(plan, clean, tokenizer, model, recipe, rows, cost, tokens, self.context)
 
     def run(self) -> LanguageRun:
         settings = self.settings
@@ -154,11 +154,11 @@ class LanguageSteps(TextModelSteps):
         return self.settings.model.backbone == "rnn"
 
     def _built(
-        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, train: np.ndarray, scale: float = 1.0
+        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, train: np.ndarray
     ) -> tuple[LanguageModel, Recipe]:
-        """The model as it begins, and how it is trained on ``scale`` times the documents ``train``."""
+        """The model as it begins, and how it is trained on the documents ``train``."""
         settings, device = self.settings, "cuda" if torch.cuda.is_available() else "cpu"
-        letters = round(self._letters(corpus, train) * scale)
+        letters = round(self._letters(corpus, train) * self.scale)
         lengths = corpus.documents.lengths()[train]
         if source is None and lengths.sum() < 1_000:
             raise DataError(
@@ -179,9 +179,9 @@ class LanguageSteps(TextModelSteps):
             model = LanguageModel(shape)
         model = model.to(device)
         shape = model.config
-        pieces = round(len(corpus.cuts(train)) * scale)
+        pieces = round(len(corpus.cuts(train)) * self.scale)
         recipe = language_recipe(
-            settings, letters, pieces, round(lengths.sum() * scale), corpus.context, shape.vocabulary,
+            settings, letters, pieces, round(lengths.sum() * self.scale), corpus.context, shape.vocabulary,
             shape.backbone.width, device, source is not None,
         )  # fmt: skip
         return model, recipe

@@ -32,7 +32,7 @@ EXAMPLES = 8
 class PairSteps(ReadingSteps):
     """The vectors of a text and its target are to be nearer than those of any other two."""
 
-    def _ready(self, scale: float = 1.0) -> Ready:
+    def _ready(self) -> Ready:
         plan = look_embedding(self.settings, self.table)
         source = self._open_source()
         (self.query,) = plan.types
@@ -53,7 +53,7 @@ class PairSteps(ReadingSteps):
                 "features", f"{len(clean):,} pairs as tokens, at most {self.longest:,} a text"
                 + (f"; {cut:,} texts were longer and were cut" if cut else ""),
             )  # fmt: skip
-        letters = 0 if source else round(self._letters(clean, plan.target) * scale)
+        letters = 0 if source else round(self._letters(clean, plan.target) * self.scale)
         objective = PairObjective(self._reader(tokenizer, source, letters, span=False))
         batch = BATCH if source else BATCH_FROM_NOTHING
         return Ready(plan, clean, found, source, tokenizer, store, clean.parts, batch, objective)

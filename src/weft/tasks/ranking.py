@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import Any
 
@@ -40,9 +41,9 @@ from weft.results.ranking import (
 )
 from weft.results.ranking_baselines import baselines
 from weft.runs.ranking import RankingRun, cleaner_state, load_ranking_model, save_ranking_model
-from weft.tasks.steps import Steps
+from weft.tasks.steps import Foretold, Steps
 from weft.training.language import Trained
-from weft.training.pace import some_rows, step_cost
+from weft.training.pace import step_cost
 from weft.training.ranking import fit_ranking
 
 REPEATED = 0.05
@@ -91,23 +92,27 @@ class RankingSteps(Steps):
         self._finish(figures)
         return RankingRun(self.out)
 
-    def foretell(self) -> tuple[Gathered, RankingModel, float, int]:
-        """The events of the table, a model for them, and the seconds and the bytes of activations of a step."""
-        _, _, _, cleaner, gathered = self._gather()
+    def foretell(self) -> Foretold:
+        plan, clean, _, cleaner, gathered = self._gather()
         catalogue = self._catalogue(gathered, cleaner.normalize)
         self._taken(gathered.events)
         data, model = self._build(gathered.events, catalogue)
-        cuts = data.cuts()
-        self.windows = len(cuts)
-        batches = (data.batch(cuts, some, 0) for some in some_rows(np.arange(len(cuts)), self.recipe.batch_rows))
-        return gathered, model, *step_cost(model.train(), self.recipe, model.loss, batches)
+        cuts, recipe, events = data.cuts(), self.recipe, len(gathered.events.items)
+        fetch = lambda some: data.batch(cuts, some, 0)  # noqa: E731
+        cost = step_cost(model.train(), recipe, model.loss, fetch, np.arange(len(cuts)))
+        steps = math.ceil(len(cuts) * self.scale / recipe.batch_rows) * recipe.epochs
+        said = (
+            f"the first {len(clean):,} are of {self.counts['users']:,} users and {len(gathered.names):,} items, for "
+            f"which the model is"
+        )
+        shape = backbone_in_words(model.config.backbone)
+        return Foretold(plan, model, shape, recipe, steps, *cost, events, "events", said)
 
     def _gather(self) -> tuple[Plan, CleanRows, Ingested, Cleaner, Gathered]:
         """Take the run folder, and put every user's events in order."""
         plan = look_ranking(self.settings, self.table)
         self.columns = EventColumns.of(plan, self.settings)
         self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
             self.say.step("data", f"{self.table.name}: {plan.target_reason}")
         with self._timed("preprocess"):

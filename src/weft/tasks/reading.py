@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from weft.training.adapters import LoraConfig, attach
 from weft.training.fit import LORA_RATE
 from weft.training.language import Trained
 from weft.training.loop import Recipe
-from weft.training.pace import some_rows, step_cost
+from weft.training.pace import step_cost
 from weft.training.reading import PairObjective, SpanObjective, fit_reading
 
 
@@ -99,23 +98,26 @@ class ReadingSteps(TextModelSteps):
         return "cuda" if torch.cuda.is_available() else "cpu"
 
     @abstractmethod
-    def _ready(self, scale: float = 1.0) -> Ready:
-        """All before the training, the model's size by ``scale`` times the letters."""
+    def _ready(self) -> Ready:
+        """All before the training."""
 
     def _recipe(self, ready: Ready, rows: int) -> Recipe:
         width, tuned = ready.objective.model.config.backbone.width, self.settings.model.from_ is not None
         return reading_recipe(self.settings, rows, ready.batch, width, self.device, tuned)
 
-    def foretell(self, scale: float) -> Foretold:
-        ready = self._ready(scale)
+    def foretell(self) -> Foretold:
+        ready = self._ready()
         learn = np.flatnonzero(ready.parts == TRAIN)
-        rows = round(len(learn) * scale)
+        rows = round(len(learn) * self.scale)
         recipe, objective = self._recipe(ready, rows), ready.objective.to(self.device).train()
-        some = some_rows(learn, recipe.batch_rows)
-        batches = (collate(ready.store.take(chosen), len(chosen)).to(self.device) for chosen in some)
-        seconds, held = step_cost(objective, recipe, objective.loss, batches)
-        steps = math.ceil(rows / recipe.batch_rows) * recipe.epochs
-        return Foretold(objective.model, recipe, steps, seconds * recipe.batch_rows / len(some[0]), held)
+        fetch = lambda some: collate(ready.store.take(some), len(some)).to(self.device)  # noqa: E731
+        cost = step_cost(objective, recipe, objective.loss, fetch, learn)
+        tokens = ready.store.lengths()
+        assert tokens is not None
+        return self._foretold(
+            ready.plan, ready.clean, ready.tokenizer, objective.model, recipe, rows, cost,
+            tokens[np.arange(len(ready.parts))], self.longest,
+        )  # fmt: skip
 
     def _fit(self, ready: Ready) -> Trained:
         """Train on the stored rows, and write the model into the run."""

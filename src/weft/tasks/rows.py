@@ -114,7 +114,6 @@ class RowSteps(Steps):
         self._check_memory(plan)
         through = open_translators(self.settings)
         self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
             self._say_data(plan)
         with self._timed("preprocess"):

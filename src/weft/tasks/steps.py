@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 
 from weft import config, memory
 from weft.config import Settings
@@ -87,9 +90,16 @@ class Steps(ABC):
         """What each step took."""
         self.read = 0
 
+        self.scale = 1.0
+        """How many times as many rows there are, where a training is only foretold by the first ones."""
+
     @abstractmethod
     def run(self) -> Run:
         """All steps; the finished run."""
+
+    def foretell(self) -> Foretold:
+        """What training on ``scale`` times as many rows as the table's would take, measured on these."""
+        raise NotImplementedError
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -124,6 +134,7 @@ class Steps(ABC):
                     f"{self.out}: the folder must be new or empty. It holds {state}. Choose another with -o."
                 )
             write_whole(file, text)
+            self.work.mkdir()
             return
         if finished:
             raise RunError(f"{self.out}: must be a run that was stopped. It is finished; there is nothing to resume.")
@@ -135,6 +146,7 @@ class Steps(ABC):
                 f"Start a new run with -o."
             )
         sweep(self.out)
+        self.work.mkdir(exist_ok=True)
 
     def _nothing_to_lose(self) -> bool:
         """Whether the folder holds a run that failed or was killed before its first checkpoint, and nothing else."""
@@ -204,29 +216,45 @@ class Steps(ABC):
 class Foretold:
     """What a training would take: the model as it begins, its steps, and seconds and bytes of activations of each."""
 
-    model: LanguageModel
+    plan: Plan
+    model: nn.Module
+    shape: str
     recipe: Recipe
     steps: int
     seconds: float
     activations: int
+    size: float
+    """What the rows that were read hold, in ``unit``."""
+    unit: str
+    said: str
+    """More about them."""
 
 
 class TextModelSteps(Steps):
     """... whose run is a text model, with its tokenizer a checkpoint as well."""
 
-    @abstractmethod
-    def foretell(self, scale: float) -> Foretold:
-        """What training on ``scale`` times as many rows as the table's would take, measured on these."""
-
     def _begin(self, plan: Plan, aim: str) -> tuple[CleanRows, Ingested]:
         """Take the run folder and read the table; ``aim``: what is learnt, in words."""
         self._claim()
-        self.work.mkdir(parents=True, exist_ok=True)
         with self._timed("data"):
             self.say.step("data", f"{self.table.name}: {aim}")
         with self._timed("preprocess"):
             clean, found, _ = self._preprocess(plan)
         return clean, found
+
+    def _foretold(
+        self, plan: Plan, clean: CleanRows, tokenizer: Tokenizer, model: LanguageModel, recipe: Recipe, rows: float,
+        cost: tuple[float, int], tokens: np.ndarray, longest: int,
+    ) -> Foretold:  # fmt: skip
+        """... from the ``cost`` of a step, of which an epoch learns ``rows``, and the ``tokens`` of what was read."""
+        texts = list(dict.fromkeys([*(n for n, kind in plan.types.items() if kind == "text"), plan.target]))
+        letters = [(n, sum(pc.sum(pc.utf8_length(b.columns[n])).as_py() or 0 for b in clean.batches())) for n in texts]
+        of = f"of {self.settings.model.from_}" if self.settings.model.from_ else "learnt from the training texts"
+        each = ", ".join(f"{count / len(clean):,.0f} letters of '{n}'" for n, count in letters)
+        said = f"each with about {each}; {tokenizer.get_vocab_size():,} kinds of token {of}"
+        shape = f"{backbone_in_words(model.config.backbone)}, at most {longest:,} tokens a text"
+        steps = math.ceil(rows / recipe.batch_rows) * recipe.epochs
+        return Foretold(plan, model, shape, recipe, steps, *cost, float(tokens.sum()), "tokens", said)
 
     def _tokenizer(
         self, clean: CleanRows, source: TextModel | None, names: Sequence[str], said: Said = iter
@@ -234,7 +262,7 @@ class TextModelSteps(Steps):
         """That of the model it goes on from, or one learnt from some columns."""
         given = one_setting(self.settings, names, "vocabulary")
         if source is None:
-            return learn_tokenizer(clean, names, given, self.settings.training.seed, said)
+            return learn_tokenizer(clean, names, given, self.settings.training.seed, said, self.scale)
         if given:
             name = next(n for n in names if n in self.settings.features and self.settings.features[n].vocabulary)
             raise SettingsError([f"features.{name}.vocabulary: the checkpoint has its own tokens. Remove it."])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,18 +17,22 @@ STEPS = 3
 
 
 def step_cost(
-    model: nn.Module, recipe: Recipe, loss: Callable[[Any], Tensor], batches: Iterable[Any]
-) -> tuple[float, int]:
-    """Median seconds of a step over ``batches`` but the first, and the most bytes that one keeps for the way back."""
+    model: nn.Module, recipe: Recipe, loss: Callable[[Any], Tensor], fetch: Callable[[np.ndarray], Any],
+    rows: np.ndarray,
+) -> tuple[float, int]:  # fmt: skip
+    """Median seconds of a step on some of the ``rows``, and the most bytes that it keeps for the way back."""
     optimizer, times, most = optimizer_of(model, recipe), [], 0
     held = 0
+    size = min(math.ceil(recipe.batch_rows / recipe.accumulate), len(rows))
+    order = np.random.default_rng(0).permutation(rows)
 
     def keep(tensor: Tensor) -> Tensor:
         nonlocal held
         held += tensor.untyped_storage().nbytes()
         return tensor
 
-    for batch in batches:
+    for step in range(STEPS + 1):
+        batch = fetch(np.take(order, range(step * size, (step + 1) * size), mode="wrap"))
         started, held = time.monotonic(), 0
         with (
             torch.autograd.graph.saved_tensors_hooks(keep, lambda t: t),
@@ -39,10 +44,4 @@ def step_cost(
         optimizer.step()
         times.append(time.monotonic() - started)
         most = max(most, held)
-    return float(np.median(times[1:])), most
-
-
-def some_rows(rows: np.ndarray, batch: int) -> list[np.ndarray]:
-    """Rows of a few steps in random order; of few rows the same ones again, at most all of them in a step."""
-    order, size = np.random.default_rng(0).permutation(rows), min(batch, len(rows))
-    return [np.take(order, range(step * size, (step + 1) * size), mode="wrap") for step in range(STEPS + 1)]
+    return float(np.median(times[1:])) * recipe.batch_rows / size, most
