@@ -38,6 +38,7 @@ COMMANDS = [
     "predict",
     "evaluate",
     "explain",
+    "audit",
     "report",
     "generate",
     "embed",

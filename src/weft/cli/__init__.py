@@ -29,6 +29,7 @@ for name, line in {
     "predict": "Predict the rows of a table of any size.",
     "evaluate": "Judge a run on a table that holds the target.",
     "explain": "Say why a run answers as it does.",
+    "audit": "Say whom a run fails, by how much and how surely.",
     "report": "Write the report of a run again and say where it is.",
     "generate": "Go on from a prompt with a language model, or show the next token.",
     "embed": "Turn a column of texts into vectors.",

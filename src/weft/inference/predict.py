@@ -126,7 +126,7 @@ class Predictor:
 
 
 class Sample:
-    """At most ``most`` rows of a stream, drawn at random by their numbers: outputs and true codes.
+    """At most ``most`` rows of a stream, drawn at random by their numbers, with what is added of them (outputs, truth).
 
     ``parts``: of every row of the table its part, where only those of ``part`` count.
     """
@@ -134,7 +134,7 @@ class Sample:
     def __init__(self, most: int, parts: np.ndarray | None, part: int):
         self.most, self._parts, self._part = most, parts, part
         self._below, self._seen = 1.0, 0
-        self._kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._kept: list[tuple[np.ndarray, ...]] = []
 
     def wanted(self, rows: np.ndarray) -> np.ndarray:
         """A mask of the rows that may belong to the sample."""
@@ -142,16 +142,15 @@ class Sample:
         self._seen += int(mine.sum())
         return mine & (uniform(_SEED, rows) < self._below)
 
-    def add(self, rows: np.ndarray, output: np.ndarray, truth: np.ndarray) -> None:
-        self._kept.append((rows, output, truth))
-        if sum(len(kept) for kept, _, _ in self._kept) > 2 * self.most:
+    def add(self, rows: np.ndarray, *columns: np.ndarray) -> None:
+        self._kept.append((rows, *columns))
+        if sum(len(kept[0]) for kept in self._kept) > 2 * self.most:
             self._shrink()
 
-    def columns(self) -> tuple[np.ndarray, np.ndarray]:
-        """Outputs and true codes, in the order of the rows."""
+    def columns(self) -> tuple[np.ndarray, ...]:
+        """What was added of the rows, in their order."""
         self._shrink()
-        _, output, truth = self._kept[0]
-        return output, truth
+        return self._kept[0][1:]
 
     def words(self) -> str:
         """What a person should know of it."""
@@ -159,12 +158,12 @@ class Sample:
 
     def _shrink(self) -> None:
         """Keep the rows of the lowest draws."""
-        rows, output, truth = (np.concatenate(column) for column in zip(*self._kept, strict=True))
-        if len(rows) > self.most:
-            draws = uniform(_SEED, rows)
+        columns = [np.concatenate(column) for column in zip(*self._kept, strict=True)]
+        if len(columns[0]) > self.most:
+            draws = uniform(_SEED, columns[0])
             self._below = float(np.partition(draws, self.most)[self.most])
-            rows, output, truth = (column[draws < self._below] for column in (rows, output, truth))
-        self._kept = [(rows, output, truth)]
+            columns = [column[draws < self._below] for column in columns]
+        self._kept = [tuple(columns)]
 
 
 def class_columns(

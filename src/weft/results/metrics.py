@@ -121,6 +121,14 @@ METRICS = {
             False,
             True,
         ),
+        Metric("base_rate", "Truly so", "share of rows that truly are of the class looked for", True, True, True),
+        Metric("selection_rate", "Selected", "share of rows that are given the class looked for", True, True, True),
+        Metric("tpr", "Found", "share of those truly so that are selected (true positive rate)", True, True, True),
+        Metric("fpr", "Wrongly selected", "share of the others selected too (false positive rate)", False, True, True),
+        Metric("calibration", "Leaning", "how much more often it says so than is true; 0 is right", False, True),
+        Metric("declined", "Declined", "share of rows that are not answered", False, True, True),
+        Metric("label_accuracy", "Labels right", "share of a row's labels, there or not, that are right", True, True),
+        Metric("bias", "Bias", "mean of what is said minus what is true, in the target's unit; 0 is right", False),
         Metric("gini", "Gini", "0: all items are recommended alike; 1: one item always", False),
     )
 }

@@ -80,12 +80,12 @@ def _groups(name: str, kind: str, cells: pa.Array) -> list[tuple[dict[str, Any],
             found.append(({"column": name, "is": str(values[place])}, words == values[place]))
     elif kind == "number":
         values = cells.to_numpy(zero_copy_only=False).astype(np.float64)
-        for low, high in _ranges(values[~missing]):
+        for low, high in ranges(values[~missing]):
             found.append(({"column": name, "from": low, "to": high}, (values >= low) & (values <= high)))
     return found
 
 
-def _ranges(values: np.ndarray) -> Sequence[tuple[float, float]]:
+def ranges(values: np.ndarray) -> Sequence[tuple[float, float]]:
     """The least and the largest value of each quarter; a value that is in two quarters stays in the lower."""
     if not len(values):
         return []

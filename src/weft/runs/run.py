@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,12 @@ from weft.inference.predict import Predictor, Sample, without_in_words
 from weft.models.row import RowConfig, RowModels
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
+from weft.results.audit.groups import groups_section
+from weft.results.audit.members import GroupColumns
 from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
 from weft.results.report import write_report
 from weft.results.summary import judge
+from weft.runs.audit import Asked, audit
 
 MODEL_FILE, CONFIG_FILE, SETTINGS_FILE, REPORT_FILE = (
     "model.safetensors",
@@ -46,6 +50,16 @@ MODEL_FILE, CONFIG_FILE, SETTINGS_FILE, REPORT_FILE = (
     "weft.yaml",
     "report.json",
 )
+
+
+@dataclass
+class _Judged:
+    """Rows of a table that are judged: outputs, true codes, and more that was asked of them; which they are."""
+
+    columns: tuple[np.ndarray, ...]
+    rejected: int
+    part: str
+    absent: list[str]
 
 
 class Run:
@@ -162,33 +176,76 @@ class Run:
 
         On the very data of the training only the test rows count, unless ``everything``.
         """
-        source = Table.of(table)
+        found = self._judged(Table.of(table), allow_missing, everything)
+        output, truth = found.columns
+        usable = known(truth)
+        ours = judge("weft", "Weft", output[usable], truth[usable], self.columns.target, self._positive(),
+                     thresholds=self._thresholds())  # fmt: skip
+        abstention = judge_abstention(output, truth) if self.model.score else None
+        outside = abstention["out_of_scope"] if abstention else 0
+        return {
+            "rows": int(usable.sum()), "rejected": found.rejected, "unknown_class": int((~usable).sum()) - outside,
+            "part": found.part, "absent": found.absent,
+            "metrics": {k: e.to_dict() for k, e in ours.estimates.items()}, "declines": abstention,
+        }  # fmt: skip
+
+    def audit(
+        self, table: Any, by: Sequence[str] = (), of: str | None = None, allow_missing: bool = False,
+        everything: bool = False,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Whom the run fails, by how much and how surely: ``sections`` of figures, each with what it ``said``.
+
+        Args:
+            table: rows with the target; on the very data of the training only the test rows count, unless
+                ``everything``.
+            by: columns that say to which group a row belongs; the model need not read them.
+            of: the class whose share counts; default: of two classes the one that is looked for.
+
+        Raises:
+            DataError: a column of ``by`` is absent, has one value, or holds no groups.
+            UsageError: nothing is asked for that this run can answer.
+        """
+        return audit(self, Table.of(table), Asked(tuple(by), of, allow_missing, everything))
+
+    def judge_groups(self, source: Table, asked: Asked) -> dict[str, Any]:
+        """The section ``groups`` of an audit."""
+        groups = GroupColumns.of(source, asked.by, self.columns.cleaner.normalize)
+        found = self._judged(source, asked.allow_missing, asked.everything, groups)
+        output, truth, codes = found.columns
+        usable = known(truth)
+        positive, classes = self._positive(), getattr(self.columns.target, "classes", [])
+        if asked.of is not None:
+            if self.model.kind != "class" or asked.of not in classes:
+                raise UsageError(
+                    f"--of: must be a class of the target. Got {asked.of!r}. It may be {listing(classes)}."
+                )
+            positive = classes.index(asked.of)
+        section = groups_section(groups.members(codes[usable]), self.columns.target, output[usable], truth[usable],
+                                 positive, self._thresholds())  # fmt: skip
+        return section | {"part": found.part, "absent": found.absent}
+
+    def _judged(
+        self, source: Table, allow_missing: bool, everything: bool, groups: GroupColumns | None = None
+    ) -> _Judged:
+        """Outputs and true codes of the rows to judge, and the codes of their groups where any are asked for."""
         predictor = Predictor(self.columns, self.model, allow_missing)
         same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
         parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
         judged = TEST if parts is None or (parts == TEST).any() else VALID
         drawn, rejected = Sample(most_rows(self.model.width), parts, judged), 0
-        for part in predictor.stream(source, with_target=True, chosen=drawn.wanted):
-            target = self.columns.target.encode(part.clean.columns[self.columns.target.name])
-            drawn.add(part.clean.rows, part.output, target)
+        by = groups.by if groups is not None else ()
+        for part in predictor.stream(source, with_target=True, keep=by, chosen=drawn.wanted):
+            truth = self.columns.target.encode(part.clean.columns[self.columns.target.name])
+            more = () if groups is None else (groups.read(part.raw, part.clean.rows),)
+            drawn.add(part.clean.rows, part.output, truth, *more)
             rejected += len(part.clean.rejected)
-        output, truth = drawn.columns()
-        usable = known(truth)
-        if not usable.any():
+        columns = drawn.columns()
+        if not known(columns[1]).any():
             raise DataError(
                 f"{source.name}: must hold rows with a known target '{self.columns.target.name}'. Got none."
             )
-        thresholds = self.model.threshold.cpu().numpy() if self.model.kind == "labels" else None
-        ours = judge("weft", "Weft", output[usable], truth[usable], self.columns.target, self._positive(),
-                     thresholds=thresholds)  # fmt: skip
-        abstention = judge_abstention(output, truth) if self.model.score else None
-        outside = abstention["out_of_scope"] if abstention else 0
-        return {
-            "rows": int(usable.sum()), "rejected": rejected, "unknown_class": int((~usable).sum()) - outside,
-            "part": (f"{NAMES[judged]} rows of the training data" if same else "all rows") + drawn.words(),
-            "absent": predictor.without,
-            "metrics": {k: e.to_dict() for k, e in ours.estimates.items()}, "declines": abstention,
-        }  # fmt: skip
+        words = (f"{NAMES[judged]} rows of the training data" if same else "all rows") + drawn.words()
+        return _Judged(columns, rejected, words, predictor.without)
 
     def explain(
         self, table: Any, method: str = "shap", of: str | None = None, evaluations: int = EVALUATIONS, seed: int = 0,
@@ -232,6 +289,9 @@ class Run:
         if language == "zh" and "task" in self.figures:
             raise UsageError("--language zh: only the report of a model of rows is written in Chinese. Leave it out.")
         return write_report(self.path, self.figures, language or self.settings.results.report or "en")
+
+    def _thresholds(self) -> np.ndarray | None:
+        return self.model.threshold.cpu().numpy() if self.model.kind == "labels" else None
 
     def _positive(self) -> int | None:
         positive = self.figures["target"].get("positive")

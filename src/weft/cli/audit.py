@@ -1,0 +1,55 @@
+"""``weft audit RUN DATA``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from weft.cli import answer
+from weft.errors import UsageError
+from weft.memory import limit
+from weft.results.audit.page import TITLES, in_words, write_page
+from weft.results.pages import Phrases
+from weft.runs.opening import open_run
+
+
+def audit(
+    run: Path,
+    data: str,
+    /,
+    *,
+    by: str = "",
+    of: str | None = None,
+    language: Literal["en", "zh"] = "en",
+    html: Path | None = None,
+    allow_missing: bool = False,
+    all_rows: bool = False,
+    memory: str | None = None,
+    json: bool = False,
+) -> None:
+    """Say whom a run fails, by how much and how surely, on a table that holds the target.
+
+    Args:
+        run: The run folder.
+        data: File, glob, folder or address. On the very data of the training only the test rows count.
+        by: Columns that say to which group a row belongs, e.g. sex,race; several also together.
+        of: The class whose share counts (default: of two classes the one that is looked for).
+        language: Of the sentences and the page: en or zh.
+        html: Write the audit to this page too: one file that needs nothing else.
+        allow_missing: Go on without a column even if another of a like name may be it.
+        all_rows: Judge on every row even on the data of the training (too good to be true).
+        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
+        json: One JSON object on stdout.
+    """
+    limit(memory)
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
+    columns = tuple(name.strip() for name in by.split(",") if name.strip())
+    found = open_run(run).audit(data, columns, of, allow_missing, all_rows)
+    told = in_words(found, language)
+    if html is not None:
+        write_page(html, found, language)
+    t = Phrases(language)
+    lines = [line for name in TITLES if name in told for line in (t(TITLES[name]), *told[name], "")]
+    page = None if html is None else str(html)
+    answer(json, {**found, "sentences": told, "page": page}, lines + ([f"page: {page}"] if page else []))

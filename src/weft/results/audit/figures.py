@@ -1,0 +1,131 @@
+"""What a model does for each group of rows: figures with intervals, and the largest gap between two groups.
+
+A figure is a mean over rows: a share with Wilson's interval (1927), a mean with Student's. Definitions are fairlearn's
+(Bird 2020): demographic parity compares selection rates, equalized odds true and false positive rates (Hardt 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from weft.features.targets import ClassTarget, LabelsTarget, Target
+from weft.results.audit.members import Members
+from weft.results.groups import SMALL
+from weft.results.metrics import Estimate, reliability, share
+
+Values = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Of each figure the rows that it is a mean over [M], and what each of them adds [M]."""
+ODDS = ("tpr", "fpr")
+Z = 1.959964
+LEAST = 30
+"""Rows that a figure must be made of to be compared."""
+
+
+def class_values(probabilities: np.ndarray, truth: np.ndarray, positive: int | None) -> Values:
+    """Of probabilities [N, C] and true codes [N]; ``positive``: the class whose share counts, if any does."""
+    rows, guess = np.arange(len(truth)), probabilities.argmax(axis=1)
+    found = {"accuracy": (rows, (guess == truth).astype(np.float64))}
+    if positive is None:
+        return found | {"calibration": (rows, probabilities.max(axis=1) - found["accuracy"][1])}
+    chosen, true = (guess == positive).astype(np.float64), truth == positive
+    return {
+        "base_rate": (rows, true.astype(np.float64)), "selection_rate": (rows, chosen), **found,
+        "tpr": (rows[true], chosen[true]), "fpr": (rows[~true], chosen[~true]),
+        "calibration": (rows, probabilities[:, positive] - true),
+    }  # fmt: skip
+
+
+def values_of(
+    target: Target, output: np.ndarray, truth: np.ndarray, positive: int | None, thresholds: np.ndarray | None = None
+) -> Values:
+    """Of outputs and truth as :func:`weft.results.summary.metrics_of` takes them."""
+    if isinstance(target, ClassTarget):
+        found = class_values(output[:, : len(target.classes)].astype(np.float64), truth, positive)
+        if output.shape[1] > len(target.classes):
+            found["declined"] = np.arange(len(output)), (output[:, -1] < 0).astype(np.float64)
+        return found
+    rows = np.arange(len(truth))
+    if isinstance(target, LabelsTarget):
+        right = ((output >= thresholds) == truth.astype(bool)).astype(np.float64)
+        return {"subset_accuracy": (rows, right.min(axis=1)), "label_accuracy": (rows, right.mean(axis=1))}
+    error = output.astype(np.float64) - (truth.astype(np.float64) * target.deviation + target.mean)
+    return {"mae": (rows, np.abs(error)), "bias": (rows, error)}
+
+
+def mean_of(values: np.ndarray) -> Estimate:
+    """The mean with its interval: Wilson's of a share, else Student's."""
+    if np.isin(values, (0, 1)).all():
+        return share(float(values.sum()), len(values))
+    if len(values) == 1:
+        return Estimate(float(values[0]), float("nan"), float("nan"))
+    half = float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    middle = float(values.mean())
+    return Estimate(middle, middle - half, middle + half)
+
+
+def by_members(
+    members: Members, values: Values, output: np.ndarray | None = None, truth: np.ndarray | None = None
+) -> dict[str, Any]:
+    """The figures of each group and their gaps, as JSON; ``output`` [N, C] and ``truth`` [N] draw how sure it is."""
+    groups, found = [], []
+    for number, name in enumerate(members.names):
+        own = {key: v[members.place[rows] == number] for key, (rows, v) in values.items()}
+        rows = members.rows(number)
+        found.append({key: mean_of(v) for key, v in own.items()})
+        groups.append({
+            "group": name, "rows": len(rows), "small": len(rows) < SMALL,
+            "metrics": {key: found[-1][key].to_dict() | {"rows": len(v)} for key, v in own.items()},
+            "reliability": None if output is None or truth is None else reliability(output[rows], truth[rows]),
+        })  # fmt: skip
+    return {"column": members.column, "binned": members.binned, "groups": groups, "gaps": gaps(groups, found)}
+
+
+def gaps(groups: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Estimate]]) -> dict[str, Any]:
+    """Of each figure the two groups that are farthest apart, by how much, and the ratio of the lower to the higher.
+
+    Groups that are small, or of which less than ``LEAST`` rows make the figure, are compared only where there are not
+    two others. As the farthest of all pairs is told, its interval is that of all pairs at once (Bonferroni).
+    """
+    told = {}
+    for key in found[0]:
+        there = [i for i, own in enumerate(found) if np.isfinite(own[key].value)]
+        large = [i for i in there if not groups[i]["small"] and groups[i]["metrics"][key]["rows"] >= LEAST]
+        there = large if len(large) > 1 else there
+        there = [there[i] for i in np.argsort([found[i][key].value for i in there], kind="stable")]
+        if len(there) < 2:
+            continue
+        z = NormalDist().inv_cdf(1 - 0.025 / (len(there) * (len(there) - 1) // 2))
+        a, b = found[there[-1]][key], found[there[0]][key]
+        told[key] = {
+            "least": groups[there[0]]["group"], "most": groups[there[-1]]["group"],
+            **difference(a, b, z / Z).to_dict(), "ratio": ratio(b, a, z / Z).to_dict(),
+        }  # fmt: skip
+    if all(key in told for key in ODDS):
+        told["equalized_odds"] = dict(max((told[key] for key in ODDS), key=lambda g: g["value"]))
+    return told
+
+
+def difference(a: Estimate, b: Estimate, wider: float = 1.0) -> Estimate:
+    """a - b of two independent figures, from their intervals (square and add: Newcombe 1998, Zou & Donner 2008).
+
+    ``wider``: by how much the interval is to be wider than the two."""
+    d = a.value - b.value
+    down, up = np.hypot(a.value - a.low, b.high - b.value), np.hypot(a.high - a.value, b.value - b.low)
+    return Estimate(d, d - wider * float(down), d + wider * float(up))
+
+
+def ratio(a: Estimate, b: Estimate, wider: float = 1.0) -> Estimate:
+    """a / b of two independent shares, as :func:`difference` of their logarithms."""
+    nothing = Estimate(float("nan"), float("nan"), float("nan"))
+    if not b.value > 0 or a.value < 0:
+        return nothing
+    if min(a.value, a.low, b.low) <= 0:
+        return Estimate(a.value / b.value, float("nan"), float("nan"))
+    x, y = (Estimate(*np.log([e.value, e.low, e.high]).tolist()) for e in (a, b))
+    d = difference(x, y, wider)
+    return Estimate(*np.exp([d.value, d.low, d.high]).tolist())

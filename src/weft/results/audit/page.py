@@ -1,0 +1,39 @@
+"""``weft audit``: what its sections say, on a terminal and on a page of their own."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from weft.files import write_whole
+from weft.results.audit.words import lines
+from weft.results.metrics import METRICS
+from weft.results.pages import Phrases, environment
+
+TITLES = {"groups": "Whom it fails, and by how much"}
+"""Of each section, in the order of the page; its figures are drawn by the template ``audit_NAME.html``."""
+
+
+def in_words(found: dict[str, Any], language: str = "en") -> dict[str, list[str]]:
+    """The sentences of each section of an audit."""
+    t = Phrases(language)
+    told: dict[str, list[str]] = {}
+    for name, section in found["sections"].items():
+        told[name] = []
+        for part in section.get("columns", ()):
+            told[name] += [t("By {column}", column=part["column"]) + t(":"), *lines(part["said"], t)]
+        told[name] += lines(section["said"], t)
+    return told
+
+
+def write_page(path: Path, found: dict[str, Any], language: str = "en") -> Path:
+    """One page of an audit, without script, links or anything from elsewhere."""
+    page = environment(language).get_template("audit.html")
+    made = datetime.now(UTC).date().isoformat()
+    t = Phrases(language)
+    write_whole(path, page.render(
+        f=found, made=made, weft=version("weft"), titles=TITLES, METRICS=METRICS, lines=lambda said: lines(said, t)
+    ))  # fmt: skip
+    return path

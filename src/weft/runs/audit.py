@@ -1,0 +1,50 @@
+"""The audit of a run on a table: each section answers one question, where the run and the table allow it.
+
+A section is a dictionary that JSON holds, with ``said``: phrases and what fills them
+(:mod:`weft.results.audit.words`). To add one: a function here in ``SECTIONS``, its title in
+:mod:`weft.results.audit.page`, its template ``audit_NAME.html``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from weft.data.table import Table
+from weft.errors import UsageError
+
+if TYPE_CHECKING:
+    from weft.runs.run import Run
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an audit is asked for.
+
+    by: columns that say to which group a row belongs. of: the class whose share counts (default: the one that is
+    looked for of two). everything: judge all rows even on the data of the training.
+    """
+
+    by: tuple[str, ...] = ()
+    of: str | None = None
+    allow_missing: bool = False
+    everything: bool = False
+
+
+SECTIONS: dict[str, Callable[[Run, Table, Asked], dict[str, Any] | None]] = {
+    "groups": lambda run, table, asked: run.judge_groups(table, asked) if asked.by else None,
+}
+"""Each gives None where it has nothing to say."""
+
+
+def audit(run: Run, table: Table, asked: Asked) -> dict[str, Any]:
+    """All sections that apply: ``run``, ``data`` and ``sections`` by name."""
+    found = {name: make(run, table, asked) for name, make in SECTIONS.items()}
+    sections = {name: section for name, section in found.items() if section is not None}
+    if not sections:
+        raise UsageError(
+            f"{run.path}: an audit must be asked something of this run and {table.name}. Say by which columns groups "
+            f"are told: --by sex,race."
+        )
+    return {"run": run.path.resolve().name, "data": table.name, "sections": sections}
