@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
@@ -67,16 +68,15 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
     """The shape of the model."""
     model = settings.model
     balanced = settings.training.class_weight == "balanced"
-    backbone: TransformerConfig | RecurrentConfig
     if facts.source is not None:
-        backbone = facts.source.backbone
+        given = facts.source.backbone
         if model.dropout is not None:
-            backbone = replace(backbone, dropout=model.dropout)
-            if isinstance(backbone, TransformerConfig):
-                backbone = replace(backbone, attention_dropout=model.dropout)
+            given = replace(given, dropout=model.dropout)
+            if isinstance(given, TransformerConfig):
+                given = replace(given, attention_dropout=model.dropout)
         dropout = 0.1 if model.dropout is None else model.dropout
         return RowConfig(
-            backbone, backbone.width, dropout, linear=("text",) if facts.text else (), balanced=balanced,
+            given, given.width, dropout, linear=("text",) if facts.text else (), balanced=balanced,
             smoothing=0.05, pretrained=facts.source.config,
         )  # fmt: skip
     rich = facts.text or facts.image
@@ -85,17 +85,12 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
     linear = (("number", "category", "time") if facts.small else ()) + (("text",) if facts.text else ())
     if facts.types == {"image"}:
         linear = ()
-    if model.backbone == "rnn":
-        backbone = RecurrentConfig(width, model.layers or 1, model.cell or "gru", dropout=dropout)
-    else:
-        backbone = TransformerConfig(
-            width=width,
-            layers=model.layers or 2,
-            heads=model.heads or max(1, width // 16 if width < 128 else width // 32),
-            ffn_width=2 * width,
-            dropout=dropout if rich or model.dropout is not None else 0.0,
-            attention_dropout=0.0 if rich else dropout,
-        )
+    recurrent = model.backbone == "rnn"
+    backbone = fresh_backbone(
+        settings, width, 1 if recurrent else 2, width // 16 if width < 128 else width // 32,
+        dropout if recurrent or rich or model.dropout is not None else 0.0,
+        ffn_width=2 * width, attention_dropout=0.0 if rich else dropout,
+    )  # fmt: skip
     return RowConfig(
         backbone,
         hidden=width if rich else 2 * width,
@@ -106,6 +101,26 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
         smoothing=0.05 if facts.image else 0.0,
         summaries=summaries(settings, facts),
     )
+
+
+def fresh_backbone(
+    settings: Settings, width: int, layers: int, heads: int, dropout: float,
+    attention: Literal["reading", "writing", "rewriting"] = "reading", **of_transformer: Any,
+) -> TransformerConfig | RecurrentConfig:  # fmt: skip
+    """A backbone that begins from nothing, with what is said of it in the place of these numbers."""
+    m = settings.model
+    if m.backbone == "rnn":
+        way: Literal["reading", "writing"] = "reading" if attention == "reading" else "writing"
+        return RecurrentConfig(width, m.layers or layers, m.cell or "gru", way, dropout=dropout)
+    return TransformerConfig(
+        width=width, layers=m.layers or layers, heads=m.heads or max(1, heads), attention=attention, dropout=dropout,
+        **of_transformer,
+    )  # fmt: skip
+
+
+def lora_rank(settings: Settings) -> int | None:
+    """Of the adapters, where they are trained in the place of the checkpoint's matrices."""
+    return (settings.model.rank or 16) if settings.model.adapter == "lora" else None
 
 
 def summaries(settings: Settings, facts: Facts) -> dict[str, int]:
@@ -141,43 +156,36 @@ def _fine_tuning(settings: Settings, facts: Facts, device: str) -> Recipe:
     and on 500 rows of Banking77 fourteen passes were three points worse than three."""
     batch = settings.training.batch_rows or 32
     epochs = max(2 if facts.rows > 50_000 else 3, -(-40 * batch // facts.rows))
-    return _resolved(settings, bfloat16(settings, facts, device), epochs, batch, FINE_TUNING_RATE, 0.01, 3, 0.99)
-
-
-def bfloat16(settings: Settings, facts: Facts, device: str) -> bool:
-    """Whether to multiply in bfloat16: as said, or where it is faster: in hardware, and not on narrow models."""
-    wanted = settings.training.precision
-    if wanted == "auto":
-        own = settings.model.width or (128 if facts.text or facts.image else 0)
-        width = facts.source.backbone.width if facts.source else own
-        return machine_has_bfloat16(device) and width >= 128
-    return wanted == "bfloat16"
+    assert facts.source is not None
+    return resolved(settings, facts.source.backbone.width, device, epochs, batch, FINE_TUNING_RATE, 0.01, 3)
 
 
 def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
     """How the model is trained."""
     if facts.source is not None:
         return _fine_tuning(settings, facts, device)
-    half = bfloat16(settings, facts, device)
+    width = settings.model.width or (128 if facts.text or facts.image else 0)
     if facts.image:
         epochs = int(np.clip(round(PICTURES / facts.rows), 5, 40))  # as many as show so many pictures
-        return _resolved(settings, half, epochs, 64, 2e-3, 0.05, 5, 0.99)
+        return resolved(settings, width, device, epochs, 64, 2e-3, 0.05, 5)
     if facts.text:
         batch = settings.training.batch_rows or 32
         # texts of many classes need more passes: each class has fewer of them
         passes = int(np.clip(round(3 * np.sqrt((facts.classes or 2) / 2)), 3, 15))
         epochs = max(passes, -(-LEAST_STEPS * batch // facts.rows))
-        return _resolved(settings, half, epochs, batch, 1e-3, 0.05, 3, 0.99)
+        return resolved(settings, width, device, epochs, batch, 1e-3, 0.05, 3)
     table = (30, 64, 3e-4, 0.01, 6, 0.95) if facts.small else (6, 256, 1e-3, 0.01, 3, 0.99)
-    return _resolved(settings, half, *table, threads=None if (settings.model.width or 0) > 128 else 2)
+    return resolved(settings, width, device, *table, threads=None if width > 128 else 2)
 
 
-def _resolved(
-    settings: Settings, half: bool, epochs: int, batch: int, rate: float, decay: float, patience: int, average: float,
-    threads: int | None = None,
+def resolved(
+    settings: Settings, width: int, device: str, epochs: int, batch: int, rate: float, decay: float, patience: int,
+    average: float = 0.99, optimizer: Literal["adamw", "muon"] = "adamw", **own: Any,
 ) -> Recipe:  # fmt: skip
-    """The settings of the training, with these where nothing is said."""
+    """The settings of the training, with these where nothing is said; in bfloat16 as said, or where it is faster: in
+    hardware, and not on models that are narrow (``width``)."""
     t = settings.training
+    faster = machine_has_bfloat16(device) and width >= 128
     return Recipe(
         epochs=t.epochs or epochs,
         batch_rows=t.batch_rows or batch,
@@ -185,17 +193,17 @@ def _resolved(
         weight_decay=decay if t.weight_decay is None else t.weight_decay,
         patience=t.patience or patience,
         average=average,
-        bfloat16=half,
+        bfloat16=faster if t.precision == "auto" else t.precision == "bfloat16",
         seed=t.seed,
         minutes=t.minutes,
         accumulate=t.accumulate or 1,
-        optimizer=t.optimizer or "adamw",
+        optimizer=t.optimizer or optimizer,
         mixup=t.mixup or 0.0,
         cutmix=t.cutmix or 0.0,
         consistency=t.consistency or 0.0,
         dropout_schedule=t.dropout_schedule,
         column_dropout=t.column_dropout or 0.0,
-        threads=threads,
+        **own,
     )
 
 
@@ -207,14 +215,7 @@ def ranking_config(settings: Settings, events: Events, catalogue: Catalogue, rep
     lengths = events.lengths()
     usual = int(np.quantile(lengths[lengths > 0], 0.99))
     context = (given.max_events if given else None) or int(np.clip(usual, 8, 100))
-    backbone: TransformerConfig | RecurrentConfig
-    if m.backbone == "rnn":
-        backbone = RecurrentConfig(width, m.layers or 2, m.cell or "gru", "writing", dropout=dropout)
-    else:
-        backbone = TransformerConfig(
-            width=width, layers=m.layers or 2, heads=m.heads or max(1, width // 32), attention="writing",
-            ffn_width=2 * width, dropout=dropout,
-        )  # fmt: skip
+    backbone = fresh_backbone(settings, width, 2, width // 32, dropout, "writing", ffn_width=2 * width)
     rated = events.ratings[events.parts == TRAIN] if events.ratings is not None else np.zeros(0)
     rated = rated[np.isfinite(rated)]
     rating = (float(rated.mean()), float(rated.std()) or 1.0) if len(rated) else None
@@ -223,23 +224,10 @@ def ranking_config(settings: Settings, events: Events, catalogue: Catalogue, rep
 
 def ranking_recipe(settings: Settings, data: NextItems, width: int, device: str) -> Recipe:
     """How it is trained."""
-    t = settings.training
-    windows = len(data.cuts())
-    batch = t.batch_rows or 64
-    steps = int(np.ceil(windows / batch))
-    wanted = t.precision
-    return Recipe(
-        epochs=t.epochs or int(np.clip(20_000 / steps, 3, 50)),
-        batch_rows=batch,
-        learning_rate=t.learning_rate or 2e-3,
-        weight_decay=0.05 if t.weight_decay is None else t.weight_decay,
-        patience=t.patience or 3,
-        average=0.99,
-        bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
-        seed=t.seed,
-        minutes=t.minutes,
-        optimizer=t.optimizer or "adamw",
-        warmup=0.05,
-        down="linear",
+    batch = settings.training.batch_rows or 64
+    steps = int(np.ceil(len(data.cuts()) / batch))
+    epochs = int(np.clip(20_000 / steps, 3, 50))
+    return resolved(
+        settings, width, device, epochs, batch, 2e-3, 0.05, 3, warmup=0.05, down="linear",
         check_steps=max(50, min(steps, 1_000)),
-    )
+    )  # fmt: skip

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from weft.config import Settings
+from weft.defaults import fresh_backbone, resolved
 from weft.errors import SettingsError
 from weft.features.documents import Marks
 from weft.models.language import LanguageConfig, LanguageModel
-from weft.models.recurrent import Recurrent, RecurrentConfig
+from weft.models.recurrent import Recurrent
 from weft.models.transformer import Block, Transformer, TransformerConfig
-from weft.training.loop import Recipe, machine_has_bfloat16
+from weft.training.loop import Recipe
 
 CONTEXT = 256
 LARGE = 50_000_000
@@ -66,16 +67,8 @@ def language_config(settings: Settings, vocabulary: int, marks: Marks, context: 
     width = m.width or int(np.clip(64 * round(np.log2(max(letters, 1) / 1e5) / 1.5 + 1), 128, 512))
     attention: Literal["reading", "writing", "rewriting"]
     attention = "reading" if reads else "rewriting" if task == "text" else "writing"
-    backbone: TransformerConfig | RecurrentConfig
-    if m.backbone == "rnn":
-        backbone = RecurrentConfig(
-            width, m.layers or 2, m.cell or "gru", "reading" if reads else "writing", dropout=dropout
-        )
-    else:
-        backbone = TransformerConfig(
-            width=width, layers=m.layers or (4 if width < 192 else 6), heads=m.heads or max(1, width // 64),
-            attention=attention, max_positions=context, dropout=dropout,
-        )  # fmt: skip
+    layers = 2 if m.backbone == "rnn" else 4 if width < 192 else 6
+    backbone = fresh_backbone(settings, width, layers, width // 64, dropout, attention, max_positions=context)
     end = () if marks.end is None else (marks.end,)
     return LanguageConfig(backbone, vocabulary, begin=marks.begin, end=end)
 
@@ -91,26 +84,13 @@ def language_recipe(
     mean = max(1.0, tokens / max(1, pieces))
     batch = t.batch_rows or max(1, round(budget / mean))
     steps = int(np.ceil(pieces / batch))
-    epochs = t.epochs or (10_000 if t.minutes else int(np.clip(3_000 / steps, 1, 40)))
-    wanted = t.precision
+    epochs = 10_000 if t.minutes else int(np.clip(3_000 / steps, 1, 40))
     optimizer = t.optimizer or ("adamw" if fine_tuning or settings.model.backbone == "rnn" else "muon")
-    decay = 0.3 if optimizer == "muon" else 0.1
-    return Recipe(
-        epochs=epochs,
-        batch_rows=batch,
-        learning_rate=t.learning_rate or (3e-4 if fine_tuning else 3e-3),
-        weight_decay=decay if t.weight_decay is None else t.weight_decay,
-        patience=t.patience or 5,
-        average=0.99,
-        bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
-        seed=t.seed,
-        minutes=t.minutes,
-        accumulate=t.accumulate or 1,
-        optimizer=optimizer,
-        check_steps=max(50, min(steps, 500)),
-        warmup=0.02,
-        down="linear",
-    )
+    rate, decay = 3e-4 if fine_tuning else 3e-3, 0.3 if optimizer == "muon" else 0.1
+    return resolved(
+        settings, width, device, epochs, batch, rate, decay, 5, optimizer=optimizer,
+        check_steps=max(50, min(steps, 500)), warmup=0.02, down="linear",
+    )  # fmt: skip
 
 
 def reading_recipe(settings: Settings, rows: int, batch: int, width: int, device: str, fine_tuning: bool) -> Recipe:
@@ -120,20 +100,8 @@ def reading_recipe(settings: Settings, rows: int, batch: int, width: int, device
     steps = int(np.ceil(rows / batch))
     # a wider checkpoint takes smaller steps: 2e-4 at the width of MiniLM, 1e-4 at that of BERT
     rate = min(2e-4, 0.0768 / width) if fine_tuning else 1e-3
-    wanted = t.precision
-    return Recipe(
-        epochs=t.epochs or (10_000 if t.minutes else int(np.clip(3_000 / steps, 3, 10 if fine_tuning else 40))),
-        batch_rows=batch,
-        learning_rate=t.learning_rate or rate,
-        weight_decay=0.01 if t.weight_decay is None else t.weight_decay,
-        patience=t.patience or 3,
-        average=0.99,
-        bfloat16=(machine_has_bfloat16(device) and width >= 128) if wanted == "auto" else wanted == "bfloat16",
-        seed=t.seed,
-        minutes=t.minutes,
-        accumulate=t.accumulate or 1,
-        optimizer=t.optimizer or "adamw",
-    )
+    epochs = 10_000 if t.minutes else int(np.clip(3_000 / steps, 3, 10 if fine_tuning else 40))
+    return resolved(settings, width, device, epochs, batch, rate, 0.01, 3)
 
 
 def with_dropout(model: LanguageModel, dropout: float) -> None:

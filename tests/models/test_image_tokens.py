@@ -102,7 +102,7 @@ def test_a_vit_reads_a_picture_as_transformers_does(folder):
     target = ClassTarget("y", ["a", "b"])
     target.counts = [1, 1]
     model = RowModel([codec], target, RowConfig(source.backbone, 16, 0.0, linear=(), pretrained=source.config)).eval()
-    start(model, source.model, lora=False, rank=1)
+    start(model, source.model, lora=None)
     pixels = torch.tensor(np.stack(shown)).permute(0, 3, 1, 2) / 255
     mean, deviation = (torch.tensor(said[key])[:, None, None] for key in ("image_mean", "image_std"))
     with torch.no_grad():

@@ -71,7 +71,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     recipe, copies = defaults.recipe(settings, facts, "cpu"), defaults.copies(settings, facts)
     models = RowModels(columns.codecs, columns.target, defaults.row_config(settings, facts), 1)
     if source is not None:
-        start(models.each()[0], source.model, settings.model.adapter == "lora", settings.model.rank or 16)
+        start(models.each()[0], source.model, defaults.lora_rank(settings))
     trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
     columns.encode(clean)  # after it the words are known, as they soon are in a run
     started = time.monotonic()

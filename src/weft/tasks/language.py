@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from weft.config import Settings
 from weft.data.plan import Plan, look_texts
 from weft.data.split import TEST, TRAIN, VALID
+from weft.defaults import lora_rank
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
 from weft.features.documents import Marks, encode_documents
@@ -31,7 +32,7 @@ from weft.runs.language import LanguageRun, surprise
 from weft.runs.opening import task_of
 from weft.tasks.kept import Kept
 from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
-from weft.training.adapters import LoraConfig, attach
+from weft.training.adapters import attach
 from weft.training.language import TokenObjective, Trained, fit_language
 from weft.training.loop import Recipe
 from weft.training.pace import step_cost
@@ -170,10 +171,9 @@ class LanguageSteps(TextModelSteps):
             model = source.model
             if settings.model.dropout is not None:
                 with_dropout(model, settings.model.dropout)
-            if settings.model.adapter == "lora":
-                rank = settings.model.rank or 16
+            if rank := lora_rank(settings):
                 model.requires_grad_(False)
-                attach(model.backbone, LoraConfig(rank=rank, scale=2.0 * rank))
+                attach(model.backbone, rank)
         else:
             shape = language_config(settings, tokenizer.get_vocab_size(), corpus.marks, corpus.context, letters)
             model = LanguageModel(shape)

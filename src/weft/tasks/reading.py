@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from weft.data.plan import Plan
 from weft.data.split import TRAIN, VALID
+from weft.defaults import lora_rank
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
 from weft.features.batching import collate
@@ -24,7 +25,7 @@ from weft.models.pretrained import TextModel, find
 from weft.preprocess.ingest import CleanRows, Ingested
 from weft.results.metrics import METRICS, Weighted, difference, with_intervals
 from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
-from weft.training.adapters import LoraConfig, attach
+from weft.training.adapters import attach
 from weft.training.fit import LORA_RATE
 from weft.training.language import Trained
 from weft.training.loop import Recipe
@@ -86,10 +87,8 @@ class ReadingSteps(TextModelSteps):
             with_dropout(model, settings.model.dropout)
         # of many tokens most never occur in the table, and a step over all of them costs more than the rest
         model.table.requires_grad_(False)
-        if settings.model.adapter == "lora":
-            rank = settings.model.rank or 16
-            model.backbone.requires_grad_(False)
-            attach(model.backbone, LoraConfig(rank=rank, scale=2.0 * rank))
+        if rank := lora_rank(settings):
+            attach(model.backbone, rank)
             model.backbone.rate_factor = LORA_RATE  # type: ignore[assignment]
         return model.to(self.device)
 

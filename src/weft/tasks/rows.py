@@ -53,7 +53,7 @@ from weft.runs.texts import TextRun
 from weft.tasks.paraphrases import open_translators, write_paraphrases
 from weft.tasks.sources import open_source, see_as
 from weft.tasks.steps import Steps, check_matrices
-from weft.training.adapters import detach, merge, save_adapter
+from weft.training.adapters import merge
 from weft.training.fit import Change, Fitted, fit, start
 
 INFERENCE_ROWS = 2_048
@@ -218,7 +218,7 @@ class RowSteps(Steps):
         )
         if self.source is not None:
             for copy in models.each():
-                start(copy, self.source.model, settings.model.adapter == "lora", settings.model.rank or 16)
+                start(copy, self.source.model, defaults.lora_rank(settings))
         self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
         if self.trained < models.parameter_count():
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")
@@ -231,10 +231,8 @@ class RowSteps(Steps):
             models, store, learn, watch, self.recipe, self.out, self.say, changes, self.dealt, settings.target.declines
         )
         if settings.model.adapter == "lora":
-            for number, copy in enumerate(models.each()):
-                save_adapter(copy, self.out / ("adapter" if number == 0 else f"adapter-{number}"))
+            for copy in models.each():
                 merge(copy)
-                detach(copy)
         save_model(self.out, models, shape, columns)
         return models, fitted
 

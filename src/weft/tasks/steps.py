@@ -38,7 +38,7 @@ from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, sp
 from weft.progress import Silent, duration
 from weft.results.report import write_card, write_report
 from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
-from weft.training.adapters import detach, merge
+from weft.training.adapters import merge
 from weft.training.language import Trained
 from weft.training.loop import Recipe
 
@@ -291,7 +291,6 @@ class TextModelSteps(Steps):
         )
         if self.settings.model.adapter == "lora":
             merge(model.backbone)
-            detach(model.backbone)
         self.family = save_language_model(model, self.out, tokenizer, words)
 
     def _model_facts(self, model: LanguageModel, trained: Trained, context: int) -> dict[str, Any]:

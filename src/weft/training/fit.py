@@ -21,7 +21,7 @@ from weft.models.language import ImageModel, LanguageModel
 from weft.models.pretrained import fill, layerwise
 from weft.models.row import SCORES, RowModel, RowModels, combine, energy
 from weft.progress import Silent, duration
-from weft.training.adapters import LoraConfig, attach
+from weft.training.adapters import attach
 from weft.training.calibration import fit_temperature, tempered_loss
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Progress, Recipe
@@ -80,11 +80,12 @@ def fit(
     return done
 
 
-def start(copy: RowModel, source: LanguageModel | ImageModel, lora: bool, rank: int) -> None:
-    """Begin from a checkpoint: its weights, slower rates towards its tokens, or adapters beside frozen matrices."""
+def start(copy: RowModel, source: LanguageModel | ImageModel, lora: int | None) -> None:
+    """Begin from a checkpoint: its weights, slower rates towards its tokens, or adapters of a rank beside frozen
+    matrices."""
     fill(copy, source)
     if lora:
-        attach(copy.backbone, LoraConfig(rank=rank, scale=2.0 * rank))
+        attach(copy.backbone, lora)
         copy.backbone.rate_factor = LORA_RATE  # type: ignore[assignment]
     else:
         layerwise(copy, top=TOP_RATE, decay=RATE_DECAY)
