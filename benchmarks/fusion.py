@@ -8,7 +8,7 @@
 
 ``clothing``: a target from the texts only, the table only and both, on the same rows; neither recommended nor rating is
 ever an input of the other. ``parts``: a picture, a text and a question that only together say the answer. ``absent``:
-what column dropout costs and gains. ``documents``: long texts of which the end counts. ``cost``: a step's time and
+what column dropout costs and gains. ``documents``: long texts of which every part counts. ``cost``: a step's time and
 memory by length and number of columns. Choices are made with ``--judge valid``, which never reads the test rows.
 """
 
@@ -213,25 +213,25 @@ def run_absent(tables: list[str], shares: list[float], seeds: list[int], rows: i
 
 
 def documents(judge: str, rows: int, reviews: int) -> pa.Table:
-    """Long texts of about ``reviews`` clothing reviews, one after the other; asked is whether the last one recommends.
+    """Long texts of about ``reviews`` clothing reviews, one after the other; asked is the mean of their ratings.
 
-    Half of them do. What stands before are reviews of the same kind, so only a model that knows which words come
-    late can tell. Learnt, watched and judged documents are made of different reviews.
+    Each review says a part of the answer, so what is not read costs. Documents of the parts are made of different
+    reviews, whose ratings are drawn evenly: their mean would else vary little.
     """
     table = clothing(judge)
     part = np.array(table["part"].to_pylist(), dtype=object)
     part[(part == "train") & (uniform(12, np.arange(len(part))) < 0.15)] = "valid"
     texts = np.array(table["review_text"].to_pylist(), dtype=object)
-    answer = table["recommended_ind"].to_numpy()
+    rating = table["rating"].to_numpy()
     made: dict[str, list[Any]] = {"document": [], "answer": [], "part": []}
     random = np.random.default_rng(3)
     for name, count in (("train", rows), ("valid", rows // 5), ("test", rows // 2)):
-        mine = np.flatnonzero((part == name) & np.array([t is not None for t in texts]))
-        for i in range(count):
-            last = random.choice(mine[answer[mine] == i % 2])
-            before = random.choice(mine, random.integers(reviews // 2, reviews + reviews // 2))
-            made["document"].append("\n".join(texts[[*before, last]]))
-            made["answer"].append("yes" if i % 2 else "no")
+        mine = [np.flatnonzero((part == name) & (rating == r) & (texts != None)) for r in range(1, 6)]  # noqa: E711
+        for _ in range(count):
+            drawn = random.integers(0, 5, random.integers(reviews // 2, reviews + reviews // 2 + 1))
+            picked = [random.choice(mine[r]) for r in drawn]
+            made["document"].append("\n".join(texts[picked]))
+            made["answer"].append(float(rating[picked].mean()))
             made["part"].append(name)
     return pa.table(made)
 
@@ -240,14 +240,14 @@ def run_documents(judge: str, seeds: list[int], rows: int, reviews: int, ways: l
     """A long text cut at the usual length, read whole by the backbone, and read ahead into summaries."""
     table = documents(judge, rows, reviews)
     asked = table.filter(pa.array(np.array(table["part"].to_pylist()) == "test"))
-    truth = (np.array(asked["answer"].to_pylist()) == "yes").astype(int)
+    truth = asked["answer"].to_numpy()
     longest = int(reviews * 1.5) * 90
     columns = {"cut": {}, "whole": {"max_tokens": longest, "summary": 0}}
     columns |= {f"summary {k}": {"max_tokens": longest, "summary": k} for k in (4, 16, 64)}
     for way in ways:
         for seed in seeds:
             settings = {"features": {"document": {"type": "text", **columns[way]}}, "training": {"epochs": 6}}
-            run, spent = trained(table, {"column": "answer"}, ["document"], seed, settings)
+            run, spent = trained(table, {"column": "answer", "type": "number"}, ["document"], seed, settings)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
             figures = estimates({way: [answers(run, asked)]}, truth, [])["estimates"]
             print(

@@ -226,8 +226,11 @@ def ranking_recipe(settings: Settings, data: NextItems, width: int, device: str)
     """How it is trained."""
     batch = settings.training.batch_rows or 64
     steps = int(np.ceil(len(data.cuts()) / batch))
+    check_steps = max(50, min(steps, 1_000))
     epochs = int(np.clip(20_000 / steps, 3, 50))
+    # what items' columns say is learnt late: a few short checks without a gain are not the end
+    patience = max(3, -(-750 // check_steps))
     return resolved(
-        settings, width, device, epochs, batch, 2e-3, 0.05, 3, warmup=0.05, down="linear",
-        check_steps=max(50, min(steps, 1_000)),
+        settings, width, device, epochs, batch, 2e-3, 0.05, patience, warmup=0.05, down="linear",
+        check_steps=check_steps,
     )  # fmt: skip
