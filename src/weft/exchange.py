@@ -26,7 +26,8 @@ from weft.models.pretrained import (
     pictures_of,
 )
 from weft.models.transformer import TransformerConfig
-from weft.runs.run import CONFIG_FILE, SETTINGS_FILE, Run
+from weft.runs.run import SETTINGS_FILE, Run
+from weft.runs.weights import CONFIG_FILE
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 

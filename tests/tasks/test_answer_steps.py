@@ -88,7 +88,7 @@ def test_evaluate_gives_the_figures_of_the_report_on_its_own_data_and_of_other_r
     ours = run.figures["models"][0]["metrics"]
     assert again["part"] == "test rows of the training data" and again["rows"] == run.figures["rows_judged"]
     assert again["metrics"] == ours
-    with pytest.raises(DataError, match="target 'answer'"):
+    with pytest.raises(DataError, match="no column 'answer'"):
         run.evaluate(table(10).drop(["answer"]))
 
 

@@ -229,7 +229,7 @@ def test_the_commands_recommend_and_say_what_is_set_aside(run, tmp_path, capsys)
     bare.write_text('item\n"[3, 4, 5]"\n"3,4,5"\n')
     assert call(["predict", str(run.path), str(bare), "-o", str(tmp_path / "o.csv"), "--top", "1", "--taken"]) == 0
     assert (tmp_path / "o.csv").read_text().count('"6') == 2
-    assert call(["evaluate", str(run.path), str(users)]) == 1 and "must hold 'item'" in capsys.readouterr().err
+    assert call(["evaluate", str(run.path), str(users)]) == 1 and "no column 'item'" in capsys.readouterr().err
     assert call(["predict", str(run.path), str(users), "-o", str(out), "--top", "0"]) == 2
     assert call(["report", str(run.path)]) == 0
     pq.write_table(log(), tmp_path / "log.parquet")

@@ -15,7 +15,7 @@ from weft.data.table import Table
 from weft.errors import UsageError
 from weft.exchange import open_text_model
 from weft.inference import output
-from weft.inference.embed import Embedder, check_columns, text_column
+from weft.inference.embed import Embedder, text_column
 from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.search import MEASURED_NEAREST, VECTOR, GraphBuilder, recall, remove_graphs
 from weft.memory import limit
@@ -55,7 +55,7 @@ def embed(
         head = table.sample(SAMPLE_ROWS)
         column = text_column(table, {n: guess(n, head.column(n)).type for n in table.columns})
     wanted = tuple(dict.fromkeys([column, *keep]))
-    check_columns(table, wanted)  # before the model is loaded
+    table.require(wanted)  # before the model is loaded
     embedder = Embedder(open_text_model(run))
     kind = pa.list_(pa.float32(), embedder.width)
     schema = pa.schema([("row", pa.int64()), *((n, table.columns[n]) for n in wanted), (VECTOR, kind)])

@@ -13,7 +13,7 @@ from weft.data.table import Table
 from weft.errors import UsageError
 from weft.exchange import open_text_model
 from weft.inference import output
-from weft.inference.embed import Embedder, check_columns, text_column
+from weft.inference.embed import Embedder, text_column
 from weft.inference.predict import without_in_words
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
 from weft.memory import limit, used_in_words
@@ -106,7 +106,7 @@ def _without_training(
     if column is None:
         head = table.sample(SAMPLE_ROWS)
         column = text_column(table, {n: guess(n, head.column(n)).type for n in table.columns})
-    check_columns(table, [column, *keep])
+    table.require([column, *keep])
     found = open_text_model(run)
     scorer: ByMeaning | ByWriting
     if found.backbone.attention == "reading":

@@ -42,7 +42,7 @@ from weft.data.formats import Rejected as Rejected
 from weft.data.pictures import is_picture_file, pixel_type
 from weft.data.plain import plain
 from weft.data.split import uniform
-from weft.errors import DataError, UsageError, listing
+from weft.errors import DataError, UsageError, did_you_mean, listing
 
 BATCH_ROWS = 16_384
 _BATCH_BYTES = 1 << 26  # of a batch, where cells hold pictures or books
@@ -111,6 +111,13 @@ class Table:
         check_names(memory.schema.names, "table")
         memory = pa.table([plain(c) for c in memory.columns], names=memory.schema.names)
         return cls("table", {f.name: f.type for f in memory.schema}, [], memory)
+
+    def require(self, names: Iterable[str]) -> None:
+        """Raises DataError for the first of the names that is no column."""
+        for name in names:
+            if name not in self.columns:
+                near = did_you_mean(name, self.columns)
+                raise DataError(f"{self.name}: there is no column '{name}'.{near} It has {listing(self.columns, 20)}.")
 
     def batches(self, columns: Iterable[str] | None = None, rows: int = BATCH_ROWS) -> Iterator[RawBatch]:
         """Stream the table; ``columns`` keeps only those (in that order), ``rows`` bounds a batch."""

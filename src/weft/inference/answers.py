@@ -18,7 +18,6 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from weft.data.table import RawBatch, Table
-from weft.errors import DataError, did_you_mean
 from weft.features.batching import collate, in_turn
 from weft.features.codecs import Codes
 from weft.features.ragged import take
@@ -171,9 +170,7 @@ class AnswerPredictor(Answerer):
             DataError: a column that is read is absent.
         """
         cleaner = AnswerCleaner(self.question, self.context, answer, start)
-        for name in cleaner.plans:
-            if name not in table.columns:
-                raise DataError(f"{table.name}: there is no column '{name}'.{did_you_mean(name, table.columns)}")
+        table.require(list(cleaner.plans))
         for raw in table.batches(dict.fromkeys([*cleaner.plans, *keep]), rows=ROWS_AT_ONCE):
             clean = cleaner(raw)
             columns = (clean.columns[n].to_pylist() for n in (self.question, self.context))

@@ -7,7 +7,7 @@ vectors is their cosine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from weft.data.table import Rejected, Table, shown
-from weft.errors import DataError, UsageError, did_you_mean, listing
+from weft.errors import UsageError, listing
 from weft.features.batching import in_turn
 from weft.models.pretrained import TextModel
 from weft.preprocess.clean import Cleaner, ColumnPlan
@@ -88,20 +88,13 @@ class Embedder:
 
 def read_texts(table: Table, column: str, keep: tuple[str, ...] = ()) -> Iterator[TextRows]:
     """The texts of a column, batch by batch; rows whose cell is not readable text are set aside."""
-    check_columns(table, (column, *keep))
+    table.require((column, *keep))
     cleaner = Cleaner({column: ColumnPlan("text")})
     for raw in table.batches(list(dict.fromkeys([column, *keep])), rows=ROWS_AT_ONCE):
         clean = cleaner(raw)
         places = pa.array(np.searchsorted(raw.rows, clean.rows))
         kept = shown(raw.batch.select(list(keep)), table.columns).take(places)
         yield TextRows(clean.rows, clean.columns[column].to_pylist(), kept, clean.rejected, raw.end(0))
-
-
-def check_columns(table: Table, names: Sequence[str]) -> None:
-    """Raises DataError for the first of the names that the table lacks."""
-    for name in names:
-        if name not in table.columns:
-            raise DataError(f"{table.name}: there is no column '{name}'.{did_you_mean(name, table.columns)}")
 
 
 def text_column(table: Table, guesses: dict[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -47,11 +47,12 @@ class Rewriter:
         """Columns that the model reads and the last table did not hold."""
 
     def stream(
-        self, table: Table, with_target: bool = False, keep: Sequence[str] = (), only: np.ndarray | None = None
-    ) -> Iterator[Predicted]:
+        self, table: Table, with_target: bool = False, keep: Sequence[str] = (),
+        chosen: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Iterator[Predicted]:  # fmt: skip
         """Write a table's texts batch by batch, in order; ``output`` is an array of texts [N].
 
-        ``only``: of these rows of the table [rows], bool; None: of all.
+        ``chosen``: row numbers -> a mask of those to write for; default: all.
 
         Raises:
             DataError: columns that the model reads are absent (and ``allow_missing`` is not set), or the target.
@@ -75,8 +76,8 @@ class Rewriter:
         read = [name for name in wanted if name not in absent]
         for raw in table.batches([*read, *(name for name in keep if name not in read)], rows=ROWS_AT_ONCE):
             clean = cleaner(filled(raw, absent))
-            if only is not None:
-                clean = clean.chosen(only[clean.rows])
+            if chosen is not None:
+                clean = clean.chosen(chosen(clean.rows))
             sources = pairing.encode(clean.columns, self.tokenizer)
             self.cut += sum(cut > 0 for _, cut in sources)
             texts = write_targets(self.model, self.tokenizer, [ids for ids, _ in sources], self.sampling)

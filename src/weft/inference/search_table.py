@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from weft.data.table import Rejected, Table
 from weft.errors import UsageError
-from weft.inference.embed import Embedded, Embedder, check_columns
+from weft.inference.embed import Embedded, Embedder
 from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.search import VectorIndex
 from weft.progress import Silent
@@ -38,7 +38,7 @@ def search_table(
 
     Returns the counts: rows in = searched + missing + rejected.
     """
-    check_columns(table, [column])
+    table.require([column])
     if out.resolve() == index.path.resolve():
         raise UsageError(f"{out}: the output must not be the index that is read. Choose another name with -o.")
     head = {"query_row": pa.int64(), "rank": pa.int32(), "score": pa.float32()}

@@ -11,7 +11,7 @@ import pyarrow as pa
 from tokenizers import Tokenizer
 
 from weft.data.table import RawBatch, Rejected, Table
-from weft.errors import DataError, did_you_mean
+from weft.errors import DataError
 from weft.inference.generate import Prompt, Written, grammar_of, read_prompt, write_prompts
 from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.sampling import Sampling
@@ -45,8 +45,7 @@ def write_table(
     """
     say, out = say or Silent(), Path(out)
     table = Table.of(source)
-    if column not in table.columns:
-        raise DataError(f"{table.name}: there is no column '{column}'.{did_you_mean(column, table.columns)}")
+    table.require([column])
     kind = table.columns[column]
     if not (pa.types.is_string(kind) or pa.types.is_null(kind)):
         raise DataError(f"{table.name}: column '{column}' must hold texts to be prompts. Got {kind}.")

@@ -22,7 +22,7 @@ from tokenizers import Tokenizer
 from weft.data.table import Table
 from weft.errors import UsageError, listing
 from weft.features.batching import in_turn
-from weft.inference.embed import Embedder, check_columns, read_texts
+from weft.inference.embed import Embedder, read_texts
 from weft.inference.generate import encode_prompt
 from weft.inference.output import chosen
 from weft.inference.parts import Piece, fingerprint, write_job
@@ -186,7 +186,7 @@ def classify_table(
     Returns the counts: rows in = predicted + missing + rejected.
     """
     classes = list(labels)
-    check_columns(table, [column, *keep])
+    table.require([column, *keep])
     nothing = class_columns(classes, np.zeros((0, len(classes))))
     taken = [name for name in keep if name in {"row", *nothing}]
     if taken:

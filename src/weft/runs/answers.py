@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table
-from weft.errors import DataError, UsageError, did_you_mean
+from weft.errors import DataError, UsageError
 from weft.inference.answers import AnswerPredictor, Answers
 from weft.models.pretrained import load_language_model
 from weft.results.answers import answer_metrics
 from weft.results.metrics import with_intervals
+from weft.runs.judged import JudgedRows
 from weft.runs.run import Run
 
 
@@ -43,21 +43,16 @@ class AnswerRun(Run):
         On the very data of the training only the test rows count, unless ``everything``.
         """
         source, target = Table.of(table), self.settings.target.name
-        if target not in source.columns:
-            raise DataError(
-                f"{source.name}: must hold the target '{target}' to be evaluated.{did_you_mean(target, source.columns)}"
-            )
+        source.require([target])
         start = self.figures["answers"]["start_column"]
         start = start if start in source.columns else None
-        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
-        parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
-        judged = TEST if parts is None or (parts == TEST).any() else VALID
+        judged = JudgedRows.of(self.path, self.figures, source, everything)
         written: list[str] = []
         golds: list[str] = []
         rejected = 0
         for part in self._answerer.stream(source, answer=target, start=start):
             rejected += len(part.clean.rejected)
-            use = np.ones(len(part.clean.rows), bool) if parts is None else parts[part.clean.rows] == judged
+            use = judged(part.clean.rows)
             given = part.output.given(self._answerer.threshold)
             written += np.where(given, part.output.text, "")[use].tolist()
             golds += [gold or "" for gold in part.clean.columns[target].filter(pa.array(use)).to_pylist()]
@@ -65,7 +60,7 @@ class AnswerRun(Run):
             raise DataError(f"{source.name}: must hold questions with contexts. Got none.")
         return {
             "rows": len(golds), "rejected": rejected, "unknown_class": 0,
-            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
+            "part": judged.words(),
             "metrics": {k: e.to_dict() for k, e in with_intervals(answer_metrics(written, golds), len(golds)).items()},
         }  # fmt: skip
 

@@ -17,7 +17,6 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import RawBatch, Table
 from weft.errors import DataError, UsageError
 from weft.features.documents import Documents, Marks
@@ -30,6 +29,7 @@ from weft.models.language import LanguageModel
 from weft.models.pretrained import load_language_model
 from weft.preprocess.clean import Cleaner, ColumnPlan
 from weft.results.language import Surprise, estimates
+from weft.runs.judged import JudgedRows
 from weft.runs.run import Run
 from weft.training.language import TokenObjective, document_nats
 
@@ -96,18 +96,14 @@ class LanguageRun(Run):
         On the very data of the training only the test texts count, unless ``everything``.
         """
         target = self.settings.target
-        if target.name not in source.columns:
-            raise DataError(f"{source.name}: there is no column '{target.name}', whose texts are read.")
-        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
-        parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
-        judged = TEST if parts is None or (parts == TEST).any() else VALID
+        source.require([target.name])
+        judged = JudgedRows.of(self.path, self.figures, source, everything)
         cleaner = Cleaner({target.name: ColumnPlan(self.cell)}, self._normalize, target.name)
         found, rows, rejected = [], 0, 0
         for raw in source.batches([target.name], rows=1_024):
             clean = cleaner(raw)
             rejected += len(clean.rejected)
-            use = np.ones(len(clean.rows), bool) if parts is None else parts[clean.rows] == judged
-            texts = clean.columns[target.name].filter(pa.array(use)).to_pylist()
+            texts = clean.chosen(judged(clean.rows)).columns[target.name].to_pylist()
             if texts:
                 rows += len(texts)
                 corpus = self._corpus(texts)
@@ -118,8 +114,7 @@ class LanguageRun(Run):
             why = "; ".join(self._said()) or "they are too short, or too long"
             got = "none" if not rows else f"{rows:,} of which nothing can be asked: {why}"
             raise DataError(f"{source.name}: must hold texts in '{target.name}' to be judged. Got {got}.")
-        part = f"{NAMES[judged]} rows of the training data" if same else "all rows"
-        return Judged(lost, rows, rejected, part, self._said())
+        return Judged(lost, rows, rejected, judged.words(), self._said())
 
     def _corpus(self, texts: list[str]) -> Corpus:
         """Cells of the column, as the model reads them."""

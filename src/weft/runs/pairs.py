@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table
-from weft.errors import DataError, UsageError, did_you_mean
+from weft.errors import DataError, UsageError
 from weft.exchange import open_text_model
 from weft.inference.embed import Embedder
 from weft.preprocess.clean import ColumnPlan
@@ -24,6 +22,7 @@ from weft.preprocess.paired import PairCleaner
 from weft.progress import Silent
 from weft.results.metrics import with_intervals
 from weft.results.retrieval import Retrieval, Score, rank_metrics
+from weft.runs.judged import JudgedRows
 from weft.runs.run import Run
 
 
@@ -58,12 +57,8 @@ class PairRun(Run):
         """
         source, target = Table.of(table), self.settings.target.name
         query = self.figures["pairs"]["query"]
-        for name in (query, target):
-            if name not in source.columns:
-                raise DataError(f"{source.name}: there is no column '{name}'.{did_you_mean(name, source.columns)}")
-        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
-        parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
-        judged = TEST if parts is None or (parts == TEST).any() else VALID
+        source.require((query, target))
+        judged = JudgedRows.of(self.path, self.figures, source, everything)
         cleaner = pair_cleaner(query, target, self.settings.preprocess.normalize)
         queries: list[str] = []
         documents: list[str] = []
@@ -71,16 +66,16 @@ class PairRun(Run):
         for raw in source.batches(cleaner.plans):
             clean = cleaner(raw)
             rejected += len(clean.rejected)
-            use = pa.array(np.ones(len(clean.rows), bool) if parts is None else parts[clean.rows] == judged)
-            queries += clean.columns[query].filter(use).to_pylist()
-            documents += clean.columns[target].filter(use).to_pylist()
+            chosen = clean.chosen(judged(clean.rows)).columns
+            queries += chosen[query].to_pylist()
+            documents += chosen[target].to_pylist()
         if not queries:
             raise DataError(f"{source.name}: must hold pairs of '{query}' and '{target}'. Got none.")
         retrieval = Retrieval(queries, documents)
         ranks, _ = retrieval.ranks(nearness(self._embedder, retrieval.documents))
         return {
             "rows": len(queries), "documents": len(retrieval.documents), "rejected": rejected, "unknown_class": 0,
-            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
+            "part": judged.words(),
             "metrics": {k: e.to_dict() for k, e in with_intervals(rank_metrics(ranks), len(ranks)).items()},
         }  # fmt: skip
 

@@ -6,7 +6,6 @@ report.html  report.json  rejected.parquet  README.md  manifest.json
 
 from __future__ import annotations
 
-import json
 import tempfile
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +13,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from weft.config import SplitSettings
 from weft.data.plan import look_ranking
 from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import RawBatch, Table
-from weft.errors import CheckpointError, DataError, UsageError, did_you_mean
+from weft.errors import DataError, UsageError
 from weft.features.catalogue import CATALOGUE_FILE, Catalogue
 from weft.features.events import gather_events, leave_last, recode
-from weft.files import sha256, write_whole
 from weft.inference.ranking import (
     USERS_FILE,
     KnownUsers,
@@ -41,7 +36,9 @@ from weft.preprocess.events import EventCleaner, EventColumns
 from weft.preprocess.ingest import ingest
 from weft.progress import Silent
 from weft.results.ranking import rank_questions, some_questions
-from weft.runs.run import CONFIG_FILE, MODEL_FILE, Run
+from weft.runs.judged import JudgedRows
+from weft.runs.run import Run
+from weft.runs.weights import load_weights, save_weights
 
 TOP = 10
 
@@ -116,12 +113,8 @@ class RankingRun(Run):
         """
         source = Table.of(table)
         columns, cleaner = self._reads
-        for name in (columns.item, columns.user, columns.time):
-            if name is not None and name not in source.columns:
-                raise DataError(
-                    f"{source.name}: must hold '{name}' to be evaluated.{did_you_mean(name, source.columns)}"
-                )
-        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
+        source.require([name for name in (columns.item, columns.user, columns.time) if name is not None])
+        same = JudgedRows.of(self.path, self.figures, source, everything).parts is not None
         settings = self.settings
         if not same:
             settings = settings.model_copy(
@@ -177,29 +170,12 @@ def cleaner_state(cleaner: EventCleaner) -> dict[str, Any]:
 
 
 def save_ranking_model(folder: Path, model: RankingModel) -> None:
-    """Weights with the hash of their catalogue, and the shape they need."""
-    shape = {"format": 1, "architecture": "weft.RankingModel", "ranking": model.config.to_dict()}
-    write_whole(folder / CONFIG_FILE, json.dumps(shape, indent=1) + "\n")
-    beside = folder / f".{MODEL_FILE}.part"
-    save_file(dict(model.state_dict()), beside, metadata={"catalogue_sha256": sha256(folder / CATALOGUE_FILE)})
-    beside.replace(folder / MODEL_FILE)
+    """Write the model of a run whose catalogue is there already."""
+    shape = {"architecture": "weft.RankingModel", "ranking": model.config.to_dict()}
+    save_weights(folder, model, shape, CATALOGUE_FILE)
 
 
 def load_ranking_model(folder: Path, catalogue: Catalogue) -> RankingModel:
     """The model of a run. Raises CheckpointError where shape, weights and catalogue do not belong together."""
-    try:
-        shape = json.loads((folder / CONFIG_FILE).read_text())
-        with safe_open(folder / MODEL_FILE, "pt") as stream:
-            bound = (stream.metadata() or {}).get("catalogue_sha256")
-        weights = load_file(folder / MODEL_FILE)
-        if shape.get("format") != 1 or bound != sha256(folder / CATALOGUE_FILE):
-            raise CheckpointError(
-                f"{folder / MODEL_FILE}: must have been trained with this {CATALOGUE_FILE}. Got another one; the two "
-                f"files come from different runs."
-            )
-        model = RankingModel(RankingConfig.from_dict(shape["ranking"]), catalogue.codecs)
-        model.load_state_dict(weights)
-    except (OSError, KeyError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{folder}: must hold {CONFIG_FILE} and {MODEL_FILE} that fit. Got: {error}") from None
-    model.eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    build = lambda shape: RankingModel(RankingConfig.from_dict(shape["ranking"]), catalogue.codecs)  # noqa: E731
+    return load_weights(folder, build, CATALOGUE_FILE)

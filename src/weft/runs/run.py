@@ -8,7 +8,6 @@ The codecs are bound to the weights by hash; a file that was changed or exchange
 
 from __future__ import annotations
 
-import hashlib
 import json
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,18 +18,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 
 from weft import config, memory
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table, shown
-from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean, listing
+from weft.errors import DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.targets import known, most_rows
-from weft.files import MANIFEST, sha256, verify_manifest, write_whole
+from weft.files import MANIFEST, sha256, verify_manifest
 from weft.inference.output import chosen
 from weft.inference.parts import Piece, write_job
 from weft.inference.predict import Predictor, Sample, without_in_words
@@ -43,13 +39,9 @@ from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
 from weft.results.report import write_report
 from weft.results.summary import judge
 from weft.runs.audit import Asked, audit
+from weft.runs.weights import load_weights, save_weights
 
-MODEL_FILE, CONFIG_FILE, SETTINGS_FILE, REPORT_FILE = (
-    "model.safetensors",
-    "config.json",
-    "weft.yaml",
-    "report.json",
-)
+SETTINGS_FILE, REPORT_FILE = "weft.yaml", "report.json"
 
 
 @dataclass
@@ -315,44 +307,20 @@ class Run:
         return f"Run('{self.path}')"
 
 
-def save_model(folder: Path, model: RowModels, row: RowConfig, columns: Columns) -> None:
-    """Weights with the hash of their columns, and the shape they need."""
-    shape = {
-        "format": 1, "architecture": "weft.RowModels", "copies": len(model.copies), "score": model.score,
-        "row": row.to_dict(),
-    }  # fmt: skip
-    write_whole(folder / CONFIG_FILE, json.dumps(shape, indent=1) + "\n")
-    beside = folder / f".{MODEL_FILE}.part"
-    save_file(dict(model.state_dict()), beside, metadata={"columns_sha256": _sha256(columns.dumps())})
-    beside.replace(folder / MODEL_FILE)
+def save_model(folder: Path, model: RowModels, row: RowConfig) -> None:
+    """Write the model of a run whose columns are there already."""
+    shape = {"architecture": "weft.RowModels", "copies": len(model.copies), "score": model.score, "row": row.to_dict()}
+    save_weights(folder, model, shape, COLUMNS_FILE)
 
 
 def load_model(folder: Path, columns: Columns) -> RowModels:
     """The model of a run. Raises CheckpointError where shape, weights and columns do not belong together."""
-    try:
-        shape = json.loads((folder / CONFIG_FILE).read_text())
-        with safe_open(folder / MODEL_FILE, "pt") as stream:
-            bound = (stream.metadata() or {}).get("columns_sha256")
-        weights = load_file(folder / MODEL_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{folder}: must hold readable {CONFIG_FILE} and {MODEL_FILE}. Got: {error}.") from None
-    if shape.get("format") != 1 or bound != _sha256(columns.dumps()):
-        raise CheckpointError(
-            f"{folder / MODEL_FILE}: must have been trained with this {COLUMNS_FILE}. Got another one; "
-            f"the two files come from different runs."
-        )
-    row = RowConfig.from_dict(shape["row"])
-    model = RowModels(columns.codecs, columns.target, row, shape["copies"], shape.get("score"))
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise CheckpointError(f"{folder / MODEL_FILE}: must fit {CONFIG_FILE}. Got: {error}") from None
-    model.eval()
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
+    def build(shape: dict[str, Any]) -> RowModels:
+        row = RowConfig.from_dict(shape["row"])
+        return RowModels(columns.codecs, columns.target, row, shape["copies"], shape.get("score"))
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+    return load_weights(folder, build, COLUMNS_FILE)
 
 
 def _like(given: Any, table: pa.Table) -> Any:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table
 from weft.errors import DataError, UsageError, listing
 from weft.features.documents import Marks
@@ -21,6 +20,7 @@ from weft.inference.sampling import Sampling
 from weft.results.language import Surprise
 from weft.results.text import TextScores
 from weft.results.writing import FAMILIES, writing_figures
+from weft.runs.judged import JudgedRows
 from weft.runs.language import LanguageRun, surprise
 
 
@@ -74,15 +74,12 @@ class TextRun(LanguageRun):
         On the very data of the training only the test rows count, unless ``everything``.
         """
         source = Table.of(table)
-        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
-        parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
-        judged = TEST if parts is None or (parts == TEST).any() else VALID
-        chosen = None if parts is None else parts == judged
+        judged = JudgedRows.of(self.path, self.figures, source, everything)
         predictor = self._predictor(allow_missing)
         # in the units of the training's figures, whatever the first rows are
         scores, counts = TextScores(FAMILIES, self.figures.get("language")), PairCounts()
         lost, rejected = [], 0
-        for part in predictor.stream(source, with_target=True, only=chosen):
+        for part in predictor.stream(source, with_target=True, chosen=judged):
             rejected += len(part.clean.rejected)
             if len(part.output):
                 texts = part.clean.columns[self.pairing.target].to_pylist()
@@ -92,7 +89,7 @@ class TextRun(LanguageRun):
             raise DataError(f"{source.name}: must hold rows with a text in '{self.pairing.target}'. Got none.")
         return {
             "rows": scores.rows, "rejected": rejected, "unknown_class": 0, "said": counts.in_words(),
-            "part": f"{NAMES[judged]} rows of the training data" if same else "all rows",
+            "part": judged.words(),
             "metrics": writing_figures(scores.estimates(), Surprise.join(lost)), "signatures": scores.signatures(),
         }  # fmt: skip
 

@@ -233,7 +233,7 @@ class RowSteps(Steps):
         if settings.model.adapter == "lora":
             for copy in models.each():
                 merge(copy)
-        save_model(self.out, models, shape, columns)
+        save_model(self.out, models, shape)
         return models, fitted
 
     def _inference(self, store: Store, rows: np.ndarray) -> np.ndarray:
