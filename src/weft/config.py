@@ -321,6 +321,37 @@ class AugmentSettings(_Settings):
         return self
 
 
+def _several(value: Any) -> Any:
+    """A bare word is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+class ByGroups(_Settings):
+    by: Annotated[list[str], BeforeValidator(_several), Field(min_length=1)]
+    """Columns that say to which group a row belongs; several also together. The model need not read them."""
+
+
+class FairnessSettings(ByGroups):
+    """How groups are treated more alike, at some cost in accuracy, which the report tells."""
+
+    how: Literal["reweigh", "penalty", "thresholds"]
+    """Before it learns: rows count so that group and class are independent (Kamiran & Calders 2012). While it learns:
+    what the group tells of the answers costs. After it: a threshold a group (Hardt 2016), where that is lawful."""
+    goal: Literal["parity", "opportunity"] = "parity"
+    """Equal shares of all rows that are given the class looked for, or of those that truly are of it."""
+    strength: Annotated[float, Field(gt=0, le=1000)] | None = None
+    """Of a penalty its weight (default: 10); of reweigh the power of its weights, of thresholds which part of the way
+    is gone, at most 1 (default: 1)."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> FairnessSettings:
+        if self.how == "thresholds" and (self.strength or 0) > 1:
+            raise ValueError(f"strength of thresholds is a part of the way, at most 1. Got {self.strength:g}")
+        if self.how == "reweigh" and self.goal != "parity":
+            raise ValueError("reweigh makes all shares equal. Remove goal, or take penalty or thresholds")
+        return self
+
+
 class TrainingSettings(_Settings):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Most passes over the training rows; early stopping usually ends sooner."""
@@ -351,6 +382,8 @@ class TrainingSettings(_Settings):
     """Every row is read twice, and differing answers cost this much (R-Drop, Liang 2021)."""
     column_dropout: Share | None = None
     """Share of a row's columns that are hidden while it is learnt, as if they were missing; never all of them."""
+    fairness: FairnessSettings | None = None
+    """Treat groups more alike, where one of two classes is looked for."""
     dropout_schedule: Literal["early", "late", "rising"] | None = None
     """Dropout in the first half of the training only, in the second only, or growing from none (Liu 2023)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -362,6 +395,13 @@ class TrainingSettings(_Settings):
         given = [n for n in ("mixup", "cutmix", "consistency") if getattr(self, n)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other. Remove one of them")
+        if self.fairness and self.fairness.how != "thresholds":
+            also = [*given, *(["class_weight"] if self.class_weight else [])]
+            also += ["accumulate"] if self.accumulate and self.fairness.how == "penalty" else []
+            if also:
+                raise ValueError(
+                    f"fairness by {self.fairness.how} and {' and '.join(also)} exclude each other. Remove one"
+                )
         if self.accumulate and (self.mixup or self.cutmix or (self.consistency and self.class_weight)):
             odd = "mixup" if self.mixup else "cutmix" if self.cutmix else "class_weight with consistency"
             raise ValueError(f"{odd} needs all rows of a step at once. Remove it, or accumulate")
@@ -376,6 +416,8 @@ class ResultsSettings(_Settings):
     explain: Literal["shap", "off"] | None = None
     """What a model of rows relies on, and some of its answers explained, in a tenth of the training time; `off` leaves
     it out (default: shap)."""
+    fairness: ByGroups | None = None
+    """How the model fares with each group of rows (default: by those of training.fairness)."""
     report: Literal["en", "zh"] | None = None
     """The language that the report is written in (default: en)."""
 
@@ -394,6 +436,17 @@ class Settings(_Settings):
     training: TrainingSettings = TrainingSettings()
     results: ResultsSettings = ResultsSettings()
 
+    @property
+    def fairness(self) -> dict[str, ByGroups]:
+        """Where columns of groups are named."""
+        given = {"training": self.training.fairness, "results": self.results.fairness}
+        return {where: found for where, found in given.items() if found is not None}
+
+    @property
+    def grouped_by(self) -> list[str]:
+        """All columns of groups, those of the training first."""
+        return list(dict.fromkeys(name for found in self.fairness.values() for name in found.by))
+
     @model_validator(mode="after")
     def _fits_task(self) -> Settings:
         task = self.target.task
@@ -403,10 +456,11 @@ class Settings(_Settings):
             raise ValueError("data.items is for target.type ranking. Remove it")
         if self.model.from_ is not None and task == "ranking":
             raise ValueError("model.from: a checkpoint reads texts, not items. Remove it")
-        names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight")
+        names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight",
+                 "fairness")  # fmt: skip
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []
-        own = ("language", "explain", "report")
+        own = ("language", "explain", "report", "fairness")
         given += [f"results.{name}" for name in own if getattr(self.results, name) is not None]
         long = [f"features.{name}.summary" for name, feature in self.features.items() if feature.summary]
         if (given or long) and task != "row":

@@ -26,11 +26,11 @@ import weft
 from weft.cli import call
 from weft.data.table import Table
 from weft.errors import DataError, UsageError
+from weft.features.groups import GroupColumns
 from weft.features.targets import ClassTarget, LabelsTarget, NumberTarget
 from weft.results.audit import words
 from weft.results.audit.figures import by_members, difference, mean_of, ratio, values_of
 from weft.results.audit.groups import groups_section
-from weft.results.audit.members import GroupColumns
 from weft.results.audit.page import TITLES, in_words
 from weft.results.metrics import METRICS, Estimate
 from weft.results.pages import Phrases, chinese

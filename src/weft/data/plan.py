@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,6 +42,8 @@ class Plan:
     """How the columns of pictures are read."""
     separators: dict[str, str | None] = field(default_factory=dict)
     """Between the items of a history's text cells."""
+    groups: dict[str, str] = field(default_factory=dict)
+    """Columns that say to which group a row belongs, for the report or for fairness, each a category or a number."""
 
 
 def look(settings: Settings, table: Table) -> Plan:
@@ -118,6 +121,9 @@ def look(settings: Settings, table: Table) -> Plan:
             f"the target '{target}' has {classes:,} classes in {head.num_rows:,} rows: nearly every row is a class of "
             f"its own, of which nothing can be learnt. Choose another target, or set target.type: number"
         )
+    if settings.results.language is not None:
+        plan.groups[settings.results.language] = "category"
+    plan.groups |= group_types(table, settings.grouped_by)
     if not plan.types:
         reasons = "; ".join(f"'{n}': {r}" for n, r in plan.left_out.items())
         raise DataError(f"{table.name}: no column is left to read beside the target. {reasons or 'There is no other'}.")
@@ -349,6 +355,7 @@ def _absent(settings: Settings, table: Table) -> list[str]:
             *((f"target.{n}", getattr(settings.target, n)) for n in ("user", "time") if getattr(settings.target, n)),
             *((f"features.{f}", f) for f in settings.features),
             *([("results.language", settings.results.language)] if settings.results.language is not None else []),
+            *((f"{where}.fairness.by", n) for where, f in settings.fairness.items() for n in f.by),
             *((f"data.split.{way}", getattr(split, way)) for way in ("column", "by", "time") if getattr(split, way)),
         ]
         if name not in table.columns
@@ -402,3 +409,27 @@ def separator_of(settings: Settings, table: Table, name: str, head: Any) -> str 
 
 def _is_text(table: Table, name: str) -> bool:
     return str(table.columns[name]) in ("string", "binary")
+
+
+def group_types(table: Table, by: Sequence[str]) -> dict[str, str]:
+    """Each column of groups as a category or a number.
+
+    Raises:
+        DataError: the table lacks one, or it holds neither.
+    """
+    found = {}
+    head = table.head(LOOKED_AT)
+    for name in by:
+        if name not in table.columns:
+            raise DataError(
+                f"{table.name}: there is no column '{name}' to group by.{did_you_mean(name, table.columns)} It has "
+                f"{listing(table.columns, 20)}."
+            )
+        guess = kinds.guess(name, head.column(name))
+        if guess.type in ("text", "image", "sequence", "time") or not kinds.readable(table.columns[name]):
+            raise DataError(
+                f"{table.name}: column '{name}' must hold categories or numbers to group by. It {guess.reason}. Name "
+                f"another column."
+            )
+        found[name] = "number" if guess.type == "number" else "category"
+    return found

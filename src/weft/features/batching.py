@@ -25,12 +25,15 @@ class Batch:
     columns: dict[str, dict[str, Tensor]]
     target: Tensor | None
     rows: int
+    groups: Tensor | None = None
+    """To which group each row belongs [B], where training treats groups alike."""
 
     def to(self, device: torch.device | str) -> Batch:
         if str(device) == "cpu":
             return self
         columns = {c: {n: t.to(device) for n, t in fields.items()} for c, fields in self.columns.items()}
-        return Batch(columns, None if self.target is None else self.target.to(device), self.rows)
+        target, groups = (None if t is None else t.to(device) for t in (self.target, self.groups))
+        return Batch(columns, target, self.rows, groups)
 
 
 def collate(codes: RowCodes, rows: int) -> Batch:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -172,6 +173,36 @@ def _here(tokens: Tokens, chosen_BT: Tensor) -> Tensor:
     return (chosen_BT if tokens.mask_BT is None else chosen_BT & tokens.mask_BT).unsqueeze(-1)
 
 
+class GroupShift(nn.Module):
+    """Moves the probability of one of two classes so that 0.5 lies where the threshold of the row's group does: its log
+    odds by ``shift`` [G], which is 0 until it is set.
+
+    columns: categories that the model reads, each with how many codes it has; a group is one code of each.
+    """
+
+    shift: Tensor
+
+    def __init__(self, columns: dict[str, int], positive: int):
+        super().__init__()
+        self.columns, self.positive = columns, positive
+        self.register_buffer("shift", torch.zeros(math.prod(columns.values())))
+
+    def groups(self, batch: Batch) -> Tensor:
+        """The group of each row [B]."""
+        found = torch.zeros(batch.rows, dtype=torch.int64, device=self.shift.device)
+        for name, codes in self.columns.items():
+            found = found * codes + batch.columns[name]["code"]
+        return found
+
+    def set(self, thresholds_G: np.ndarray) -> None:
+        self.shift.copy_(torch.from_numpy(np.log(1 - thresholds_G) - np.log(thresholds_G)))
+
+    def forward(self, p_BC: Tensor, groups_B: Tensor) -> Tensor:
+        logs = p_BC.log()
+        logs[:, self.positive] += self.shift[groups_B]
+        return logs.softmax(dim=-1)
+
+
 class RowModels(nn.Module):
     """One or several RowModels of one shape, trained on different folds, that answer as one.
 
@@ -183,9 +214,11 @@ class RowModels(nn.Module):
     """Of the score, below which a row is declined; or of each label's probability, from which on it is given."""
 
     def __init__(
-        self, codecs: Sequence[Codec], target: Target, config: RowConfig, copies: int, score: str | None = None
-    ):
+        self, codecs: Sequence[Codec], target: Target, config: RowConfig, copies: int, score: str | None = None,
+        shift: GroupShift | None = None,
+    ):  # fmt: skip
         super().__init__()
+        self.shift = shift
         self.copies = nn.ModuleList(RowModel(codecs, target, config) for _ in range(copies))
         self.kind, self.score = target.type, score
         self.classes = len(target.classes) if isinstance(target, ClassTarget) else None
@@ -218,6 +251,8 @@ class RowModels(nn.Module):
         outputs = [copy(batch) for copy in copies]
         answers = [copy.head.answer(out) for copy, out in zip(copies, outputs, strict=True)]
         found = combine(answers, self.kind, self.temperature)
+        if self.shift is not None:
+            found = self.shift(found, self.shift.groups(batch))
         if self.score is None:
             return found
         energies = torch.stack([energy(out) for out in outputs]).mean(dim=0)

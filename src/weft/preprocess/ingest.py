@@ -23,7 +23,7 @@ from weft.progress import Silent
 
 TEXTS_AT_ONCE = 512  # of a column of texts: each may be a book
 ROW = ""  # the column of row numbers; no column of a table has an empty name
-GROUP = "\0"  # the column of what rows are grouped by in the report; nor has any a NUL
+GROUP = "\0"  # stands before the names of the columns that say to which group a row belongs; nor has any name a NUL
 NOT_USED = 255
 WINDOW = 1 << 20  # rows looked at together where each costs a few bytes
 
@@ -50,7 +50,7 @@ class CleanRows:
         return self._table.column(ROW).to_numpy()
 
     def batches(self) -> Iterator[CleanBatch]:
-        names = [n for n in self._table.schema.names if n not in (ROW, GROUP)]
+        names = [n for n in self._table.schema.names if n != ROW and not n.startswith(GROUP)]
         for batch in self._table.to_batches():
             rows = batch.column(0).to_numpy()
             yield CleanBatch(rows, {n: batch.column(batch.schema.get_field_index(n)) for n in names}, [])
@@ -172,18 +172,16 @@ def ingest(
     split = settings.data.split
     how = split.column or split.by or split.time
     extra = {name: ColumnPlan(kind, plan.formats.get(name)) for name, kind in plan.extra.items()}
-    group = settings.results.language
-    if group is not None:
-        extra.setdefault(group, ColumnPlan("category"))
+    groups = Cleaner({name: ColumnPlan(kind) for name, kind in plan.groups.items()}, cleaner.normalize)
     apart = Cleaner(extra, cleaner.normalize)  # a column may be read one way and split by in another
-    wanted = list(dict.fromkeys([*cleaner.plans, *extra]))
+    wanted = list(dict.fromkeys([*cleaner.plans, *extra, *plan.groups]))
     is_class = plan.target_type == "class"
     splitter = Splitter(split, settings.training.seed, stratify=is_class)
     found, most = Ingested(), settings.data.max_rejected
     rows, writer = table.row_count(), None
     with Aside(aside, table) as beside_rows, say.bar("reading", rows or 0) as bar:
         for raw in table.batches(wanted, TEXTS_AT_ONCE if plan.target_type == "text" else cleaner.batch_rows):
-            done, beside = _both(cleaner, apart, raw)
+            done, beside, grouped = _read(raw, cleaner, apart, groups)
             found.read += len(done.rows) + len(done.rejected)
             bad = sorted(done.rejected, key=lambda r: r.row)
             found.add(bad)
@@ -193,7 +191,7 @@ def ingest(
                 break
             key = None if how is None else beside[how] if how in beside else done.columns[how]
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
-            kept = {ROW: pa.array(done.rows), **({} if group is None else {GROUP: beside[group]}), **done.columns}
+            kept = {ROW: pa.array(done.rows), **{GROUP + n: a for n, a in grouped.items()}, **done.columns}
             batch = pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
             writer = writer or pa.ipc.new_file(str(path), batch.schema)
             writer.write_batch(batch)
@@ -217,18 +215,19 @@ def ingest(
     return clean, parts, found
 
 
-def _both(cleaner: Cleaner, apart: Cleaner, raw: RawBatch) -> tuple[CleanBatch, dict[str, pa.Array]]:
-    """A batch cleaned for the model, and the columns of the split beside it; a row bad for either is set aside."""
-    done = cleaner(raw)
-    if not apart.plans:
-        return done, {}
-    other = apart(RawBatch(raw.rows, raw.batch))
-    both = np.intersect1d(done.rows, other.rows)
-    known = {r.row for r in done.rejected}
-    rejected = [*done.rejected, *(r for r in other.rejected if r.row not in known)]
-    keep, keep_other = (pa.array(np.isin(b.rows, both)) for b in (done, other))
-    columns = {n: a.filter(keep) for n, a in done.columns.items()}
-    return CleanBatch(both, columns, rejected), {n: a.filter(keep_other) for n, a in other.columns.items()}
+def _read(
+    raw: RawBatch, cleaner: Cleaner, apart: Cleaner, groups: Cleaner
+) -> tuple[CleanBatch, dict[str, pa.Array], dict[str, pa.Array]]:
+    """A batch cleaned for the model, and the columns read beside it; a row bad for any of them is set aside."""
+    done = [c(RawBatch(raw.rows, raw.batch, raw.rejected if c is cleaner else [], raw.folder)) if c.plans else None
+            for c in (cleaner, apart, groups)]  # fmt: skip
+    read = [batch for batch in done if batch is not None]
+    both, rejected = read[0].rows, {r.row: r for batch in reversed(read) for r in batch.rejected}
+    for batch in read[1:]:
+        both = np.intersect1d(both, batch.rows)
+    kept = [{} if b is None else b.chosen(np.isin(b.rows, both)).columns if len(b.rows) > len(both) else b.columns
+            for b in done]  # fmt: skip
+    return CleanBatch(both, kept[0], list(rejected.values())), kept[1], kept[2]
 
 
 def _place(bad: Rejected) -> str:

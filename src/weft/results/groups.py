@@ -13,17 +13,16 @@ import numpy as np
 import pyarrow as pa
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
+from weft.features.groups import MISSING, MOST_GROUPS, OTHERS
 from weft.features.targets import Target
 from weft.results.metrics import with_intervals
 from weft.results.summary import metrics_of
 
 SHOWN = {"class": ("accuracy", "f1"), "labels": ("micro_f1", "macro_f1"), "number": ("mae", "r2")}
 SMALL = 100
-MOST_GROUPS = 30
 LEAST_SHARE = 0.05
 SAMPLE = 1_000
 LETTERS = 200
-MISSING, OTHERS = "(missing)", "(others)"
 _STANDARD = {"yue": "zh", "wuu": "zh", "pcm": "en"}
 """Close relatives that short texts are taken for, counted with the language they are written like."""
 

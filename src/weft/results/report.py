@@ -14,6 +14,7 @@ from markupsafe import Markup
 from weft.files import write_whole
 from weft.results import svg
 from weft.results.abstention import abstention_in_words
+from weft.results.audit.words import lines
 from weft.results.explain.section import shown as shown_why
 from weft.results.metrics import METRICS
 from weft.results.pages import Phrases, environment
@@ -80,6 +81,7 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
     why, number = figures.get("explain"), figures["target"].get("type") == "number"
     steps = _STEPS if figures.get("task", "row") in ("row", "ranking") else _LANGUAGE_STEPS
     page = environment(language).get_template(template).render(
+        s=figures.get("fairness"), lines=lambda said: lines(said, t),
         why=shown_why(why, number, figures["rows_judged"], t) if why else None, number=number,
         headline=_in_words(figures, t) or figures["headline"],
         verdict=[_sentence(s, t) for s in verdict["said"]] if "said" in verdict else verdict.get("lines", []),

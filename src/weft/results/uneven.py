@@ -7,13 +7,14 @@ is beyond chance even so (a two-sided test of two means with unequal variances, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from weft.features.groups import ranges
 from weft.results.metrics import share
 
 LEAST = 30
@@ -83,13 +84,3 @@ def _groups(name: str, kind: str, cells: pa.Array) -> list[tuple[dict[str, Any],
         for low, high in ranges(values[~missing]):
             found.append(({"column": name, "from": low, "to": high}, (values >= low) & (values <= high)))
     return found
-
-
-def ranges(values: np.ndarray) -> Sequence[tuple[float, float]]:
-    """The least and the largest value of each quarter; a value that is in two quarters stays in the lower."""
-    if not len(values):
-        return []
-    edges = np.unique(np.quantile(values, (0.25, 0.5, 0.75), method="lower"))
-    place = np.searchsorted(edges, values)
-    parts = [values[place == k] for k in range(len(edges) + 1)]
-    return [(float(part.min()), float(part.max())) for part in parts if len(part)]

@@ -25,16 +25,16 @@ from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table, shown
 from weft.errors import DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import COLUMNS_FILE, Columns
+from weft.features.groups import GroupColumns
 from weft.features.targets import known, most_rows
 from weft.files import MANIFEST, sha256, verify_manifest
 from weft.inference.output import chosen
 from weft.inference.parts import Piece, write_job
 from weft.inference.predict import Predictor, Sample, without_in_words
-from weft.models.row import RowConfig, RowModels
+from weft.models.row import GroupShift, RowConfig, RowModels
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
 from weft.results.audit.groups import groups_section
-from weft.results.audit.members import GroupColumns
 from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
 from weft.results.report import write_report
 from weft.results.summary import judge
@@ -309,7 +309,11 @@ class Run:
 
 def save_model(folder: Path, model: RowModels, row: RowConfig) -> None:
     """Write the model of a run whose columns are there already."""
-    shape = {"architecture": "weft.RowModels", "copies": len(model.copies), "score": model.score, "row": row.to_dict()}
+    shift = None if model.shift is None else {"columns": model.shift.columns, "positive": model.shift.positive}
+    shape = {
+        "architecture": "weft.RowModels", "copies": len(model.copies), "score": model.score, "shift": shift,
+        "row": row.to_dict(),
+    }  # fmt: skip
     save_weights(folder, model, shape, COLUMNS_FILE)
 
 
@@ -318,7 +322,8 @@ def load_model(folder: Path, columns: Columns) -> RowModels:
 
     def build(shape: dict[str, Any]) -> RowModels:
         row = RowConfig.from_dict(shape["row"])
-        return RowModels(columns.codecs, columns.target, row, shape["copies"], shape.get("score"))
+        shift = GroupShift(**shape["shift"]) if shape.get("shift") else None
+        return RowModels(columns.codecs, columns.target, row, shape["copies"], shape.get("score"), shift)
 
     return load_weights(folder, build, COLUMNS_FILE)
 

@@ -50,6 +50,7 @@ from weft.results.summary import (
 )
 from weft.runs.run import Run, load_model, save_model
 from weft.runs.texts import TextRun
+from weft.tasks.fairness import fair_training, fairness_section
 from weft.tasks.paraphrases import open_translators, write_paraphrases
 from weft.tasks.sources import open_source, see_as
 from weft.tasks.steps import Steps, check_matrices
@@ -116,6 +117,7 @@ class RowSteps(Steps):
         self._claim()
         with self._timed("data"):
             self._say_data(plan)
+        self.groups = plan.groups
         with self._timed("preprocess"):
             clean, found, cleaner = self._preprocess(plan)
             # else folds would break the split, or learn the rows that are judged
@@ -209,7 +211,8 @@ class RowSteps(Steps):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.recipe = defaults.recipe(settings, facts, device)
         torch.manual_seed(self.recipe.seed)
-        models = RowModels(columns.codecs, columns.target, shape, copies).to(device)
+        fair, shift = fair_training(settings, columns, self.groups, clean, store, learn)
+        models = RowModels(columns.codecs, columns.target, shape, copies, shift=shift).to(device)
         self.say.step(
             "model",
             f"{shape_in_words(shape)}, {models.parameter_count():,} parameters"
@@ -228,7 +231,17 @@ class RowSteps(Steps):
         if self.recipe.column_dropout:
             changes.append(ColumnDropout(columns, self.recipe.column_dropout, self.recipe.seed))
         fitted = fit(
-            models, store, learn, watch, self.recipe, self.out, self.say, changes, self.dealt, settings.target.declines
+            models,
+            store,
+            learn,
+            watch,
+            self.recipe,
+            self.out,
+            self.say,
+            changes,
+            self.dealt,
+            settings.target.declines,
+            fair,
         )
         if settings.model.adapter == "lora":
             for copy in models.each():
@@ -303,6 +316,9 @@ class RowSteps(Steps):
             "labels": None if thresholds is None else each_label(target.classes, output, truth, thresholds),  # type: ignore[union-attr]
             "languages": self._languages(clean, columns, judged, output, truth, positive, thresholds),
             "pictures": _pictures(columns, store, judged, output, truth, thresholds),
+            "fairness": fairness_section(
+                self.settings, columns, self.groups, clean, judged, output, truth, positive, thresholds
+            ),
             "explain": self._explain(columns, clean, judged, output, truth, positive, thresholds),
             "target": {
                 "name": target.name, "type": target.type, "reason": plan.target_reason,
@@ -332,7 +348,7 @@ class RowSteps(Steps):
         texts = [name for name, kind in columns.types.items() if kind == "text"]
         names: list[str | None] | None = None
         if column is not None:
-            names = clean.take(judged, [GROUP])[GROUP].to_pylist()
+            names = clean.take(judged, [GROUP + column])[GROUP + column].to_pylist()
         elif texts:
             names = languages(list(clean.take(judged, texts).values()))
         if names is None or len(set(names)) < 2:
@@ -367,7 +383,8 @@ class RowSteps(Steps):
             "model": {
                 "parameters": models.parameter_count(), "trained": self.trained, "copies": len(models.copies),
                 "shape": shape_in_words(models.each()[0].config), "from": self.settings.model.from_,
-                "temperature": fitted.temperature, "declines": fitted.declines, "bfloat16": self.recipe.bfloat16,
+                "temperature": fitted.temperature, "declines": fitted.declines,
+                "thresholds": fitted.thresholds, "bfloat16": self.recipe.bfloat16,
                 "epochs": [round(p.best_step / fitted.steps_an_epoch, 2) for p in fitted.copies],
                 "stopped": [p.stopped for p in fitted.copies],
             },

@@ -10,20 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from weft.config import FairnessSettings
 from weft.data.split import uniform
+from weft.errors import listing
 from weft.features.batching import Batch, collate, in_turn
 from weft.features.store import Lengths, RowCodes, Store
 from weft.features.targets import known, most_rows, outside
 from weft.models.heads import ClassHead, Directions, NumberHead
 from weft.models.language import ImageModel, LanguageModel
 from weft.models.pretrained import fill, layerwise
-from weft.models.row import SCORES, RowModel, RowModels, combine, energy
+from weft.models.row import SCORES, GroupShift, RowModel, RowModels, combine, energy
 from weft.progress import Silent, duration
 from weft.training.adapters import attach
 from weft.training.calibration import fit_temperature, tempered_loss
 from weft.training.checkpoint import Checkpoints
+from weft.training.fairness import Fairness, group_thresholds
 from weft.training.loop import Loop, Progress, Recipe
 from weft.training.optimizers import fit_ridge
 from weft.training.regularise import Objective
@@ -50,6 +53,8 @@ class Fitted:
     temperature: float
     declines: dict[str, Any] | None = None
     """By which score, chosen how, some rows are declined."""
+    thresholds: list[float] | None = None
+    """Of each group, by the codes of its columns."""
 
     @property
     def seconds(self) -> float:
@@ -67,16 +72,20 @@ def fit(
     changes: Sequence[Change] = (),
     deal: bool = True,
     coverage: float | None = None,
+    fair: Fairness | None = None,
 ) -> Fitted:
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
 
     Where they must stay apart (not ``deal``) all copies learn from train and watch valid, and differ by their seed.
     ``changes`` are made one after the other to the rows that are learnt from, anew each epoch. ``coverage``: the share
-    of the rows that will be answered; the others are declined.
+    of the rows that will be answered; the others are declined. ``fair``: how groups are treated alike.
     """
+    held = fair if fair is not None and fair.settings.how != "thresholds" else None
     with _threads(recipe.threads):
-        done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal)
+        done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal, held)
         _decide(models, done, watched, coverage)
+        if models.shift is not None and fair is not None:
+            done.thresholds = _thresholds(models, models.shift, watched, fair.settings, say)
     return done
 
 
@@ -106,19 +115,25 @@ def _threads(most: int | None) -> Iterator[None]:
 
 def _fit(
     models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent,
-    changes: Sequence[Change], deal: bool,
+    changes: Sequence[Change], deal: bool, fair: Fairness | None,
 ) -> tuple[Fitted, list[Watched]]:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
 
-    def fetch(rows: np.ndarray, epoch: int = 0) -> Batch:
-        return collate(store.take(rows), len(rows)).to(device)
+    def batch_of(codes: RowCodes, rows: np.ndarray) -> Batch:
+        batch = collate(codes, len(rows))
+        if fair is not None:
+            batch.groups = torch.from_numpy(fair.groups[rows]).long()
+        return batch.to(device)
+
+    def fetch(rows: np.ndarray) -> Batch:
+        return batch_of(store.take(rows), rows)
 
     def fetch_training(rows: np.ndarray, epoch: int) -> Batch:
         codes = store.take(rows)
         for change in changes:
             codes = change(codes, rows, epoch)
-        return collate(codes, len(rows)).to(device)
+        return batch_of(codes, rows)
 
     done, watched, steps = [], [], 1
     count = len(models.copies)
@@ -134,6 +149,10 @@ def _fit(
 
         def validate(model: nn.Module, watch: np.ndarray = inside) -> float:
             assert isinstance(model, RowModel)
+            if fair is not None:  # else the best would be the step that treats groups as it likes
+                seen = _watch(model, store, fetch, watch, lengths)
+                codes, groups = torch.from_numpy(seen.truth), torch.from_numpy(fair.groups[seen.rows]).long()
+                return fair.loss(torch.from_numpy(seen.answers), codes, groups).item()
             if model.config.smoothing and models.kind == "class":
                 # smoothed answers are meant to be too modest: what counts is their loss once calibrated
                 seen = _watch(model, store, fetch, watch, lengths)
@@ -143,14 +162,14 @@ def _fit(
 
         torch.manual_seed(recipe.seed * 1_000 + number)
         if copy.config.linear_first and copy.linear is not None:
-            _fit_linear(copy, fetch(learn))
+            _fit_linear(copy, fetch(learn), fair)
         if copy.config.pretrained is not None:
             _begin(copy, store, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = Loop(
             copy, recipe, fetch_training, learn, lengths, validate, tracker,
-            Checkpoints(folder / "checkpoints" / f"copy-{number}"), say, Objective(copy, recipe),
-            weigh=copy.weigh,
+            Checkpoints(folder / "checkpoints" / f"copy-{number}"), say, Objective(copy, recipe, fair),
+            weigh=copy.weigh if fair is None else lambda batch: batch.rows,
         )  # fmt: skip
         progress = loop.run()
         done.append(progress)
@@ -159,7 +178,7 @@ def _fit(
         epochs = progress.best_step / loop.steps_an_epoch
         say.line(f"{label}best after {epochs:.1f} epochs; {progress.stopped}; {duration(progress.seconds)}")
         if models.kind != "number":
-            watched.append(_watch(copy, store, fetch, watch, lengths))
+            watched.append(_watch(copy, store, fetch, watch, lengths, models.shift))
     models.eval()
     return Fitted(done, steps, 1.0), watched
 
@@ -173,25 +192,47 @@ def _learnable(store: Store, rows: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Watched:
-    """What a copy says of the rows it watched: answers [N, C], energies [N], true codes [N] or [N, L]."""
+    """What a copy says of the rows it watched [N]: answers [N, C], energies [N], true codes [N] or [N, L]; and by
+    which groups they may have their thresholds [N]."""
 
+    rows: np.ndarray
     answers: np.ndarray
     energies: np.ndarray
     truth: np.ndarray
+    groups: np.ndarray
 
 
 @torch.no_grad()
 def _watch(
-    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: Lengths | None
-) -> Watched:
+    copy: RowModel, store: Store, fetch: Callable[[np.ndarray], Batch], rows: np.ndarray, lengths: Lengths | None,
+    shift: GroupShift | None = None,
+) -> Watched:  # fmt: skip
     copy.eval()
-    answers, energies, truths = [], [], []
+    seen: list[tuple[np.ndarray, ...]] = []
     for chosen in _reading(rows, store, lengths):
-        out = copy(fetch(chosen))
-        answers.append(copy.head.answer(out).cpu().numpy())
-        energies.append(energy(out).cpu().numpy())
-        truths.append(store.target(chosen))
-    return Watched(np.concatenate(answers), np.concatenate(energies), np.concatenate(truths))
+        batch = fetch(chosen)
+        out = copy(batch)
+        groups = np.zeros(0, np.int64) if shift is None else shift.groups(batch).cpu().numpy()
+        answers = copy.head.answer(out).cpu().numpy()
+        seen.append((chosen, answers, energy(out).cpu().numpy(), store.target(chosen), groups))
+    return Watched(*map(np.concatenate, zip(*seen, strict=True)))
+
+
+def _thresholds(
+    models: RowModels, shift: GroupShift, watched: list[Watched], settings: FairnessSettings, say: Silent
+) -> list[float]:
+    """A threshold for each group [G], on the watched rows; returns them."""
+    answers, truth, groups = (np.concatenate([getattr(w, n) for w in watched]) for n in ("answers", "truth", "groups"))
+    inside = known(truth)
+    p = combine([torch.from_numpy(answers[inside])], "class", models.temperature.cpu()).numpy()[:, shift.positive]
+    strength = 1.0 if settings.strength is None else settings.strength
+    found, few = group_thresholds(
+        p.astype(np.float64), truth[inside] == shift.positive, groups[inside], settings.goal, strength, len(shift.shift)
+    )
+    shift.set(found)
+    if few:
+        say.warn(f"{len(few)} of the groups by {listing(shift.columns)} keep the threshold 0.5: too few watched rows")
+    return found.tolist()
 
 
 def _decide(models: RowModels, fitted: Fitted, watched: list[Watched], coverage: float | None) -> None:
@@ -217,16 +258,19 @@ def _decide(models: RowModels, fitted: Fitted, watched: list[Watched], coverage:
     fitted.declines = {"score": chosen, "areas": areas, "rows": int(inside.sum()), "outside": int(apart.sum())}
 
 
-def _fit_linear(copy: RowModel, batch: Batch) -> None:
+def _fit_linear(copy: RowModel, batch: Batch, fair: Fairness | None) -> None:
     """The linear path alone, by regression on all rows it learns from (small tables only)."""
     path, head = copy.linear, copy.head
     assert path is not None and batch.target is not None
     target, factor = batch.target, 0.5 if isinstance(head, NumberHead) else 1.0
     path.eval()
-    fit_ridge(
-        lambda: path(batch.columns), lambda out: factor * head.loss(out, target), path.weights(), path.bias,
-        RIDGE / batch.rows,
-    )  # fmt: skip
+
+    def loss(out: Tensor) -> Tensor:
+        if fair is not None and batch.groups is not None:
+            return fair.loss(head.answer(out), target, batch.groups)
+        return factor * head.loss(out, target)
+
+    fit_ridge(lambda: path(batch.columns), loss, path.weights(), path.bias, RIDGE / batch.rows)
 
 
 @torch.no_grad()

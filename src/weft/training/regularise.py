@@ -14,14 +14,15 @@ from torch import Tensor, nn
 from weft.features.batching import Batch
 from weft.models.heads import ClassHead, LabelsHead
 from weft.models.row import RowModel
+from weft.training.fairness import Fairness
 from weft.training.loop import DropoutSchedule, Recipe
 
 
 class Objective:
     """The loss of a training step of ``model`` by ``recipe``."""
 
-    def __init__(self, model: RowModel, recipe: Recipe):
-        self.model, self.recipe = model, recipe
+    def __init__(self, model: RowModel, recipe: Recipe, fair: Fairness | None = None):
+        self.model, self.recipe, self.fair = model, recipe, fair
         self.dropouts = _dropouts(model)
 
     def __call__(self, batch: Batch, done: float) -> Tensor:
@@ -34,6 +35,9 @@ class Objective:
             return mixed_loss(model, batch, recipe.mixup)
         if recipe.cutmix:
             return cut_loss(model, batch, recipe.cutmix)
+        if self.fair is not None:
+            assert batch.target is not None and batch.groups is not None
+            return self.fair.loss(model.answer(batch), batch.target, batch.groups)
         if not recipe.consistency:
             return model.loss(batch)
         batch = _twice(batch)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
+from weft.features.groups import Members
 from weft.features.targets import ClassTarget, LabelsTarget, Target
-from weft.results.audit.members import Members
 from weft.results.groups import SMALL
 from weft.results.metrics import Estimate, reliability, share
 

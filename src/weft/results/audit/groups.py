@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from weft.features.groups import Members
 from weft.features.targets import ClassTarget, Target
 from weft.results.audit.figures import by_members, values_of
-from weft.results.audit.members import Members
 from weft.results.audit.words import column_in_words, notes
 
 

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from weft.data import columns as kinds
+from weft.data.plan import group_types
 from weft.data.table import RawBatch, Table
-from weft.errors import DataError, did_you_mean, listing
+from weft.errors import DataError
 from weft.preprocess.clean import Cleaner, ColumnPlan
-from weft.results.groups import MISSING, MOST_GROUPS, OTHERS
-from weft.results.uneven import ranges
 
-LOOKED_AT = 2_000
+MISSING, OTHERS = "(missing)", "(others)"
+MOST_GROUPS = 30
 MOST_VALUES = 10_000
 FEW = 10
 """Values of a number up to which each is a group of its own."""
@@ -120,30 +119,6 @@ class GroupColumns:
         return found if binned else _largest_first(found)
 
 
-def group_types(table: Table, by: Sequence[str]) -> dict[str, str]:
-    """Each column of groups as a category or a number.
-
-    Raises:
-        DataError: the table lacks one, or it holds neither.
-    """
-    found = {}
-    head = table.head(LOOKED_AT)
-    for name in by:
-        if name not in table.columns:
-            raise DataError(
-                f"{table.name}: there is no column '{name}' to group by.{did_you_mean(name, table.columns)} It has "
-                f"{listing(table.columns, 20)}."
-            )
-        guess = kinds.guess(name, head.column(name))
-        if guess.type in ("text", "image", "sequence", "time") or not kinds.readable(table.columns[name]):
-            raise DataError(
-                f"{table.name}: column '{name}' must hold categories or numbers to group by. It {guess.reason}. Name "
-                f"another column."
-            )
-        found[name] = "number" if guess.type == "number" else "category"
-    return found
-
-
 def _largest_first(members: Members) -> Members:
     """The groups by their size; beyond the largest ``MOST_GROUPS`` the others are one."""
     counts = Counter(members.place.tolist())
@@ -158,3 +133,13 @@ def _largest_first(members: Members) -> Members:
 
 def _range(low: float, high: float) -> str:
     return f"{low:.6g}" if low == high else f"{low:.6g} to {high:.6g}"
+
+
+def ranges(values: np.ndarray) -> Sequence[tuple[float, float]]:
+    """The least and the largest value of each quarter; a value that is in two quarters stays in the lower."""
+    if not len(values):
+        return []
+    edges = np.unique(np.quantile(values, (0.25, 0.5, 0.75), method="lower"))
+    place = np.searchsorted(edges, values)
+    parts = [values[place == k] for k in range(len(edges) + 1)]
+    return [(float(part.min()), float(part.max())) for part in parts if len(part)]
