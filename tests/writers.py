@@ -5,7 +5,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers.models.gpt2 import GPT2Config, GPT2LMHeadModel
 from transformers.models.llama import LlamaConfig, LlamaForCausalLM
 
-from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.language import Continuation, LanguageConfig, LanguageModel
 from weft.models.recurrent import RecurrentConfig
 from weft.models.transformer import TransformerConfig
 
@@ -95,6 +95,38 @@ def memorised(texts: list[str], tokenizer: Tokenizer) -> LanguageModel:
         model.loss(ids, mask).backward()
         optimizer.step()
     return model.eval()
+
+
+@torch.no_grad()
+def greedy(
+    model: LanguageModel, ids: torch.Tensor, count: int, mask: torch.Tensor | None = None,
+    prefix: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """The most probable next token, again and again [B, count]."""
+    reading, written = Continuation(model, ids, mask, prefix), []
+    for _ in range(count):
+        written.append(reading.logits_BV.argmax(dim=-1))
+        if len(written) < count:
+            reading.step(written[-1])
+    return torch.stack(written, dim=1)
+
+
+@torch.no_grad()
+def greedy_anew(
+    model: LanguageModel, ids: torch.Tensor, count: int, mask: torch.Tensor | None = None,
+    prefix: torch.Tensor | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """The same, each row alone and read anew at every step, without a cache."""
+    rows = []
+    for row, text in enumerate(ids):
+        here = torch.ones_like(text, dtype=torch.bool) if mask is None else mask[row]
+        text, source = text[here][None], None if prefix is None else prefix[row, here][None]
+        for _ in range(count):
+            following = model(text, prefix_BT=source)[:, -1].argmax(dim=-1, keepdim=True)
+            text = torch.cat([text, following], dim=1)
+            source = None if source is None else torch.cat([source, torch.zeros_like(source[:, :1])], dim=1)
+        rows.append(text[0, -count:])
+    return torch.stack(rows)
 
 
 def letters(alphabet: str) -> Tokenizer:

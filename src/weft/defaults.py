@@ -15,6 +15,7 @@ from weft.features.columns import Columns
 from weft.features.events import Events
 from weft.features.next_items import NextItems
 from weft.features.targets import NumberTarget
+from weft.models.backbone import BackboneConfig
 from weft.models.pretrained import PictureModel, TextModel
 from weft.models.ranking import RankingConfig
 from weft.models.recurrent import RecurrentConfig
@@ -106,7 +107,7 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
 def fresh_backbone(
     settings: Settings, width: int, layers: int, heads: int, dropout: float,
     attention: Literal["reading", "writing", "rewriting"] = "reading", **of_transformer: Any,
-) -> TransformerConfig | RecurrentConfig:  # fmt: skip
+) -> BackboneConfig:  # fmt: skip
     """A backbone that begins from nothing, with what is said of it in the place of these numbers."""
     m = settings.model
     if m.backbone == "rnn":

@@ -8,7 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from scipy import stats
-from tests.writers import BEGIN, END, TEXTS, VOCABULARY, byte_fallback, byte_level, memorised, original, untrained
+from tests.writers import (
+    BEGIN,
+    END,
+    TEXTS,
+    VOCABULARY,
+    byte_fallback,
+    byte_level,
+    greedy,
+    memorised,
+    original,
+    untrained,
+)
 from transformers.generation import logits_process as theirs
 
 from weft.errors import CheckpointError, DataError, UsageError
@@ -375,7 +386,7 @@ class TestContext:
         first = [BEGIN] if tokenizer.encode("a").ids[0] == BEGIN else []
         assert done.cut == count - 60 and done.stopped == "length"
         shape = torch.tensor([[*first, *kept[len(first) :]]])
-        assert shape.shape == (1, 60) and model.generate(shape, 5)[0].tolist()[: len(done.ids)] == done.ids
+        assert shape.shape == (1, 60) and greedy(model, shape, 5)[0].tolist()[: len(done.ids)] == done.ids
         with torch.no_grad():
             expected = model(shape)[0, -1].log_softmax(-1)[done.ids[0]].item()
         assert done.log_probabilities[0] == pytest.approx(expected, abs=1e-5)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from originals import HEADLESS, READERS, SEERS, WRITERS, V, ids, make
+from tests.writers import greedy, greedy_anew
 from transformers import AutoModel, AutoModelForCausalLM, AutoModelForImageClassification, AutoModelForMaskedLM
 
 from weft.models.checkpoints import load_hf, save_hf
@@ -51,8 +52,8 @@ def test_writers_write_the_same_64_tokens(pair, name):
     text = ids(2, 11)
     written = theirs.generate(text, max_new_tokens=64, do_sample=False, pad_token_id=0)[:, 11:]
     assert written.unique().numel() > 4, "a model that repeats itself proves little"
-    assert torch.equal(ours.generate(text, 64), written)
-    assert torch.equal(ours.generate(text, 64, cached=False), written)
+    assert torch.equal(greedy(ours, text, 64), written)
+    assert torch.equal(greedy_anew(ours, text, 64), written)
 
 
 @pytest.mark.parametrize("name", ["gpt2", "llama-grouped", "qwen3", "mistral"])
@@ -61,25 +62,10 @@ def test_prompts_of_unlike_length_are_written_on_as_if_alone(pair, name):
     theirs, ours, _ = pair(name)
     text, lengths = ids(3, 14), [14, 5, 9]
     right = torch.arange(14)[None, :] < torch.tensor(lengths)[:, None]
-    together = ours.generate(text, 20, right)
+    together = greedy(ours, text, 20, right)
     for row, length in enumerate(lengths):
         alone = theirs.generate(text[row : row + 1, :length], max_new_tokens=20, do_sample=False, pad_token_id=0)
         assert torch.equal(together[row], alone[0, length:])
-
-
-@torch.no_grad()
-def test_a_row_that_has_ended_is_filled_up_with_its_end(pair):
-    _, ours, _ = pair("llama")
-    text = ids(2, 11)
-    free = ours.generate(text, 12)
-    end = int(free[0, 3])
-    stopped = ours.generate(text, 12, end=(end,))
-    cut = int((free[0] == end).nonzero()[0])
-    assert torch.equal(stopped[0, : cut + 1], free[0, : cut + 1])
-    assert bool((stopped[0, cut:] == end).all())
-    other = stopped[1] == end
-    upto = int(other.nonzero()[0]) if bool(other.any()) else stopped.shape[1]
-    assert torch.equal(stopped[1, :upto], free[1, :upto])
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -11,7 +11,7 @@ import torch
 from weft.errors import CheckpointError, UsageError
 from weft.models.checkpoints import load_hf, save_hf
 from weft.models.families import FAMILIES, Settings, Unfit
-from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
+from weft.models.language import Continuation, ImageConfig, ImageModel, LanguageConfig, LanguageModel
 from weft.models.transformer import TransformerConfig
 
 READER = TransformerConfig(16, 1, 2)
@@ -46,24 +46,6 @@ def test_vectors_are_scaled_where_asked():
     plain, scaled = (model(LanguageConfig(WRITER, 20, scaled=s)) for s in (False, True))
     torch.testing.assert_close(scaled.tokens(TEXT).states_BTD, plain.tokens(TEXT).states_BTD * math.sqrt(16))
     assert torch.equal(scaled.logits(torch.ones(1, 1, 16)), plain.logits(torch.ones(1, 1, 16)))
-
-
-def test_writing_leaves_the_model_in_the_mode_it_was_in():
-    writer = model(LanguageConfig(replace(WRITER, dropout=0.5), 20)).train()
-    assert torch.equal(writer.generate(TEXT, 8), writer.generate(TEXT, 8))  # no dropout while it writes
-    assert writer.training
-    with pytest.raises(IndexError):
-        writer.generate(torch.tensor([[99]]), 2)
-    assert writer.training
-    writer.eval().generate(TEXT, 2)
-    assert not writer.training
-    assert writer.generate(TEXT, 0).shape == (3, 0)
-
-
-def test_all_rows_done_is_the_end():
-    writer = model(LanguageConfig(WRITER, 20))
-    first = writer.generate(TEXT[:1], 5)
-    assert writer.generate(TEXT[:1], 5, end=(int(first[0, 0]),)).tolist() == [[int(first[0, 0])]]
 
 
 def test_special_ids_go_to_the_files_and_come_back(tmp_path):
@@ -116,7 +98,7 @@ def test_defaults_are_those_of_transformers():
 def test_wrong_use_is_refused():
     reader, writer = model(LanguageConfig(READER, 20)), model(LanguageConfig(WRITER, 20))
     for wrong, words in [
-        (lambda: reader.generate(TEXT, 2), "cannot write"),
+        (lambda: Continuation(reader, TEXT), "cannot write"),
         (lambda: reader.loss(TEXT), "needs targets_BT"),
         (lambda: writer.pooled(TEXT, how="pooler"), "no pooler"),
         (lambda: model(LanguageConfig(READER, 20, output="none"))(TEXT), "output matrix"),
@@ -129,7 +111,6 @@ def test_pictures_of_another_size_are_refused():
     shape = TransformerConfig(16, 1, 2, positions="learned", max_positions=5)
     seer = ImageModel(ImageConfig(shape, 8, 4, classes=3)).eval()
     assert seer(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
-    assert ImageConfig.from_dict(seer.config.to_dict()) == seer.config
     for wrong in ((2, 3, 16, 8), (2, 1, 8, 8)):
         with pytest.raises(UsageError, match="Resize them"):
             seer(torch.zeros(wrong))

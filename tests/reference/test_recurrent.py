@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.writers import greedy, greedy_anew
 from torch import nn
 
-from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.language import Continuation, LanguageConfig, LanguageModel
 from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import Tokens
 
@@ -114,11 +115,9 @@ def test_writes_text_as_a_language_model(cell):
         nn.init.normal_(parameter, std=0.8)
     text = torch.randint(0, 31, (3, 6))
     mask = torch.arange(6)[None, :] < torch.tensor([[6], [2], [4]])
-    written = writer.generate(text, 10, mask)
+    written = greedy(writer, text, 10, mask)
     assert written.unique().numel() > 4
-    assert torch.equal(written, writer.generate(text, 10, mask, cached=False))
-    for row in range(3):
-        assert torch.equal(written[row : row + 1], writer.generate(text[row : row + 1, mask[row]], 10))
+    assert torch.equal(written, greedy_anew(writer, text, 10, mask))
     config = writer.config
     assert LanguageConfig.from_dict(config.to_dict()) == config
 
@@ -164,4 +163,4 @@ def test_wrong_use_is_refused():
     with pytest.raises(ValueError, match="second sequence"):
         reader(tokens(torch.randn(1, 2, 8)), source=tokens(torch.randn(1, 2, 8)))
     with pytest.raises(ValueError, match="cannot write"):
-        LanguageModel(LanguageConfig(RecurrentConfig(8, 1), 5)).generate(torch.tensor([[1]]), 2)
+        Continuation(LanguageModel(LanguageConfig(RecurrentConfig(8, 1), 5)), torch.tensor([[1]]))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.writers import greedy, greedy_anew
 from torch import nn
 
 from weft.errors import DataError
@@ -203,9 +204,9 @@ def test_rewriting_writes_the_same_with_and_without_a_cache():
     text = torch.randint(0, 31, (3, 8))
     mask = torch.arange(8)[None, :] < torch.tensor([[8], [3], [5]])
     prefix = mask.clone()
-    written = model.generate(text, 12, mask, prefix)
-    assert torch.equal(written, model.generate(text, 12, mask, prefix, cached=False))
-    assert not torch.equal(written, model.generate(text, 12, mask))  # the source is read both ways
+    written = greedy(model, text, 12, mask, prefix)
+    assert torch.equal(written, greedy_anew(model, text, 12, mask, prefix))
+    assert not torch.equal(written, greedy(model, text, 12, mask))  # the source is read both ways
 
 
 def test_a_second_source_is_read_as_a_whole_too():
@@ -272,7 +273,7 @@ def test_a_text_longer_than_the_positions_is_refused(positions):
     with pytest.raises(DataError, match=r"at most 6 tokens for this model. Got 7. Cut it"):
         model(torch.ones(1, 7, dtype=torch.int64))
     with pytest.raises(DataError, match="at most 6 tokens"):
-        model.generate(text, 5)
+        greedy(model, text, 5)
     padded = torch.arange(9)[None, :] < 5
     assert model(torch.ones(1, 9, dtype=torch.int64), padded).shape == (1, 9, 9)  # padding takes no position
 

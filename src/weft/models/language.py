@@ -7,8 +7,8 @@ Each is a table in, a backbone, a matrix out. Checkpoints of other libraries are
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +16,16 @@ from torch import Tensor, nn
 
 from weft.errors import UsageError
 from weft.features.pieces import IGNORED
-from weft.models.recurrent import Recurrent, RecurrentConfig
+from weft.models.backbone import AroundBackbone, BackboneConfig, build
 from weft.models.tokens import Tokens
 from weft.models.transformer import Transformer, TransformerConfig
 
 
 @dataclass(frozen=True)
-class LanguageConfig:
+class LanguageConfig(AroundBackbone):
     """The shape of a LanguageModel, and the ids its checkpoint gives a meaning to."""
 
-    backbone: TransformerConfig | RecurrentConfig
+    backbone: BackboneConfig
     vocabulary: int
     types: int = 0
     """Kinds of token that have a vector of their own (BERT's first and second text)."""
@@ -48,15 +48,6 @@ class LanguageConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "end", tuple(self.end))
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "recurrent": isinstance(self.backbone, RecurrentConfig)}
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> LanguageConfig:
-        stored = dict(stored)
-        kind = RecurrentConfig if stored.pop("recurrent", False) else TransformerConfig
-        return cls(**{**stored, "backbone": kind(**stored["backbone"])})
-
 
 class LanguageModel(nn.Module):
     """Ids -> token vectors -> backbone -> logits of the vocabulary."""
@@ -70,11 +61,7 @@ class LanguageModel(nn.Module):
         if config.types:
             self.types = nn.Embedding(config.types, width)
             nn.init.normal_(self.types.weight, std=0.02)
-        self.backbone: Transformer | Recurrent
-        if isinstance(config.backbone, RecurrentConfig):
-            self.backbone = Recurrent(config.backbone)
-        else:
-            self.backbone = Transformer(config.backbone)
+        self.backbone = build(config.backbone)
         if config.pooler:
             self.pooler = nn.Linear(width, width)
         if config.span:
@@ -213,40 +200,6 @@ class LanguageModel(nn.Module):
             logits, targets_BT = logits[:, :-1], targets_BT[:, 1:]
         return F.cross_entropy(logits.flatten(0, 1).float(), targets_BT.flatten(), ignore_index=IGNORED)
 
-    @torch.no_grad()
-    def generate(
-        self,
-        ids_BT: Tensor,
-        max_new: int,
-        mask_BT: Tensor | None = None,
-        prefix_BT: Tensor | None = None,
-        end: tuple[int, ...] | None = None,
-        cached: bool = True,
-    ) -> Tensor:
-        """The most probable next token, again and again: [B, at most ``max_new``] new ids.
-
-        A row is done when it has written one of ``end`` (default: the checkpoint's); it is filled up with
-        it while other rows go on. ``cached=False`` reads everything anew at every step (same ids, slower).
-        """
-        training = self.training
-        self.eval()
-        try:
-            reading = Continuation(self, ids_BT, mask_BT, prefix_BT, cached)
-            ends = torch.tensor(self.config.end if end is None else end, dtype=torch.int64, device=ids_BT.device)
-            done = torch.zeros(len(ids_BT), dtype=torch.bool, device=ids_BT.device)
-            written: list[Tensor] = []
-            while len(written) < max_new and not (written and bool(done.all())):
-                following = reading.logits_BV.argmax(dim=-1)
-                if written:
-                    following = torch.where(done, written[-1], following)
-                done = done | torch.isin(following, ends)
-                written.append(following)
-                if len(written) < max_new and not bool(done.all()):
-                    reading.step(following)
-        finally:
-            self.train(training)
-        return torch.stack(written, dim=1) if written else ids_BT[:, :0]
-
 
 def reader_of(source: LanguageModel, span: bool = False) -> LanguageModel:
     """The states of a model without its output matrix, or with the two numbers of an answer in its place."""
@@ -279,7 +232,6 @@ class Continuation:
         ids_BT: Tensor,
         mask_BT: Tensor | None = None,
         prefix_BT: Tensor | None = None,
-        cached: bool = True,
     ):
         check_writes(model)
         past = torch.full((len(ids_BT),), ids_BT.shape[1], device=ids_BT.device)
@@ -290,22 +242,17 @@ class Continuation:
             prefix_BT = None if prefix_BT is None else prefix_BT.gather(1, order)
             past = mask_BT.sum(dim=1)
         self.model, self.past = model, past
-        self.cache = model.backbone.new_cache() if cached else None
-        self.tokens = model.tokens(ids_BT, mask_BT, prefix_BT=prefix_BT)
-        self._read(self.tokens)
+        self.cache = model.backbone.new_cache()
+        self._read(model.tokens(ids_BT, mask_BT, prefix_BT=prefix_BT))
 
     @torch.no_grad()
     def step(self, ids_B: Tensor) -> None:
         """Read one more token of every row."""
-        new = self.model.tokens(ids_B[:, None], past=self.past)
-        if self.cache is None:
-            new = self.tokens = Tokens.join([self.tokens, new])
-        self._read(new)
+        self._read(self.model.tokens(ids_B[:, None], past=self.past))
         self.past = self.past + 1
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, in this order; a row may come several times (beams) or not at all (done)."""
-        assert self.cache is not None, "rows are selected in the cache"
         self.cache.select(rows)
         self.past, self.logits_BV = self.past[rows], self.logits_BV[rows]
 
@@ -334,13 +281,6 @@ class ImageConfig:
     @property
     def patches(self) -> int:
         return (self.image // self.patch) ** 2
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> ImageConfig:
-        return cls(**{**stored, "backbone": TransformerConfig(**stored["backbone"])})
 
 
 class ImageModel(nn.Module):

@@ -20,11 +20,11 @@ from torch import nn
 
 from weft.errors import CheckpointError, UsageError, did_you_mean
 from weft.features.columns import COLUMNS_FILE
+from weft.models.backbone import BackboneConfig
 from weft.models.checkpoints import Pretrained
 from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
 from weft.models.images import PretrainedImage, PretrainedImageEmbedding
 from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
-from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowModel
 from weft.models.stored import load_pretrained
 from weft.models.transformer import TransformerConfig
@@ -45,7 +45,7 @@ class TextModel:
     """The names of special tokens, and ``chat_template`` if there is one."""
 
     @property
-    def backbone(self) -> TransformerConfig | RecurrentConfig:
+    def backbone(self) -> BackboneConfig:
         return self.model.config.backbone
 
     @property

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,10 @@ from weft.features.codecs import Codec
 from weft.features.histories import GAP_BINS
 from weft.features.next_items import HistoryBatch
 from weft.features.pieces import IGNORED
+from weft.models.backbone import AroundBackbone, BackboneConfig, build
 from weft.models.embeddings import RowEmbedding
 from weft.models.histories import BINS, count_bins, rating_inputs
-from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import START, Tokens
-from weft.models.transformer import Transformer, TransformerConfig
 
 Columns = dict[str, dict[str, Tensor]]
 
@@ -45,10 +44,10 @@ ALONE = 0.5
 
 
 @dataclass(frozen=True)
-class RankingConfig:
+class RankingConfig(AroundBackbone):
     """Shape of a RankingModel."""
 
-    backbone: TransformerConfig | RecurrentConfig
+    backbone: BackboneConfig
     items: int
     """Items with a vector of their own."""
     context: int
@@ -62,15 +61,8 @@ class RankingConfig:
     id_dropout: float = 0.3
     """Share of the items that training shows by their columns alone, where they have columns."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "recurrent": isinstance(self.backbone, RecurrentConfig)}
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> RankingConfig:
-        stored = dict(stored)
-        kind = RecurrentConfig if stored.pop("recurrent") else TransformerConfig
-        rating = stored["rating"]
-        return cls(**{**stored, "backbone": kind(**stored["backbone"]), "rating": rating and tuple(rating)})
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rating", self.rating and tuple(self.rating))  # a list as it comes back from JSON
 
 
 class ItemVectors(nn.Module):
@@ -165,9 +157,7 @@ class RankingModel(nn.Module):
         if config.rating is not None:
             self.rating = nn.Linear(2, width, bias=False)
             nn.init.normal_(self.rating.weight, std=START)
-        self.backbone: Transformer | Recurrent
-        recurrent = isinstance(config.backbone, RecurrentConfig)
-        self.backbone = Recurrent(config.backbone) if recurrent else Transformer(config.backbone)  # type: ignore[arg-type]
+        self.backbone = build(config.backbone)
         self.norm = nn.RMSNorm(width)
         if config.repeats:
             self.repeats = Repeats(width)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,22 +14,19 @@ from torch import Tensor, nn
 from weft.features.batching import Batch
 from weft.features.codecs import RAGGED, Codec
 from weft.features.targets import ClassTarget, LabelsTarget, Target
+from weft.models.backbone import AroundBackbone, BackboneConfig, backbone_in_words, build
 from weft.models.embeddings import PretrainedText, RowEmbedding
 from weft.models.heads import ClassHead, LabelsHead, NumberHead
 from weft.models.images import PretrainedImage
 from weft.models.linear import LinearPath
-from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import Tokens
-from weft.models.transformer import Transformer, TransformerConfig
-
-Backbone = TransformerConfig | RecurrentConfig
 
 
 @dataclass(frozen=True)
-class RowConfig:
+class RowConfig(AroundBackbone):
     """Shape of a RowModel with every default resolved."""
 
-    backbone: Backbone
+    backbone: BackboneConfig
     hidden: int
     dropout: float
     linear: tuple[str, ...]
@@ -45,39 +41,16 @@ class RowConfig:
     summaries: dict[str, int] = field(default_factory=dict)
     """Columns that are read ahead of the row, and the tokens in which each then stands."""
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "recurrent": isinstance(self.backbone, RecurrentConfig)}
-
-    @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> RowConfig:
-        stored = dict(stored)
-        kind = RecurrentConfig if stored.pop("recurrent", False) else TransformerConfig
-        pretrained = stored.get("pretrained")
-        if pretrained is not None:
-            pretrained = (PretrainedImage if "patch" in pretrained else PretrainedText)(**pretrained)
-        return cls(
-            **{
-                **stored,
-                "backbone": kind(**stored["backbone"]),
-                "linear": tuple(stored["linear"]),
-                "pretrained": pretrained,
-            }
-        )
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "linear", tuple(self.linear))
+        if isinstance(self.pretrained, dict):  # as it comes back from JSON
+            kind = PretrainedImage if "patch" in self.pretrained else PretrainedText
+            object.__setattr__(self, "pretrained", kind(**self.pretrained))
 
 
 def shape_in_words(config: RowConfig) -> str:
     """``a Transformer of 2 layers and width 64``."""
     return backbone_in_words(config.backbone) + (" from a checkpoint" if config.pretrained else "")
-
-
-def backbone_in_words(b: Backbone) -> str:
-    name = (
-        {"rnn": "an RNN", "gru": "a GRU", "lstm": "an LSTM"}[b.cell]
-        if isinstance(b, RecurrentConfig)
-        else "a Transformer"
-    )
-    layers = f"{b.layers} layer{'s' if b.layers > 1 else ''}"
-    return f"{name} of {layers} and width {b.width}"
 
 
 class RowModel(nn.Module):
@@ -93,11 +66,7 @@ class RowModel(nn.Module):
         self.config = config
         writing = config.backbone.attention != "reading"
         self.embedding = RowEmbedding(codecs, width, config.pretrained, writing, config.summaries)
-        self.backbone: Transformer | Recurrent
-        if isinstance(config.backbone, RecurrentConfig):
-            self.backbone = Recurrent(config.backbone)
-        else:
-            self.backbone = Transformer(config.backbone)
+        self.backbone = build(config.backbone)
         texts = sorted(c.name for c in codecs if c.type in RAGGED)
         self.texts = [self.embedding.number[name] for name in texts]
         self.images = [self.embedding.number[c.name] for c in sorted(codecs, key=lambda c: c.name) if c.type == "image"]

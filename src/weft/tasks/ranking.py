@@ -25,8 +25,8 @@ from weft.features.events import (
 )
 from weft.features.next_items import Candidates, NextItems
 from weft.inference.ranking import Ranker, best, write_users
+from weft.models.backbone import backbone_in_words
 from weft.models.ranking import RankingModel
-from weft.models.row import backbone_in_words
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.events import EventCleaner, EventColumns, event_cleaner
 from weft.preprocess.ingest import CleanRows, Ingested

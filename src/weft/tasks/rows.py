@@ -24,10 +24,9 @@ from weft.features.images import ImageCodec
 from weft.features.store import TARGET, Store
 from weft.features.targets import ClassTarget, NumberTarget, Target, known, most_rows, outside
 from weft.inference.predict import predict_codes
+from weft.models.backbone import build
 from weft.models.pretrained import PictureModel, TextModel
-from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.row import RowModels, shape_in_words
-from weft.models.transformer import Transformer
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
@@ -164,8 +163,7 @@ class RowSteps(Steps):
         """Raises SettingsError where the backbone alone, with what training holds beside it, is beyond the bound."""
         facts = defaults.Facts(self.table.row_count() or defaults.SMALL, "text" in plan.types.values(), 2, self.source)
         with torch.device("meta"):  # counted, not built
-            backbone = defaults.row_config(self.settings, facts).backbone
-            found = Recurrent(backbone) if isinstance(backbone, RecurrentConfig) else Transformer(backbone)
+            found = build(defaults.row_config(self.settings, facts).backbone)
         size = sum(p.numel() for p in found.parameters())
         most = 4 * size * (1 if self.settings.model.adapter else 6)
         memory.require(most, f"a model of {size:,} parameters")

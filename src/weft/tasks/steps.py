@@ -28,10 +28,10 @@ from weft.errors import RunError, SettingsError
 from weft.features.documents import Said, learn_tokenizer
 from weft.files import MANIFEST, held, json_text, sweep, write_manifest, write_whole
 from weft.language_defaults import one_setting
+from weft.models.backbone import backbone_in_words
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel
 from weft.models.recurrent import RecurrentConfig
-from weft.models.row import backbone_in_words
 from weft.models.stored import save_language_model
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, split_in_words
