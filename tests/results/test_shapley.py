@@ -8,7 +8,8 @@ import shap
 from lime.lime_text import LimeTextExplainer
 
 from weft.results.explain.lime import by_line, draw_near
-from weft.results.explain.shapley import all_sets, by_orders, by_regression, draw_sets, exact, orders
+from weft.results.explain.sampling import Design, owen
+from weft.results.explain.shapley import by_orders, by_regression, exact, orders, sets_of_exact
 
 
 class Tangled:
@@ -54,52 +55,113 @@ def test_exact_of_nobody() -> None:
     assert len(exact(lambda present: np.zeros(len(present)), 0).values) == 0
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_estimates_come_to_the_exact_values_within_their_errors(seed: int) -> None:
-    players, random = 10, np.random.default_rng(seed)
-    value = Tangled(players, seed)
-    truth = exact(value, players).values
-    none, all_ = value(np.array([[False] * players, [True] * players]))
-    sets = draw_sets(players, 400, random)
-    kernel = by_regression(sets, value(sets), none, all_)
-    small, known = all_sets(players, 200)
-    assert known == 2 and len(small) == 2 * (10 + 45)
-    both = np.concatenate([small, draw_sets(players, 345, random, known)])
-    better = by_regression(both, value(both), none, all_, known)
-    assert better.errors.mean() < kernel.errors.mean()
-    walked = by_orders(value, orders(players, 60, random))
-    for found in (kernel, better, walked):
-        assert found.values.sum() == pytest.approx(all_ - none, abs=1e-9)
-        assert np.abs(found.values - truth).max() < 0.1
-        assert (np.abs(found.values - truth) <= 4 * found.errors + 1e-9).all()
+def brute_force_owen(value, groups: np.ndarray) -> np.ndarray:
+    """The definition: over all orders in which the players of a group stand together."""
+    found, orders = np.zeros(len(groups)), 0
+    inside = [list(itertools.permutations(np.flatnonzero(groups == g))) for g in np.unique(groups)]
+    for columns in itertools.permutations(inside):
+        for chosen in itertools.product(*columns):
+            order = list(itertools.chain(*chosen))
+            present = np.zeros((len(groups) + 1, len(groups)), bool)
+            for place, player in enumerate(order):
+                present[place + 1 :, player] = True
+            found[order] += np.diff(value(present))
+            orders += 1
+    return found / orders
 
 
-def test_more_questions_make_the_errors_smaller() -> None:
-    value, random = Tangled(12), np.random.default_rng(0)
-    none, all_ = value(np.array([[False] * 12, [True] * 12]))
-    errors = []
-    for pairs in (100, 1_600):
-        sets = draw_sets(12, pairs, random)
-        errors.append(by_regression(sets, value(sets), none, all_).errors.mean())
-    assert errors[1] < errors[0] / 2.5  # a sixteenth of the variance would be a quarter
+GROUPS = [[0], [0, 0, 0], [0, 1, 2], [0, 0, 1, 1, 1, 2], [1, 1, 0, 2, 2, 0, 0]]
 
 
-def test_sets_come_in_opposite_pairs_with_the_sizes_of_the_kernel() -> None:
-    sets = draw_sets(6, 20_000, np.random.default_rng(0))
-    assert (sets[::2] == ~sets[1::2]).all()
-    sizes = np.bincount(sets.sum(axis=1), minlength=7)
-    assert sizes[0] == sizes[6] == 0
-    kernel = np.array([1 / (s * (6 - s)) for s in range(1, 6)])
-    assert np.allclose(sizes[1:6] / sizes.sum(), kernel / kernel.sum(), atol=0.01)
+@pytest.mark.parametrize("groups", GROUPS)
+def test_exact_by_columns_is_the_mean_over_the_orders_that_keep_columns_together(groups: list[int]) -> None:
+    value = Tangled(len(groups))
+    found = exact(value, len(groups), np.array(groups)).values
+    assert value.asked == sets_of_exact(np.array(groups))
+    assert np.allclose(found, brute_force_owen(value, np.array(groups)), atol=1e-12)
+    shares = [found[np.array(groups) == g].sum() for g in np.unique(groups)]
+    whole = exact(lambda sets: value(sets[:, groups]), max(groups) + 1).values  # columns as players
+    assert np.allclose(shares, whole, atol=1e-12)
+
+
+class Rows:
+    """Some games at once, as :func:`owen` asks them."""
+
+    def __init__(self, values: list[Tangled]):
+        self.values = values
+        ends = [v(np.array([[False] * len(v.one), [True] * len(v.one)])) for v in values]
+        self.empty, self.full = np.array(ends).T
+        self.asked = np.zeros(len(values), int)
+
+    def ask(self, row, present):
+        np.add.at(self.asked, row, 1)
+        return np.array([self.values[r](p[None])[0] for r, p in zip(row, present, strict=True)])
+
+    def game(self, row):
+        return self.values[row]
+
+
+@pytest.mark.parametrize("groups", [np.arange(14), np.array([0] * 9 + [1] * 3 + [2, 3, 4]), np.zeros(14, int)])
+def test_a_sample_comes_to_the_exact_values_within_its_errors(groups: np.ndarray) -> None:
+    games = Rows([Tangled(len(groups), seed) for seed in range(6)])
+    truth = [exact(v, len(groups), groups).values for v in games.values]
+    found = owen(games, [groups] * 6, 400, sure=0.0)
+    assert (games.asked <= 400).all() and (games.asked > 300).all()
+    z = np.concatenate([(s.values - t) / (s.errors + 1e-9) for (s, _), t in zip(found, truth, strict=True)])
+    z = z[np.abs(z) > 1e-3]  # some shares are exact
+    assert np.sqrt((z**2).mean()) < 2 and 0.3 < np.median(np.abs(z)) < 1.2  # of true standard errors 1 and 0.67
+    for (s, again), t, total in zip(found, truth, games.full - games.empty, strict=True):
+        assert s.values.sum() == pytest.approx(total, abs=1e-9)
+        assert np.abs(s.values - t).max() < 0.06 * np.abs(t).max() and again > 0.95
+    few = owen(Rows(games.values), [groups] * 6, 100, sure=0.0)
+    assert np.mean([s.errors.mean() for s, _ in few]) > 1.2 * np.mean([s.errors.mean() for s, _ in found])
+    games = Rows(games.values)
+    owen(games, [groups] * 6, 400, sure=0.2)
+    assert games.asked.max() < 250  # asking stops when the interval is tight enough
+
+
+def test_other_seeds_tell_another_story_where_too_little_was_asked() -> None:
+    random = np.random.default_rng(0)
+    noise = random.normal(size=2**14)
+    value = Tangled(14)
+    value.one[:] = 0
+    noisy = lambda present: noise[present @ (1 << np.arange(14))] + 0 * value(present)  # noqa: E731
+    games = Rows([value])
+    games.values = [noisy]
+    (shares, again), *_ = owen(games, [np.arange(14)], 80)
+    assert again < 0.7 and shares.errors.max() > 0.25 * np.abs(shares.values).max()
+
+
+def test_what_was_hardly_asked_about_has_no_known_error() -> None:
+    (shares, _), *_ = owen(Rows([Tangled(40)]), [np.arange(40)], 64)
+    assert np.isinf(shares.errors).all()
+
+
+def test_no_pair_is_asked_twice_and_sizes_follow_the_kernel() -> None:
+    design = Design(30, 0, 0)
+    design.grow(4_000)
+    sets = np.concatenate([design.sets, ~design.sets])
+    assert len(np.unique(sets, axis=0)) == len(sets)
+    assert (design.sets[:30] == np.eye(30, dtype=bool)).all() and (design.part[:30] == -1).all()
+    size = design.sets[30:].sum(axis=1)
+    mass = np.array([(1 if s == 15 else 2) / (s * (30 - s)) for s in range(2, 16)])
+    got = np.bincount(size, minlength=16)[2:] / len(size)
+    assert np.allclose(got[2:], (mass / mass.sum())[2:], atol=0.03)  # there are few pairs of size 2: all 435 at most
+    assert set(np.bincount(design.part[30:])) <= set(range(450, 551))
+    around = Design(8, 5, 0)
+    around.grow(200)
+    assert np.bincount(around.around.sum(axis=1), minlength=6).min() > 15  # each number of columns is as likely
 
 
 def test_all_sets_are_enough_where_they_are_all() -> None:
-    value = Tangled(5)
-    sets, known = all_sets(5, 100)
-    assert known == 2 and len(sets) == 2**5 - 2 and len(np.unique(sets, axis=0)) == len(sets)
-    none, all_ = value(np.array([[False] * 5, [True] * 5]))
-    found = by_regression(sets, value(sets), none, all_, known)
-    assert np.allclose(found.values, exact(value, 5).values, atol=1e-9)
+    value = Tangled(7)
+    design = Design(7, 0, 0)
+    design.grow(1_000)
+    assert design.all and len(design.sets) == 2**6 - 1
+    gains = value(design.sets) - value(~design.sets)
+    total = np.diff(value(np.array([[False] * 7, [True] * 7])))[0]
+    found = by_regression(design.sets, gains, total, np.zeros(63, bool))
+    assert np.allclose(found.values, exact(value, 7).values, atol=1e-9) and not found.errors.any()
 
 
 def test_players_of_a_group_come_in_together() -> None:

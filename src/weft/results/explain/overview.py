@@ -32,6 +32,7 @@ from weft.preprocess.clean import CleanBatch
 from weft.results.explain import shapley
 from weft.results.explain.game import Games, Value
 from weft.results.explain.page import told
+from weft.results.explain.sampling import Design
 from weft.results.explain.why import explain
 from weft.results.explain.words import bare
 
@@ -141,23 +142,22 @@ def _by_column(games: Games, clock: Clock, seed: int) -> np.ndarray:
     """The share of each column [R, K], of as many rows as there is time for."""
     k = len(games.players.parts)
     found: list[np.ndarray] = []
-    few, known = k <= EXACT, 0
-    asked = 2**k if few else max(SETS, 4 * k)
-    if few:
-        sets = fixed = _every_set(k)
+    if k <= EXACT:
+        one, sets = None, _every_set(k)
     else:
-        fixed, known = shapley.all_sets(k, asked // 2)
-    for rows in _in_turn(games, asked):
+        design = Design(k, 0, seed)
+        design.grow(max(SETS, 4 * k) // 2)
+        one = design.sets
+        sets = np.concatenate([one, ~one])
+    for rows in _in_turn(games, len(sets)):
         if len(found) >= LEAST_ROWS and clock.spent(COLUMNS_UNTIL):
             break
-        if not few:
-            random = np.random.default_rng([seed, rows[0]])
-            sets = np.concatenate([fixed, shapley.draw_sets(k, (asked - len(fixed)) // 2, random, known)])
         for row, worth in zip(rows, _worth(games, rows, sets), strict=True):
-            if few:
+            if one is None:
                 found.append(shapley.exact(_said(worth), k).values)
             else:
-                found.append(shapley.by_regression(sets, worth, games.empty[row], games.full[row], known).values)
+                gains, total = np.subtract(*np.split(worth, 2)), games.full[row] - games.empty[row]
+                found.append(shapley.by_regression(one, gains, total, np.ones(len(one), bool)).values)
     return np.array(found).reshape(len(found), k)
 
 

@@ -2,27 +2,27 @@
 
     phi_i = sum over S without i of |S|! (P - |S| - 1)! / P! (v(S + i) - v(S))          (Shapley 1953)
 
+Players may stand in groups, the columns of a row, that come in together (Owen 1977): columns share out the answer as if
+each were one player, and the parts of a column share out what it has.
+
 Exact for few players. For more there are two estimates, which agree in the limit: by orders, each walked forwards
 and backwards (Castro 2009; antithetic, Mitchell 2022), and by the weighted regression whose solution the values
-are (kernel SHAP, Lundberg & Lee 2017), on all the smallest and largest
-sets and others drawn in complementary pairs (Covert & Lee 2021). Both give the
-standard error of each value. All three share out v(all) - v(none) to the last bit.
+are (kernel SHAP, Lundberg & Lee 2017) on pairs of a set and its rest (Covert & Lee 2021), of which none is drawn twice
+and each size has its own weight, however many were drawn of it (after Musco & Witter 2025). Both give the standard
+error of each value. All three share out v(all) - v(none) to the last bit.
 
-Shape suffixes: N hidden rows, P players.
+Shape suffixes: N hidden rows, or pairs of them, P players, K groups.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
-from math import comb
 
 import numpy as np
 
 from weft.results.explain.game import Value
 
 MOST_EXACT = 12
-PARTS = 10  # of a sample, whose differing answers tell the standard error
 
 
 @dataclass
@@ -33,22 +33,49 @@ class Shares:
     errors: np.ndarray
 
 
-def exact(value: Value, players: int) -> Shares:
-    """All 2^P sets; P at most 20."""
+def members(groups: np.ndarray) -> list[np.ndarray]:
+    """The players of each group that has any."""
+    return [np.flatnonzero(groups == g) for g in np.unique(groups)]
+
+
+def sets_of_exact(groups: np.ndarray) -> int:
+    """How many sets :func:`exact` asks about."""
+    sizes = [len(m) for m in members(groups)]
+    return 2 ** len(sizes) + sum(2 ** (len(sizes) - 1) * (2**n - 2) for n in sizes)
+
+
+def exact(value: Value, players: int, groups: np.ndarray | None = None) -> Shares:
+    """All sets in which at most one group [P] is broken up; without groups all 2^P. P at most 20."""
     assert players <= 20
-    sets = np.arange(2**players)
-    present = (sets[:, None] >> np.arange(players)) & 1 == 1
-    worth = value(present)
-    size = present.sum(axis=1)
-    weight = np.ones(players)
-    for s in range(1, players):  # |S|! (P - |S| - 1)! / P!, without large factorials
-        weight[s] = weight[s - 1] * s / (players - s)
-    weight = weight / players
+    bits = 1 << np.arange(players)
+    columns = members(np.arange(players) if groups is None else groups)
+    whole = np.array([bits[m].sum() for m in columns], np.int64)
+    codes = [_sums(np.delete(whole, k))[:, None] + _sums(bits[m]) for k, m in enumerate(columns)]
+    asked = np.unique(np.concatenate([c.ravel() for c in codes] or [np.zeros(1, np.int64)]))
+    worth = value(asked[:, None] & bits > 0)
+    around = _sums(np.ones(max(0, len(columns) - 1), np.int64))  # how many other groups each set holds
     found = np.zeros(players)
-    for i in range(players):
-        out = np.flatnonzero(~present[:, i])
-        found[i] = (weight[size[out]] * (worth[out | (1 << i)] - worth[out])).sum()
+    for m, c in zip(columns, codes, strict=True):
+        mean = _weights(len(columns))[around] @ worth[np.searchsorted(asked, c)]
+        # ``mean`` is the game among the group's players
+        inside, size = np.arange(2 ** len(m)), _sums(np.ones(len(m), np.int64))
+        for place, player in enumerate(m.tolist()):
+            out = inside[inside >> place & 1 == 0]
+            found[player] = _weights(len(m))[size[out]] @ (mean[out | 1 << place] - mean[out])
     return Shares(found, np.zeros(players))
+
+
+def _sums(numbers: np.ndarray) -> np.ndarray:
+    """The sum of each subset [2^n], in the order of the subsets' codes."""
+    return (np.arange(2 ** len(numbers))[:, None] >> np.arange(len(numbers)) & 1) @ numbers
+
+
+def _weights(players: int) -> np.ndarray:
+    """|S|! (P - |S| - 1)! / P! by |S|, without large factorials."""
+    weight = np.full(players, 1 / players)
+    for s in range(1, players):
+        weight[s] = weight[s - 1] * s / (players - s)
+    return weight
 
 
 def orders(players: int, pairs: int, random: np.random.Generator, groups: np.ndarray | None = None) -> np.ndarray:
@@ -76,61 +103,41 @@ def by_orders(value: Value, drawn: np.ndarray) -> Shares:
     return Shares(added.mean(axis=0), error)
 
 
-def all_sets(players: int, most: int) -> tuple[np.ndarray, int]:
-    """The smallest sets and their opposites [N, P], size after size as long as they are at most ``most``, and how many
-    sizes those are on each side."""
-    found: list[np.ndarray] = []
-    size = 0
-    while 2 * (size + 1) < players and sum(map(len, found)) + 2 * comb(players, size + 1) <= most:
-        size += 1
-        chosen = np.zeros((comb(players, size), players), bool)
-        for row, members in zip(chosen, combinations(range(players), size), strict=True):
-            row[list(members)] = True
-        found.append(np.stack([chosen, ~chosen], axis=1).reshape(-1, players))
-    return np.concatenate([np.zeros((0, players), bool), *found]), size
+def by_regression(
+    sets: np.ndarray, gains: np.ndarray, total: float, drawn: np.ndarray, all_by_chance: bool = False
+) -> Shares:
+    """The weighted least squares whose values add up to ``total``. All pairs of a size weigh together what the kernel
+    gives their size, however many they are.
 
-
-def draw_sets(players: int, pairs: int, random: np.random.Generator, known: int = 0) -> np.ndarray:
-    """Sets [2 pairs, P] by the kernel (P - 1) / (C(P, s) s (P - s)), every second the rest of the one before it;
-    none of the ``known`` smallest and largest sizes."""
-    sizes = np.arange(1 + known, players - known)
-    chance = 1 / (sizes * (players - sizes))
-    size = random.choice(sizes, pairs, p=chance / chance.sum())
-    rank = np.argsort(np.argsort(random.random((pairs, players)), axis=1), axis=1)
-    chosen = rank < size[:, None]
-    return np.stack([chosen, ~chosen], axis=1).reshape(-1, players)
-
-
-def by_regression(sets: np.ndarray, worth: np.ndarray, none: float, all_: float, known: int = 0) -> Shares:
-    """The weighted least squares over sets [N, P] and their worth [N], whose values add up to ``all_ - none``.
-
-    The first sets are those of :func:`all_sets`, all of the ``known`` smallest and largest sizes, each with its own
-    weight; the others were drawn by :func:`draw_sets` and share the weight of their sizes.
+    Args:
+        sets: one [N, P] of each pair of a set and its rest; each single player is among them, or its rest.
+        gains: what the model says of the set, less what it says of the rest [N].
+        drawn: which pairs are there by chance [N]. How far the line misses them, each left out of it in turn, tells the
+            standard errors (MacKinnon & White 1985).
+        all_by_chance: what is asked about beside the players is drawn for the other pairs, too; those are missed by as
+            much.
     """
     players = sets.shape[1]
-    size = sets.sum(axis=1)
-    whole = (size <= known) | (size >= players - known)
-    kernel = np.array([0.0, *((players - 1) / (s * (players - s)) for s in range(1, players)), 0.0])
-    weight = np.zeros(len(sets))
-    weight[whole] = [kernel[s] / comb(players, s) for s in size[whole].tolist()]
-    rest = kernel[known + 1 : players - known].sum()
-    drawn = np.flatnonzero(~whole)
+    smaller = np.minimum(sets.sum(axis=1), players - sets.sum(axis=1))
+    weight = (size_weights(players) / np.maximum(np.bincount(smaller, minlength=players + 1), 1))[smaller]
+    sign = 2.0 * sets - 1.0
     # the last value is the rest of the sum
-    a = sets[:, :-1].astype(np.float64) - sets[:, -1:]
-    b = worth - none - sets[:, -1] * (all_ - none)
+    a, b = sign[:, :-1] - sign[:, -1:], gains - sign[:, -1] * total
+    pull = np.linalg.solve((a.T * weight) @ a, a.T * weight)  # of each pair on each value
+    found = pull @ b
+    miss = (b - a @ found) / np.maximum(1 - np.einsum("np,pn->n", a, pull), 1e-6)
+    if all_by_chance and drawn.any():
+        miss[~drawn] = np.sqrt((miss[drawn] ** 2).mean())
+    elif drawn.any():
+        miss[~drawn] = 0.0
+    else:
+        miss[:] = np.inf if all_by_chance else 0.0
+    pull = np.concatenate([pull, -pull.sum(axis=0, keepdims=True)])
+    return Shares(np.append(found, total - found.sum()), np.sqrt((pull**2) @ miss**2))
 
-    def solve(chosen: np.ndarray) -> np.ndarray:
-        w = weight.copy()
-        w[chosen] = rest / max(1, len(chosen))
-        root = np.sqrt(w)
-        found = np.linalg.lstsq(a * root[:, None], b * root, rcond=None)[0]
-        return np.append(found, all_ - none - found.sum())
 
-    values = solve(drawn)
-    pairs = len(drawn) // 2
-    part = np.repeat(np.arange(pairs) % PARTS, 2)
-    if pairs < 2 * PARTS or (not known and pairs * (PARTS - 1) // PARTS < players):
-        return Shares(values, np.full(players, np.inf))
-    left_out = np.stack([solve(drawn[part != k]) for k in range(PARTS)])  # the jackknife over parts
-    error = np.sqrt((PARTS - 1) / PARTS * ((left_out - left_out.mean(axis=0)) ** 2).sum(axis=0))
-    return Shares(values, error)
+def size_weights(players: int) -> np.ndarray:
+    """What all pairs of a size weigh together, by the size of the smaller of the two sets [P + 1]."""
+    size = np.arange(1, players // 2 + 1)
+    weight = np.where(2 * size == players, 1.0, 2.0) / (size * (players - size))
+    return np.concatenate([[0.0], weight, np.zeros(players - len(size))])

@@ -20,15 +20,13 @@ import numpy as np
 from weft.features.columns import Columns
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
-from weft.results.explain import shapley
 from weft.results.explain.counterfactual import Counterfactual, counterfactual
 from weft.results.explain.game import Games
 from weft.results.explain.gradient import integrated_gradients, rollout
 from weft.results.explain.lime import by_line, draw_near
+from weft.results.explain.sampling import SURE, alike, owen
 from weft.results.explain.texts import Player
 
-ROUND = 128  # hidden rows a round, after which those that are sure enough are left alone
-SURE = 0.05  # standard error, of the largest share, at which asking stops
 EVALUATIONS = 1_024
 METHODS = ("shap", "lime", "gradient", "attention")
 
@@ -143,73 +141,18 @@ Found = list[tuple[np.ndarray, np.ndarray, list[Check]]]
 
 
 def _shap(games: Games, evaluations: int, seed: int) -> Found:
-    players = [len(p) for p in games.players.rows]
-    shares: list[shapley.Shares] = [shapley.Shares(np.zeros(n), np.zeros(n)) for n in players]
-    halves = [1.0] * len(players)
-    open_ = []
-    for r, n in enumerate(players):
-        if n <= shapley.MOST_EXACT and 2**n <= 4 * evaluations:
-            shares[r] = shapley.exact(games.game(r), n)
-        else:
-            open_.append(r)
-    samples = {r: _Sample(players[r], evaluations, seed, r) for r in open_}
-    while open_:
-        drawn = [samples[r].next() for r in open_]
-        asked = games.ask(np.repeat(open_, [len(d) for d in drawn]), [s for d in drawn for s in d])
-        for r, said in zip(open_, np.split(asked, np.cumsum([len(d) for d in drawn])[:-1]), strict=True):
-            shares[r] = samples[r].learn(said, games.empty[r], games.full[r])
-        open_ = [r for r in open_ if samples[r].left and not _sure(shares[r])]
-    for r, sample in samples.items():
-        halves[r] = sample.same_again(games.empty[r], games.full[r])
+    rows = range(len(games.players.rows))
     found: Found = []
-    for r, s in enumerate(shares):
+    for r, (s, again) in enumerate(owen(games, [games.players.groups(r) for r in rows], evaluations, seed, SURE)):
         missed = abs(s.values.sum() - (games.full[r] - games.empty[r]))
+        largest = max(float(np.abs(s.values).max(initial=0.0)), 1e-9)
         checks = [
             _at_most("adds up", missed / max(1e-3, abs(games.full[r] - games.empty[r])), 1e-4),
-            _at_most(
-                "sampling error", float(s.errors.max(initial=0.0) / max(np.abs(s.values).max(initial=0.0), 1e-9)), 0.25
-            ),
-            _at_least("same again", halves[r], 0.7),
+            _at_most("sampling error", float(s.errors.max(initial=0.0)) / largest, 0.25),
+            _at_least("same again", again, 0.7),
         ]
         found.append((s.values, s.errors, checks))
     return found
-
-
-class _Sample:
-    """The sets of one row, round after round: first all the smallest and largest, then drawn ones."""
-
-    def __init__(self, players: int, most: int, seed: int, row: int):
-        self.random = np.random.default_rng([seed, row])
-        self.sets, self.known = shapley.all_sets(players, most // 2)
-        self.fixed, self.worth, self.most = len(self.sets), np.zeros(0), most
-
-    def next(self) -> np.ndarray:
-        """The sets to ask about now."""
-        pairs = min(ROUND, max(0, self.most - len(self.sets))) // 2
-        drawn = shapley.draw_sets(self.sets.shape[1], pairs, self.random, self.known)
-        self.sets = np.concatenate([self.sets, drawn])
-        return self.sets[len(self.worth) :]
-
-    def learn(self, worth: np.ndarray, none: float, all_: float) -> shapley.Shares:
-        """What the model said of them."""
-        self.worth = np.concatenate([self.worth, worth])
-        return shapley.by_regression(self.sets, self.worth, none, all_, self.known)
-
-    @property
-    def left(self) -> bool:
-        return len(self.sets) + 2 <= self.most
-
-    def same_again(self, none: float, all_: float) -> float:
-        """How alike the answers are that the two halves of what was drawn give."""
-        fixed, pairs = np.arange(self.fixed), (len(self.sets) - self.fixed) // 2
-        first, second = (self.fixed + np.flatnonzero(np.repeat(np.arange(pairs) % 2 == half, 2)) for half in (0, 1))
-        tries = [np.concatenate([fixed, drawn]) for drawn in (first, second)]
-        one, other = (shapley.by_regression(self.sets[t], self.worth[t], none, all_, self.known).values for t in tries)
-        return _alike(one, other)
-
-
-def _sure(shares: shapley.Shares) -> bool:
-    return bool(shares.errors.max(initial=0.0) <= SURE * np.abs(shares.values).max(initial=0.0))
 
 
 def _lime(games: Games, evaluations: int, seed: int) -> Found:
@@ -221,7 +164,7 @@ def _lime(games: Games, evaluations: int, seed: int) -> Found:
     for n, worth in zip(near, asked, strict=True):
         line = by_line(n, worth)
         first, second = by_line(n[::2], worth[::2]).weights, by_line(n[1::2], worth[1::2]).weights
-        checks = [_at_least("local R2", line.r2, 0.5), _at_least("same again", _alike(first, second), 0.7)]
+        checks = [_at_least("local R2", line.r2, 0.5), _at_least("same again", alike(first, second), 0.7)]
         found.append((line.weights, np.abs(first - second) / 2, checks))
     return found
 
@@ -242,13 +185,6 @@ def _attention(games: Games, evaluations: int, seed: int) -> Found:
 _METHODS: dict[str, Callable[[Games, int, int], Found]] = dict(
     zip(METHODS, (_shap, _lime, _gradient, _attention), strict=True)
 )
-
-
-def _alike(first: np.ndarray, second: np.ndarray) -> float:
-    """The correlation of two tries; 1 where nothing varies in either."""
-    if len(first) < 2 or not (first.std() and second.std()):
-        return 1.0
-    return float(np.corrcoef(first, second)[0, 1])
 
 
 def _at_most(name: str, value: float, limit: float) -> Check:
