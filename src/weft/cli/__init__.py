@@ -32,6 +32,7 @@ for name, line in {
     "audit": "Say whom a run fails, by how much and how surely.",
     "report": "Write the report of a run again and say where it is.",
     "generate": "Go on from a prompt with a language model, or show the next token.",
+    "serve": "Answer over HTTP, with a page to try the runs.",
     "embed": "Turn a column of texts into vectors.",
     "search": "Find the rows of an index whose meaning is nearest to a query.",
     "export": "Write a run in the form of another library.",

@@ -361,7 +361,7 @@ def _read_jsonl(part: Part, keep: list[str], columns: Iterable[str], start: int,
                     odd = listing(sorted(value.keys() - known)) if isinstance(value, dict) else ""
                     reason = f"has columns that the first rows do not: {odd}" if odd else "not a JSON object"
                     bad.append(Rejected(row, "", reason, line[:1000].rstrip("\r\n")))
-            arrays = [_strings([_cell(value.get(name)) for value in good]) for name in keep]
+            arrays = [cells([value.get(name) for value in good]) for name in keep]
             yield RawBatch(_ids(ids), pa.RecordBatch.from_arrays(arrays, names=keep), bad)
 
 
@@ -408,6 +408,11 @@ def _pieces(stream: IO[str], least: int) -> Iterator[str]:
             cut = rest.rfind("\n", least) + 1 or cut
         yield rest[:cut]
         rest = rest[cut:]
+
+
+def cells(values: Sequence[Any]) -> pa.Array:
+    """Values of JSON as text cells, as those of a file of JSON Lines are read."""
+    return _strings([_cell(value) for value in values])
 
 
 def _cell(value: Any) -> str | None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -106,6 +106,11 @@ class Cache:
     sources: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     mask_BS: Tensor | None = None
     length: int = 0
+    apart: ClassVar[bool] = False
+    """Whether each row reads a past of its own length (``weft.models.pool``)."""
+
+    def attend(self, block: int, q_BHTK: Tensor, keys_BGTK: Tensor, values_BGTK: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         if block == len(self.pairs):
@@ -172,6 +177,8 @@ class Attention(nn.Module):
             q, key, value = self._own(x_BTD, first)
             if turn is not None:
                 q, key = rotate(q, (turn[0][:, :, : q.shape[2]], turn[1][:, :, : q.shape[2]])), rotate(key, turn)
+            if cache is not None and cache.apart:
+                return self.out(cache.attend(block, q, key, value).transpose(1, 2).flatten(2)), None
             if cache is not None:
                 key, value = cache.extend(block, key, value)
         else:

@@ -1,0 +1,299 @@
+"""A run behind the server: what it can do, and how what comes over HTTP becomes what it was taught to read."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import threading
+from collections.abc import Callable, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from tokenizers import Tokenizer
+
+from weft.data.formats import cells
+from weft.data.table import Rejected, Table
+from weft.errors import DataError, WeftError
+from weft.exchange import is_checkpoint, open_text_model
+from weft.features.batching import collate
+from weft.features.chat import TEMPLATE, Chat
+from weft.features.ragged import Ragged, take
+from weft.features.store import RowCodes, joined_codes
+from weft.inference.constraint import Constraint, Grammar
+from weft.inference.embed import Embedder
+from weft.inference.generate import encode_prompt, next_tokens
+from weft.inference.pieces import pieces_of
+from weft.inference.predict import Predictor
+from weft.models.checkpoints import load_words
+from weft.models.language import LanguageModel
+from weft.models.pretrained import TextModel, describe
+from weft.models.row import RowModels
+from weft.runs.answers import AnswerRun
+from weft.runs.language import LanguageRun
+from weft.runs.opening import open_run
+from weft.runs.pairs import PairRun
+from weft.runs.ranking import RankingRun
+from weft.runs.run import REPORT_FILE, Run
+from weft.runs.texts import TextRun
+
+LEAST_ROWS = 4
+"""Rows that are predicted together at least: fewer would be rounded otherwise than several."""
+MOST_ROWS, MOST_SHOWN = 256, 50
+
+
+class Served:
+    """One run. ``can``: the names of what may be asked of it."""
+
+    def __init__(self, path: Path, name: str):
+        self.path, self.name = path, name
+        self.run: Run | None = None
+        self.chat: Chat | None = None
+        self.model: LanguageModel | None = None
+        self.embedder: Embedder | None = None
+        self.tokenizer: Tokenizer
+        self._grammars = lru_cache(maxsize=32)(self._grammar)
+        self._making = threading.Lock()
+        if not (path / REPORT_FILE).exists() and is_checkpoint(path):
+            self._language(open_text_model(path))
+        else:
+            self.run = open_run(path)
+            if isinstance(self.run, LanguageRun):
+                model, tokenizer = self.run.loaded
+                self._language(TextModel(model, tokenizer, "", describe(model, tokenizer), load_words(path)))
+            elif isinstance(self.run, PairRun):
+                self.embedder = Embedder(open_text_model(path))
+        self.can = self._can()
+
+    def _language(self, found: TextModel) -> None:
+        self.model, self.tokenizer = found.model, found.tokenizer
+        if isinstance(self.run, TextRun):
+            return
+        self.embedder = Embedder(found)
+        if TEMPLATE in found.words:
+            self.chat = Chat(found.tokenizer, found.words)
+
+    @property
+    def writes(self) -> bool:
+        c = None if self.model is None else self.model.config
+        return c is not None and c.backbone.attention != "reading" and c.output != "none"
+
+    def _can(self) -> list[str]:
+        found = []
+        if self.writes:
+            found += ["completions", *(["next"] if not isinstance(self.run, TextRun) else [])]
+        if self.writes and self.chat is not None:
+            found.append("chat")
+        if self.embedder is not None:
+            found.append("embeddings")
+        if isinstance(self.run, RankingRun):
+            found += ["predict", "recommend"]
+        elif isinstance(self.run, (TextRun, AnswerRun)):
+            found.append("predict")
+        elif type(self.run) is Run:
+            found += ["predict", "explain"]
+        return found
+
+    # ---- texts
+
+    def prompt(self, given: str | Sequence[int]) -> list[int]:
+        """The tokens of a prompt. Raises DataError where ids are none of the model's or a source is too long."""
+        assert self.model is not None
+        if not isinstance(given, str):
+            wrong = [i for i in given if not 0 <= i < self.model.config.vocabulary]
+            if wrong or not given:
+                got = f"Got {wrong[0]}" if wrong else "Got none"
+                raise DataError(f"prompt: ids must be 0 to {self.model.config.vocabulary - 1:,}, at least one. {got}.")
+            return list(given)
+        if isinstance(self.run, TextRun):
+            ids, lost = self.run.source(given)
+            if lost:
+                raise DataError(f"prompt: the source must fit the model. It is {lost:,} tokens too long. Shorten it.")
+            return ids
+        return encode_prompt(self.model, self.tokenizer, self.cleaned(given))
+
+    def cleaned(self, text: str) -> str:
+        """A text as the model learnt texts."""
+        if not isinstance(self.run, LanguageRun):
+            return text
+        with self._making:
+            return self.run.cleaned(text)
+
+    def ends(self, chat: bool) -> tuple[int, ...]:
+        """The tokens that end a text, or an answer."""
+        assert self.model is not None
+        ends = self.model.config.end
+        return tuple(dict.fromkeys((*ends, self.chat.end))) if chat and self.chat is not None else ends
+
+    def grammar(self, constraint: Constraint, ends: tuple[int, ...]) -> Grammar:
+        """The constraint for the model's tokens; the last ones are kept."""
+        with self._making:
+            return self._grammars(constraint, ends)
+
+    def _grammar(self, constraint: Constraint, ends: tuple[int, ...]) -> Grammar:
+        assert self.model is not None
+        return Grammar(constraint, self.tokenizer, self.model.config.vocabulary, ends)
+
+    @cached_property
+    def pieces(self) -> list[bytes]:
+        """The bytes that every token writes; none of a special one."""
+        assert self.model is not None
+        return pieces_of(self.tokenizer, self.model.config.vocabulary)
+
+    def spelt(self, token: int) -> str:
+        """The letters of a token, bytes that are no letters as \\xE4; or the name of a special one."""
+        piece = self.pieces[token].decode("utf-8", "backslashreplace")
+        return piece or self.tokenizer.id_to_token(token) or ""
+
+    def following(self, given: list[tuple[list[int], int]]) -> list[Any]:
+        """The most probable next tokens of each prompt, and the probability of the others."""
+        return _each(lambda one: next_tokens(self.model, self.tokenizer, *one), given)  # type: ignore[arg-type]
+
+    def embed(self, given: list[list[str]]) -> list[tuple[np.ndarray, int]]:
+        """The vectors of the texts of several requests, and the tokens read; texts of one length are read together,
+        which changes no bit."""
+        assert self.embedder is not None
+        texts = [self.cleaned(t) for some in given for t in some]
+        sizes = np.array([len(e.ids) for e in self.embedder.source.tokenizer.encode_batch(texts)])
+        vectors = np.zeros((len(texts), self.embedder.width), np.float32)
+        for size in np.unique(sizes):
+            places = np.flatnonzero(sizes == size)
+            padded = [texts[i] for i in np.resize(places, max(len(places), LEAST_ROWS))]
+            vectors[places] = self.embedder(padded)[0][: len(places)]
+        ends = np.cumsum([len(some) for some in given])
+        return [
+            (v, int(s.sum())) for v, s in zip(np.split(vectors, ends[:-1]), np.split(sizes, ends[:-1]), strict=True)
+        ]
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """What GET /v1/models says of it."""
+        columns: dict[str, dict[str, Any]] = {}
+        target = None if self.run is None else self.run.settings.target.name
+        if type(self.run) is Run:
+            for codec in self.run.columns.codecs:
+                known = getattr(codec, "categories", [])
+                columns[codec.name] = {"type": codec.type, **({"values": known[:MOST_SHOWN]} if known else {})}
+        elif isinstance(self.run, TextRun):
+            columns = {name: {"type": "text"} for name in self.run.pairing.sources}
+        elif isinstance(self.run, AnswerRun):
+            found = self.run.figures["answers"]
+            columns = {found[part]: {"type": "text"} for part in ("question", "context")}
+        made = int((self.path / "config.json").stat().st_mtime)
+        return {"id": self.name, "object": "model", "created": made, "owned_by": "weft", "can": self.can,
+                "columns": columns, "target": target}  # fmt: skip
+
+    # ---- tables
+
+    def table(self, rows: Sequence[dict[str, Any]]) -> Table:
+        """Rows of JSON as JSON Lines are read; pictures as base64 or data: addresses, never as paths."""
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        images = {c.name for c in self.run.columns.codecs if c.type == "image"} if type(self.run) is Run else set()
+        columns = {
+            name: pa.array([_picture(row.get(name), name) for row in rows], pa.binary())
+            if name in images
+            else cells([row.get(name) for row in rows])
+            for name in names
+        }
+        return Table.of(pa.table(columns))
+
+    def predict(self, given: list[list[dict[str, Any]]]) -> list[Any]:
+        """Of each request the answers to its rows, or what is wrong with it."""
+        if type(self.run) is Run:
+            return self._predict_rows(self.run, given)
+        return _each(self._predict_table, given)
+
+    def _predict_table(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        assert self.run is not None
+        predictor = self.run._predictor(False)
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        for part in predictor.stream(self.table(rows)):
+            told = pa.table(predictor.as_columns(part.output)).to_pylist()
+            for row, answer in zip(part.clean.rows.tolist(), told, strict=True):
+                found[row] = answer
+            for bad in part.clean.rejected:
+                found[bad.row] = _told(bad)
+        return found
+
+    def _predict_rows(self, run: Run, given: list[list[dict[str, Any]]]) -> list[Any]:
+        """Rows of several requests are predicted together where they have as many tokens in each column: nothing is
+        padding then, which changes no bit of a row's answer."""
+        predictor = Predictor(run.columns, run.model)
+        read = _each(lambda rows: list(predictor.clean(self.table(rows))), given)
+        cleaned = [clean for one in read if not isinstance(one, Exception) for clean in one]
+        if not cleaned:
+            return read
+        encoded = [run.columns.encode(clean) for clean in cleaned]
+        output = _predict_alike(run.model, _joined(encoded), sum(len(c.rows) for c in cleaned))
+        told = iter(pa.table(predictor.as_columns(output)).to_pylist())
+        for place, one in enumerate(read):
+            if not isinstance(one, Exception):
+                found: list[dict[str, Any]] = [{} for _ in given[place]]
+                for clean in one:
+                    for row in clean.rows.tolist():
+                        found[row] = next(told)
+                    for bad in clean.rejected:
+                        found[bad.row] = _told(bad)
+                read[place] = found
+        return read
+
+    def explain(self, given: list[dict[str, Any]]) -> list[Any]:
+        run = self.run
+        assert run is not None
+        return _each(lambda one: run.explain(self.table(one["rows"]), one["method"], one["of"]), given)
+
+    def recommend(self, given: list[dict[str, Any]]) -> list[Any]:
+        run = self.run
+        assert isinstance(run, RankingRun)
+        return _each(lambda one: run.recommend(**one), given)
+
+
+def _each(answer: Callable[[Any], Any], given: list[Any]) -> list[Any]:
+    """The answers, or of each what is wrong with it."""
+    found: list[Any] = []
+    for one in given:
+        try:
+            found.append(answer(one))
+        except WeftError as error:
+            found.append(error)
+    return found
+
+
+def _joined(pieces: list[RowCodes]) -> RowCodes:
+    return {c: {n: joined_codes([p[c][n] for p in pieces]) for n in fields} for c, fields in pieces[0].items()}
+
+
+def _predict_alike(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
+    """Outputs of encoded rows in their order; only rows of one shape share a batch."""
+    ragged = [a.lengths() for fields in codes.values() for a in fields.values() if isinstance(a, Ragged)]
+    shapes = np.stack(ragged, axis=1) if ragged else np.zeros((rows, 1), np.int64)
+    _, group = np.unique(shapes, axis=0, return_inverse=True)
+    output = np.empty(rows if model.width is None else (rows, model.width), np.float32)
+    for number in range(group.max(initial=-1) + 1):
+        for places in np.array_split(alike := np.flatnonzero(group == number), -(-len(alike) // MOST_ROWS)):
+            padded = np.resize(places, max(len(places), LEAST_ROWS))
+            picked = {c: {n: take(a, padded) for n, a in fields.items()} for c, fields in codes.items()}
+            batch = collate(picked, len(padded)).to(model.temperature.device)
+            output[places] = model.predict(batch).cpu().numpy()[: len(places)]
+    return output
+
+
+def _told(bad: Rejected) -> dict[str, Any]:
+    where = f"column '{bad.column}': " if bad.column else ""
+    return {"error": f"{where}{bad.reason}"}
+
+
+def _picture(value: Any, column: str) -> bytes | None:
+    """The bytes of a picture. A path is none: nobody reads this machine's files over HTTP."""
+    if value is None or value == "":
+        return None
+    text = value.partition(";base64,")[2] if isinstance(value, str) and value.startswith("data:") else value
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error):
+        raise DataError(
+            f"rows: column '{column}' must hold pictures as base64, or as data:image/...;base64,... addresses. "
+            f"Got {type(value).__name__}."
+        ) from None
