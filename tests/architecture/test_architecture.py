@@ -25,6 +25,7 @@ ORDER = [
     {"inference"},
     {"results"},
     {"runs", "tasks", "pipeline", "defaults", "language_defaults", "estimates", "exchange"},
+    {"server"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
@@ -41,6 +42,7 @@ COMMANDS = [
     "audit",
     "report",
     "generate",
+    "serve",
     "embed",
     "search",
     "export",
