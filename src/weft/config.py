@@ -136,6 +136,10 @@ class PreprocessSettings(_Settings):
     normalize: Literal["nfkc", "nfc", "off"] | None = None
     """Unicode form of texts and categories (default: nfkc; nfc where text is written, which keeps full-width
     punctuation); `off` leaves every character as it came."""
+    duplicates: Literal["off", "exact", "near"] = "off"
+    """Copies that are left out, each with the row it is a copy of (duplicates.parquet): `exact`, equal in all that is
+    read; `near`, also those whose texts are alike. `off` only counts the equal ones: rows of a few numbers and
+    categories may be equal and yet two people."""
 
 
 class TargetSettings(_Settings):
@@ -452,6 +456,8 @@ class Settings(_Settings):
         task = self.target.task
         if self.training.label_smoothing is not None and task not in ("text", "dialogue", "ranking"):
             raise ValueError("training.label_smoothing is for target.type text, dialogue or ranking. Remove it")
+        if self.preprocess.duplicates != "off" and task == "ranking":
+            raise ValueError("preprocess.duplicates: an event that comes twice counts once as it is. Remove it")
         if self.data.items is not None and task != "ranking":
             raise ValueError("data.items is for target.type ranking. Remove it")
         if self.model.from_ is not None and task == "ranking":

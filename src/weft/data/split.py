@@ -95,6 +95,23 @@ class Splitter:
         s = self.settings
         return not (s.by or s.time) and not (s.column and any((p.parts == VALID).any() for p in self._pieces))
 
+    def given(self) -> np.ndarray:
+        """Of the observed rows in order, the parts that are known before any is drawn: TRAIN where that is so."""
+        return np.concatenate([np.zeros(0, np.uint8), *(p.parts for p in self._pieces)])
+
+    def leave_out(self, mask: np.ndarray, parts_by_row: np.ndarray, part: int) -> None:
+        """Of the observed rows in order, drop some; ``parts_by_row`` has ``part`` at their numbers."""
+        start = 0
+        for piece in self._pieces:
+            gone = mask[start : start + len(piece.parts)]
+            start += len(gone)
+            rows = piece.rows()
+            parts_by_row[rows[gone]] = part
+            there = np.zeros(int(rows[-1]) - piece.first + 1, bool)
+            there[rows[~gone] - piece.first] = True
+            piece.there, piece.parts = np.packbits(there), piece.parts[~gone]
+            piece.classes, piece.times = (None if a is None else a[~gone] for a in (piece.classes, piece.times))
+
     def assign(self, parts_by_row: np.ndarray | None = None) -> np.ndarray:
         """``parts_by_row``, where it is given, is filled at the numbers of the observed rows.
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,25 +16,34 @@ import pyarrow.parquet as pq
 from weft import memory
 from weft.config import Settings
 from weft.data.plan import Plan
-from weft.data.split import NAMES, TRAIN, Splitter
+from weft.data.split import NAMES, TEST, TRAIN, VALID, Splitter
 from weft.data.table import RawBatch, Rejected, Table
-from weft.errors import DataError, TooManyBadRows
+from weft.errors import DataError, SettingsError, TooManyBadRows
 from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
-from weft.progress import Silent
+from weft.preprocess.duplicates import EXAMPLES, TEXTS, Copies, Finder
+from weft.progress import Bar, Silent
 
 TEXTS_AT_ONCE = 512  # of a column of texts: each may be a book
 ROW = ""  # the column of row numbers; no column of a table has an empty name
 GROUP = "\0"  # stands before the names of the columns that say to which group a row belongs; nor has any name a NUL
-NOT_USED = 255
+NOT_USED, COPY = 255, 254
+"""The parts of rows that were set aside, and of copies that were left out."""
+COPIES_FILE = "duplicates.parquet"
 WINDOW = 1 << 20  # rows looked at together where each costs a few bytes
 
 
 class CleanRows:
     """Cleaned rows on disk, memory-mapped. ``parts``: what each of them is for (one byte a row)."""
 
-    def __init__(self, path: Path, parts_by_row: np.ndarray):
+    def __init__(self, path: Path, parts_by_row: np.ndarray | None = None):
         self._table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(memory.mapped(path)))).read_all()
-        self._parts_by_row = parts_by_row
+        self.at_once = max(1, min(4_096, int(memory.PIECE / 8 * len(self) / path.stat().st_size)))
+        """Pairs of rows that are a small part of a piece."""
+        if parts_by_row is not None:
+            self.deal(parts_by_row)
+
+    def deal(self, parts_by_row: np.ndarray) -> None:
+        """Let ``parts`` be those of all rows of the table, by their numbers."""
         self.parts = parts_by_row if len(parts_by_row) == len(self) else np.empty(len(self), np.uint8)
         if self.parts is not parts_by_row:
             start = 0
@@ -55,6 +65,12 @@ class CleanRows:
             rows = batch.column(0).to_numpy()
             yield CleanBatch(rows, {n: batch.column(batch.schema.get_field_index(n)) for n in names}, [])
             memory.release()
+
+    def told(self, bar: Bar) -> Iterator[dict[str, pa.Array]]:
+        """The columns of each batch; the bar goes on."""
+        for batch in self.batches():
+            yield batch.columns
+            bar.advance(len(batch.rows))
 
     def take(self, places: np.ndarray, names: list[str]) -> dict[str, pa.Array]:
         """Columns of some of the rows, in memory; ``places`` counts the cleaned rows from 0."""
@@ -97,6 +113,8 @@ class Ingested:
         """Whether the rows after were not read: there were too many bad ones already."""
         self.dealt = True
         """Whether chance alone told train and valid apart."""
+        self.copies: dict[str, Any] = {}
+        """What is said of rows that are copies; empty where none are looked for."""
         self._reasons: Counter[str] = Counter()
 
     def add(self, rejected: Sequence[Rejected]) -> None:
@@ -113,18 +131,16 @@ class Ingested:
 
 
 class Aside:
-    """Rows set aside, written to ``path`` while others are read; the file takes its name when the block ends, and is
+    """Rows left out, written to ``path`` while others are read; the file takes its name when the block ends, and is
     not there where there are none."""
 
-    def __init__(self, path: Path, table: Table):
-        self.path, self.table, self.count = path, table, 0
+    def __init__(self, path: Path):
+        self.path = path
         self._beside = path.with_name(f".{path.name}.{os.getpid()}.part")
         self._writer: pq.ParquetWriter | None = None
 
-    def add(self, rejected: list[Rejected]) -> None:
-        self.count += len(rejected)
-        if rejected:
-            rows = rejected_table(rejected, self.table)
+    def add(self, rows: pa.Table) -> None:
+        if rows.num_rows:
             self._writer = self._writer or pq.ParquetWriter(
                 self._beside, rows.schema, compression="zstd", write_page_checksum=True
             )
@@ -153,6 +169,10 @@ def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
         for name, t in sorted(plan.types.items())
     }
     plans[plan.target] = ColumnPlan(kind, separator=plan.separator)
+    if settings.preprocess.duplicates == "near" and not any(p.type in TEXTS for p in plans.values()):
+        raise SettingsError(
+            ["preprocess.duplicates: near compares texts. Got a table that has none. Say exact, or off."]
+        )
     normalize = settings.preprocess.normalize or ("nfc" if writes else "nfkc")
     return Cleaner(plans, normalize, plan.target)
 
@@ -160,15 +180,52 @@ def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
 def ingest(
     settings: Settings, plan: Plan, table: Table, cleaner: Cleaner, path: Path, aside: Path, say: Silent
 ) -> tuple[CleanRows, np.ndarray, Ingested]:
-    """Clean and split a table into ``path``; rows set aside go to ``aside`` (Parquet), if there are any.
+    """Clean and split a table into ``path``; rows set aside go to ``aside`` (Parquet), if there are any, copies that
+    are left out to ``duplicates.parquet`` beside it.
 
     Returns:
-        the cleaned rows; for every row of the table its part (``NOT_USED`` where set aside); what was found.
+        the cleaned rows; for every row of the table its part (``NOT_USED`` where set aside, ``COPY`` where left out);
+        what was found.
 
     Raises:
         TooManyBadRows: more than ``data.max_rejected`` of the rows are bad.
         DataError: no row can be used, or a part of the split is empty.
     """
+    split = settings.data.split
+    splitter = Splitter(split, settings.training.seed, stratify=plan.target_type == "class")
+    events = plan.target_type == "ranking"
+    finder = None if events else Finder(cleaner.plans, plan.target, path.with_suffix(".copies"))
+    found = _pass(settings, plan, table, cleaner, splitter, finder, path, aside, say)
+    parts = np.full(found.read, NOT_USED, np.uint8)
+    clean = CleanRows(path)
+    way, copies = settings.preprocess.duplicates, None
+    if finder is not None:
+        known = splitter.given()
+        copies = finder.exact(known)
+        if way == "near":
+            with say.bar("looking for copies", len(clean)) as bar:
+                finder.near(copies, known, clean.told(bar), clean.take, clean.at_once)
+        if way != "off":
+            splitter.leave_out(copies.of >= 0, parts, COPY)
+            found.copies = copies_facts(copies, way, known, clean)
+            write_copies(copies, clean, table, aside.with_name(COPIES_FILE))
+    found.dealt = splitter.dealt
+    # of a ranking that is split in no way the last event of each user is judged, which is known once they are in order
+    splitter.assign(parts)
+    clean.deal(parts)
+    if events and not (split.column or split.by or split.time):
+        parts[clean.rows] = TRAIN
+        clean.deal(parts)
+    if copies is not None and way == "off":
+        found.copies = copies_facts(copies, way, clean.parts, clean)
+    return clean, parts, found
+
+
+def _pass(
+    settings: Settings, plan: Plan, table: Table, cleaner: Cleaner, splitter: Splitter, finder: Finder | None,
+    path: Path, aside: Path, say: Silent,
+) -> Ingested:  # fmt: skip
+    """The pass itself. Raises as :func:`ingest`."""
     split = settings.data.split
     how = split.column or split.by or split.time
     extra = {name: ColumnPlan(kind, plan.formats.get(name)) for name, kind in plan.extra.items()}
@@ -176,22 +233,27 @@ def ingest(
     apart = Cleaner(extra, cleaner.normalize)  # a column may be read one way and split by in another
     wanted = list(dict.fromkeys([*cleaner.plans, *extra, *plan.groups]))
     is_class = plan.target_type == "class"
-    splitter = Splitter(split, settings.training.seed, stratify=is_class)
     found, most = Ingested(), settings.data.max_rejected
     rows, writer = table.row_count(), None
-    with Aside(aside, table) as beside_rows, say.bar("reading", rows or 0) as bar:
+    with Aside(aside) as beside_rows, say.bar("reading", rows or 0) as bar:
         for raw in table.batches(wanted, TEXTS_AT_ONCE if plan.target_type == "text" else cleaner.batch_rows):
             done, beside, grouped = _read(raw, cleaner, apart, groups)
             found.read += len(done.rows) + len(done.rejected)
             bad = sorted(done.rejected, key=lambda r: r.row)
             found.add(bad)
-            beside_rows.add(bad)
+            beside_rows.add(rejected_table(bad, table))
             if found.bad and (most == 0 or (rows is not None and found.bad > most * rows)):
                 found.stopped = found.read != rows  # what comes cannot make it good
                 break
             key = None if how is None else beside[how] if how in beside else done.columns[how]
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
+<<<<<<< HEAD
             kept = {ROW: pa.array(done.rows), **{GROUP + n: a for n, a in grouped.items()}, **done.columns}
+=======
+            if finder is not None:
+                finder.add(done.columns)
+            kept = {ROW: pa.array(done.rows), **({} if group is None else {GROUP: beside[group]}), **done.columns}
+>>>>>>> 390728d (Copies are found, exact and near, each with the row it is like, inside the memory bound)
             batch = pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
             writer = writer or pa.ipc.new_file(str(path), batch.schema)
             writer.write_batch(batch)
@@ -204,15 +266,47 @@ def ingest(
         why = f"{_place(found.first[0])}: {found.first[0].reason}" if found.first else "the target is missing in all"
         raise DataError(f"{table.name}: must hold rows that can be used. Got none of {found.read:,}; {why}.")
     check_limit(found, most, table.name, aside)
-    parts = np.full(found.read, NOT_USED, np.uint8)
-    found.dealt = splitter.dealt
-    # of a ranking that is split in no way the last event of each user is judged, which is known once they are in order
-    splitter.assign(parts)
-    clean = CleanRows(path, parts)
-    if plan.target_type == "ranking" and how is None:
-        parts[clean.rows] = TRAIN
-        clean.parts = parts[clean.rows]
-    return clean, parts, found
+    return found
+
+
+def copies_facts(copies: Copies, way: str, parts: np.ndarray, clean: CleanRows) -> dict[str, Any]:
+    """What ``report.json`` says of copies. ``parts``: of all cleaned rows, as far as they are known."""
+    places = np.flatnonzero(copies.of >= 0)
+    first = copies.of[places]
+    learnt = np.zeros(len(parts), bool)  # of a first row, whether it or one of its copies is learnt from
+    learnt[first] = parts[first] == TRAIN
+    learnt[first[parts[places] == TRAIN]] = True
+    both = np.concatenate([places, np.unique(first)])
+    of = np.concatenate([first, np.unique(first)])
+    some = np.concatenate([places[:EXAMPLES], first[:EXAMPLES], np.array(copies.pairs, np.int64).ravel()])
+    row = dict(zip(some.tolist(), clean.take(some, [ROW])[ROW].to_pylist(), strict=True))
+    return {
+        "way": way, "rows": len(places), "near": int((copies.alike[places] < 1).sum()),
+        "left_out": 0 if way == "off" else len(places),
+        **{f"in_{NAMES[part]}": int((learnt[of] & (parts[both] == part)).sum()) for part in (VALID, TEST)},
+        "differing": int(np.count_nonzero(copies.differing)),
+        "examples": [
+            {"row": row[a], "duplicate_of": row[b], "similarity": float(copies.alike[a])}
+            for a, b in zip(places[:EXAMPLES].tolist(), first[:EXAMPLES].tolist(), strict=True)
+        ],
+        "differing_examples": [[row[a], row[b]] for a, b in copies.pairs],
+    }  # fmt: skip
+
+
+def write_copies(copies: Copies, clean: CleanRows, table: Table, path: Path) -> None:
+    """The rows left out: row, file and the row's number there, the row each is a copy of, how like they are, reason."""
+    with Aside(path) as aside:
+        for start in range(0, len(copies.of), WINDOW):
+            places = start + np.flatnonzero(copies.of[start : start + WINDOW] >= 0)
+            rows = clean.take(places, [ROW])[ROW]
+            first = clean.take(copies.of[places].astype(np.int64), [ROW])[ROW]
+            found = [table.place(row) for row in rows.to_pylist()]
+            aside.add(pa.table({
+                "row": rows, "file": pa.array([file for file, _ in found], pa.string()),
+                "file_row": pa.array([row for _, row in found], pa.int64()), "duplicate_of": first,
+                "similarity": pa.array(copies.alike[places].astype(np.float32)),
+                "reason": pa.array([f"duplicate of row {row}" for row in first.to_pylist()], pa.string()),
+            }))  # fmt: skip
 
 
 def _read(

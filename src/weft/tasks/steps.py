@@ -34,7 +34,7 @@ from weft.models.pretrained import TextModel
 from weft.models.recurrent import RecurrentConfig
 from weft.models.stored import save_language_model
 from weft.preprocess.clean import Cleaner
-from weft.preprocess.ingest import CleanRows, Ingested, ingest, make_cleaner, split_in_words
+from weft.preprocess.ingest import COPIES_FILE, CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.progress import Silent, duration
 from weft.results.report import write_card, write_report
 from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
@@ -43,8 +43,8 @@ from weft.training.language import Trained
 from weft.training.loop import Recipe
 
 BEFORE_CHECKPOINTS = {
-    "weft.yaml", "work", "rejected.parquet", "split.npy", "columns.json", "tokenizer.json", "metrics.jsonl",
-    "checkpoints", "catalogue.arrow",
+    "weft.yaml", "work", "rejected.parquet", COPIES_FILE, "split.npy", "columns.json", "tokenizer.json",
+    "metrics.jsonl", "checkpoints", "catalogue.arrow",
 }  # fmt: skip
 """What a run has written when it has no checkpoint yet."""
 
@@ -169,9 +169,11 @@ class Steps(ABC):
         )
         np.save(self.out / "split.npy", parts)
         self.read = found.read
+        copies = found.copies.get("left_out", 0)
         self.say.step(
             "preprocess",
-            f"{found.read:,} rows = {len(clean):,} used + {found.rejected:,} set aside",
+            f"{found.read:,} rows = {len(clean) - copies:,} used + {found.rejected:,} set aside"
+            + (f" + {copies:,} copies left out" if copies else ""),
         )
         for reason, count in list(found.reasons().items())[:3]:
             self.say.line(f"set aside: {count:,} x {reason} (rejected.parquet)")
@@ -188,7 +190,8 @@ class Steps(ABC):
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "data": {
                 "name": self.table.name, "fingerprint": self.fingerprint, "rows": found.read,
-                "used": len(clean), "rejected": found.rejected, "reasons": found.reasons(),
+                "used": len(clean) - found.copies.get("left_out", 0), "rejected": found.rejected,
+                "duplicates": found.copies.get("left_out", 0), "reasons": found.reasons(),
                 "split": {name: clean.count(part) for part, name in enumerate(NAMES)},
                 "split_words": split_in_words(self.settings, clean),
             },
@@ -203,7 +206,7 @@ class Steps(ABC):
         write_report(self.out, figures, self.settings.results.report or "en")
         write_card(self.out, figures)
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
-                "report.json", "rejected.parquet", "catalogue.arrow", "users.arrow")  # fmt: skip
+                "report.json", "rejected.parquet", COPIES_FILE, "catalogue.arrow", "users.arrow")  # fmt: skip
         write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
         for name in ("work", "checkpoints"):  # not before the run can do without them
             shutil.rmtree(self.out / name, ignore_errors=True)

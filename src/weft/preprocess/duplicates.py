@@ -1,0 +1,252 @@
+"""Copies among the rows of a table: exact ones by fingerprints, near ones by MinHash, each with the row it is like.
+
+What a row is told by is everything that is read of it. A label (a class, a number, ...) must be equal: rows that are
+alike in all else and differ there are counted, and stay. Of near copies each column of texts must have a Jaccard
+similarity of at least ``ALIKE`` over its shingles, and the row as a whole, where a cell of another column that differs
+counts as ``CHANGED`` shingles. The bands of :mod:`weft.preprocess.minhash` only propose: every pair is compared.
+
+The first row of a group is kept, of one that is learnt from before one that is judged on. A row is left out only where
+a row that is kept is like it, so that of a chain of small changes not only the first stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from weft.data.split import mixed
+from weft.preprocess import minhash
+from weft.preprocess.buckets import Buckets
+from weft.preprocess.clean import ColumnPlan
+from weft.preprocess.fingerprints import MOST_BYTES, fingerprints, row_fingerprints, shingles, within
+
+ALIKE = 0.8
+CHANGED = 10
+TEXTS = ("text", "document", "verbatim", "dialogue")
+EXAMPLES = 10
+_BYTES = 1 << 22
+"""Of texts whose shingles are held at once, or one text."""
+_LOOP = 1 << 18
+Take = Callable[[np.ndarray, list[str]], dict[str, pa.Array]]
+_BETWEEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass
+class Copies:
+    """By place among the cleaned rows: of which row each is a copy (-1: of none), and how like they are (1: equal)."""
+
+    of: np.ndarray
+    alike: np.ndarray
+    differing: np.ndarray
+    """Whether another row is like it and has another label."""
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+    """Some such rows."""
+
+    def differ(self, first: np.ndarray, second: np.ndarray) -> None:
+        self.differing[first] = self.differing[second] = True
+        seen = zip(first[:EXAMPLES].tolist(), second[:EXAMPLES].tolist(), strict=True)
+        self.pairs = sorted({*self.pairs, *((min(pair), max(pair)) for pair in seen)})[:EXAMPLES]
+
+
+class Finder:
+    """Is shown every cleaned batch (``add``), then finds the copies. ``label``: the column that must be equal."""
+
+    def __init__(self, plans: Mapping[str, ColumnPlan], label: str, folder: Path):
+        self.texts = [n for n, plan in plans.items() if plan.type in TEXTS]
+        self.label = label if label not in self.texts else None
+        self.others = [n for n in plans if n not in (*self.texts, self.label)]
+        self.folder = folder
+        kind = np.dtype([("key", "<u8"), ("more", "<u8"), ("label", "<u8"), ("place", "<i8")])
+        self._rows, self._count = Buckets(folder / "rows", kind), 0
+
+    def add(self, columns: Mapping[str, pa.Array]) -> None:
+        rows = len(columns[next(iter(columns))])
+        read = row_fingerprints({n: columns[n] for n in (*self.texts, *self.others)}, rows)
+        places = np.arange(self._count, self._count + rows)
+        self._rows.add(key=read[:, 0], more=read[:, 1], label=self._labels(columns), place=places)
+        self._count += rows
+
+    def _labels(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
+        if self.label is not None:
+            return fingerprints(columns[self.label])[:, 0]
+        return np.zeros(len(columns[self.texts[0]]), np.uint64)
+
+    def exact(self, parts: np.ndarray) -> Copies:
+        """The rows that are equal to another. ``parts``: of each row, as far as they are known, [N]."""
+        kind = np.int32 if self._count < 1 << 31 else np.int64
+        ones = np.broadcast_to(np.float32(1), self._count)
+        found = Copies(np.full(self._count, -1, kind), ones, np.zeros(self._count, bool))
+        for records in self._rows:
+            records = _repeated(records)
+            order = np.lexsort(
+                (records["place"], parts[records["place"]], records["label"], records["more"], records["key"])
+            )
+            records = records[order]
+            one = _as_before(records, "key", "more")
+            equal = one & _as_before(records, "label")
+            place, first = records["place"], _run_start(equal)
+            found.of[place[equal]] = place[first[equal]]
+            other = one & ~equal  # as the run before, with another label
+            found.differ(place[_run_start(one)[other]], place[other])
+        # of rows that are equal one is in a pair: whether it is alike to one of another label holds for all
+        copies = np.flatnonzero(found.of >= 0)
+        found.differing[copies] = found.differing[found.of[copies]]
+        return found
+
+    def near(
+        self, found: Copies, parts: np.ndarray, batches: Iterable[Mapping[str, pa.Array]], take: Take, at_once: int
+    ) -> None:
+        """Add to the exact copies those that are nearly so.
+
+        Args:
+            batches: the columns of all rows, in their order.
+            take: gives columns of some rows, by their places.
+            at_once: pairs of rows that may be held at once.
+        """
+        proposed = Buckets(self.folder / "pairs", np.dtype([("key", "<u8"), ("first", "<i8"), ("second", "<i8")]))
+        for first, second in self._candidates(self._bands(found, batches), parts):
+            proposed.add(key=mixed(mixed(first.view(np.uint64)) + second.view(np.uint64) * _BETWEEN), first=first,
+                         second=second)  # fmt: skip
+        edges = []
+        for records in proposed:
+            pairs = np.unique(records[["first", "second"]])
+            for start in range(0, len(pairs), at_once):
+                some = pairs[start : start + at_once]
+                first, second = some["first"], some["second"]
+                alike, equal = self._compare(take, first, second)
+                near = alike >= ALIKE
+                found.differ(first[near & ~equal], second[near & ~equal])
+                near &= equal
+                edges.append((first[near], second[near], alike[near]))
+        if edges:
+            _leave_out(found, parts, *(np.concatenate(column) for column in zip(*edges, strict=True)))
+
+    def _bands(self, found: Copies, batches: Iterable[Mapping[str, pa.Array]]) -> Buckets:
+        kind = np.dtype([("key", "<u8"), ("label", "<u2"), ("place", np.min_scalar_type(max(1, self._count)))])
+        buckets, place = Buckets(self.folder / "bands", kind), 0
+        for columns in batches:
+            texts = [columns[name] for name in self.texts]
+            rows = len(texts[0])
+            for some in _slices(texts):
+                alone = place + np.arange(rows)[some]
+                use = np.flatnonzero(found.of[alone] < 0)
+                elements, owners = [], []
+                for number, text in enumerate(texts):
+                    values, counts = shingles(text[some].take(pa.array(use)))
+                    elements.append(values | np.uint64(number << 40))
+                    owners.append(np.repeat(np.arange(len(use)), counts))
+                owner = np.concatenate(owners)
+                spoken = np.flatnonzero(np.bincount(owner, minlength=len(use)))  # no text, no likeness
+                number_of = np.zeros(len(use), np.int64)
+                number_of[spoken] = np.arange(len(spoken))
+                bands = minhash.bands(np.concatenate(elements), number_of[owner], len(spoken))
+                label = self._labels(columns)[some][use[spoken]].astype(np.uint16)
+                buckets.add(key=bands.ravel(), **{
+                    name: np.repeat(v, minhash.BANDS) for name, v in (("label", label), ("place", alone[use[spoken]]))
+                })  # fmt: skip
+            place += rows
+        return buckets
+
+    @staticmethod
+    def _candidates(bands: Buckets, parts: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of the rows of one band: each with the first of its label, and with the one before it."""
+        for records in bands:
+            records = _repeated(records)
+            place = records["place"].astype(np.int64)
+            order = np.lexsort((place, parts[place], records["label"], records["key"]))
+            records, place = records[order], place[order]
+            one, same = _as_before(records, "key"), _as_before(records, "key", "label")
+            first = np.where(same, _run_start(same), _run_start(one))
+            second = np.flatnonzero(one)
+            pairs = np.stack([np.concatenate([place[first[second]], place[second - 1]]), np.tile(place[second], 2)])
+            pairs = np.unique(pairs[:, pairs[0] != pairs[1]], axis=1)
+            yield pairs[0].copy(), pairs[1].copy()
+
+    def _compare(self, take: Take, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """How like the rows of each pair are, 0 where a text is not, and whether their labels are equal."""
+        places, back = np.unique(np.concatenate([first, second]), return_inverse=True)
+        a, b = np.split(back, 2)
+        columns = take(places, [*self.texts, *self.others, *([self.label] if self.label else [])])
+        shared, whole, alike = np.zeros(len(a)), np.zeros(len(a)), np.ones(len(a), bool)
+        for name in self.texts:
+            both, either = jaccard(*shingles(columns[name]), a, b)
+            shared, whole = shared + both, whole + either
+            alike &= both >= ALIKE * either
+        for name in self.others:
+            marks = fingerprints(columns[name])[:, 0]
+            whole += CHANGED * (marks[a] != marks[b])
+        labels = self._labels(columns)
+        return np.where(alike, shared / np.maximum(whole, 1), 0), labels[a] == labels[b]
+
+
+def jaccard(
+    values: np.ndarray, counts: np.ndarray, first: np.ndarray, second: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of pairs of texts, told by their numbers: how many different shingles both have, and either.
+
+    ``values`` below 2^40 are the shingles of all texts, ``counts`` of each; at most 2^22 pairs.
+    """
+    starts = np.cumsum(counts) - counts
+    keys = []
+    for side, texts in enumerate((first, second)):
+        many = counts[texts]
+        pair = np.repeat(np.arange(len(texts), dtype=np.uint64), many)
+        keys.append(pair << np.uint64(41) | values[np.repeat(starts[texts], many) + within(many)] << np.uint64(1)
+                    | np.uint64(side))  # fmt: skip
+    different = np.unique(np.concatenate(keys))
+    shared = different[1:][different[1:] >> np.uint64(1) == different[:-1] >> np.uint64(1)]
+    total, both = (
+        np.bincount((k >> np.uint64(41)).astype(np.int64), minlength=len(first)) for k in (different, shared)
+    )
+    return both, total - both
+
+
+def _leave_out(found: Copies, parts: np.ndarray, first: np.ndarray, second: np.ndarray, alike: np.ndarray) -> None:
+    """Of like rows leave out each that is like one that is kept, the first of them first."""
+    order = np.lexsort((first, parts[first], second, parts[second]))
+    gone, found.alike = bytearray(len(found.of)), found.alike.copy()
+    for start in range(0, len(order), _LOOP):
+        some = order[start : start + _LOOP]
+        for edge, one, other in zip(some.tolist(), first[some].tolist(), second[some].tolist(), strict=True):
+            if not gone[one] and not gone[other]:
+                gone[other] = 1
+                found.of[other], found.alike[other] = one, alike[edge]
+    for start in range(0, len(found.of), _LOOP):  # equal rows of one that is left out are copies of what it is like
+        here = start + np.flatnonzero(found.of[start : start + _LOOP] >= 0)
+        over = here[found.of[found.of[here]] >= 0]
+        found.alike[over] = found.alike[found.of[over]]
+        found.of[over] = found.of[found.of[over]]
+
+
+def _repeated(records: np.ndarray) -> np.ndarray:
+    """Those whose key another one has."""
+    _, number, counts = np.unique(records["key"], return_inverse=True, return_counts=True)
+    return records[counts[number] > 1]
+
+
+def _as_before(records: np.ndarray, *names: str) -> np.ndarray:
+    """Whether each has in all these fields what the one before it has."""
+    found = np.ones(len(records), bool)
+    found[:1] = False
+    for name in names:
+        found[1:] &= records[name][1:] == records[name][:-1]
+    return found
+
+
+def _run_start(as_before: np.ndarray) -> np.ndarray:
+    """Where the run begins that each is part of."""
+    return np.maximum.accumulate(np.where(as_before, 0, np.arange(len(as_before))))
+
+
+def _slices(texts: list[pa.Array]) -> Iterator[slice]:
+    """Rows that hold few bytes together, or one row."""
+    sizes = sum(pc.fill_null(pc.binary_length(t), 0).to_numpy(zero_copy_only=False).astype(np.int64) for t in texts)
+    piece = np.cumsum(np.minimum(sizes, MOST_BYTES)) // _BYTES
+    ends = [*np.flatnonzero(np.diff(piece)) + 1, len(piece)]
+    for start, end in zip([0, *ends], ends, strict=False):
+        yield slice(start, end)
