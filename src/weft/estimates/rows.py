@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from weft.memory import size_in_words
 from weft.models.pretrained import PictureModel, TextModel
 from weft.models.row import RowModel, RowModels, shape_in_words
 from weft.preprocess.clean import CleanBatch
+from weft.preprocess.duplicates import Finder, first_copies
 from weft.preprocess.ingest import make_cleaner
 from weft.progress import duration
 from weft.runs.texts import TextRun
@@ -43,6 +45,8 @@ from weft.training.pace import step_cost
 from weft.training.regularise import Objective
 
 SAMPLE_ROWS = 4_096
+COMPARED = {"off": 32, "exact": 32, "near": 32 + 24 * 16}
+"""Bytes of a row on disk while copies are looked for."""
 TRANSLATED = 64
 READING, FITTING, TRAINING, JUDGING = (n * 10**6 for n in (250, 450, 400, 600))
 """What the steps hold beside the libraries, the model and some bytes a row, as measured (benchmarks/memory.py)."""
@@ -58,6 +62,9 @@ def estimate(settings: Settings) -> dict[str, Any]:
     source = open_source(settings, plan)
     cleaner = make_cleaner(settings, plan)
     clean, cleaning = _first(table, cleaner)
+    started, way = time.monotonic(), settings.preprocess.duplicates
+    alike = first_copies(Finder(cleaner.plans, plan.target, Path("unused")), clean.columns, way == "near")
+    comparing = (time.monotonic() - started) / max(1, len(clean.rows))
     augment_problem(settings, plan, source.tokenizer if source else None)
     column_dropout_problem(settings, plan)
     through = open_translators(settings)
@@ -93,7 +100,11 @@ def estimate(settings: Settings) -> dict[str, Any]:
     files = (sum(p.size for p in table.parts), rows * a_row, rows * stored)
     held = [libraries + min(size, memory.bound() // 8) for size in files]  # of mapped files no more stays
     steps_used = {
-        "preprocess": _used(held[0] + READING + rows * (20 if split.time else 3), rows * a_row, rows * cleaning),
+        "preprocess": _used(
+            held[0] + READING + rows * (30 if split.time else 13),
+            rows * (a_row + COMPARED[way]),
+            rows * (cleaning + comparing),
+        ),
         "features": _used(held[1] + FITTING + 2 * rows, rows * stored, learning + 1.3 * rows * encoding),
         "model": _used(held[2] + model + TRAINING + 6 * rows, 8 * (parameters + 4 * trained), most),
         "results": _used(held[1] + model + JUDGING + 6 * rows, 0, None),
@@ -117,6 +128,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
             "model": f"{shape_in_words(models.each()[0].config)}, {parameters:,} parameters"
             + (f", {trained:,} of them trained" if trained < parameters else "")
             + (f", {copies} copies" if copies > 1 else ""),
+            "copies": copies_in_words(alike, len(clean.rows), way),
             "training": f"at most {recipe.epochs} epochs of {steps // (recipe.epochs * copies):,} steps of "
             f"{recipe.batch_rows} rows",
             **{f"{step}:": _used_in_words(used) for step, used in steps_used.items()},
@@ -128,6 +140,12 @@ def estimate(settings: Settings) -> dict[str, Any]:
             **({"translate": translated["words"]} if translated else {}),
         },
     }  # fmt: skip
+
+
+def copies_in_words(count: int, rows: int, way: str) -> str:
+    left = {"off": "they are used", "exact": "they are left out", "near": "they are left out"}[way]
+    what = "nearly equal" if way == "near" else "equal"
+    return f"of the first {rows:,} rows {count:,} are {what} to an earlier one; {left} (preprocess.duplicates: {way})"
 
 
 def _first(table: Table, cleaner: Any) -> tuple[CleanBatch, float]:

@@ -14,7 +14,7 @@ from typing import Any
 from weft.config import Settings, SplitSettings
 from weft.data.table import Table
 from weft.errors import DataError
-from weft.estimates.rows import rows_of, size_in_words
+from weft.estimates.rows import copies_in_words, rows_of, size_in_words
 from weft.pipeline import WAYS
 from weft.progress import Silent, duration
 from weft.tasks.steps import Foretold
@@ -34,7 +34,7 @@ def estimate_task(settings: Settings) -> dict[str, Any]:
     if not exact:
         whole = seen < SAMPLE_ROWS and table.head(seen + 1).num_rows == seen
         rows, exact = seen if whole else max(rows, seen), whole
-    told, written = _foretold(settings, head, rows / seen)
+    told, copies, written = _foretold(settings, head, rows / seen)
     plan, recipe, scale = told.plan, told.recipe, rows / seen
     parameters = sum(p.numel() for p in told.model.parameters())
     trained = sum(p.numel() for p in told.model.parameters() if p.requires_grad)
@@ -58,6 +58,7 @@ def estimate_task(settings: Settings) -> dict[str, Any]:
             "rows": f"{about}{rows:,}, {told.said}; about {round(size):,} {told.unit} in all",
             "model": f"{told.shape}, {parameters:,} parameters"
             + (f", {trained:,} of them trained" if trained < parameters else ""),
+            **({"copies": copies_in_words(copies["rows"], seen, copies["way"])} if copies else {}),
             "training": f"at most {limit}, about {rate:,.0f} {told.unit} a second",
             "memory": f"about {size_in_words(memory)} for the model and a step, beside about 500 MB for the libraries",
             "disk": f"about {size_in_words(disk)} while it runs",
@@ -71,8 +72,8 @@ def _learnt(settings: Settings) -> float:
     return 1 - split.valid - (0 if split.column else split.test)
 
 
-def _foretold(settings: Settings, head: Table, scale: float) -> tuple[Foretold, int]:
-    """What a training takes whose table is ``scale`` times as long as its ``head``, and the bytes that it wrote."""
+def _foretold(settings: Settings, head: Table, scale: float) -> tuple[Foretold, dict[str, Any], int]:
+    """What a training takes whose table is ``scale`` times as long as its ``head``, the copies there, bytes written."""
     change: dict[str, Any] = {"max_rejected": 0.999}  # at bad rows a run stops, not this
     if settings.target.task != "ranking":
         # the first rows may all be of one part: they are split at random
@@ -83,4 +84,4 @@ def _foretold(settings: Settings, head: Table, scale: float) -> tuple[Foretold, 
         steps.scale = scale
         with steps.holding:
             told = steps.foretell()
-        return told, sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
+        return told, steps.copies, sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,53 @@ class Copies:
         self.pairs = sorted({*self.pairs, *((min(pair), max(pair)) for pair in seen)})[:EXAMPLES]
 
 
+Said = tuple[str, dict[str, Any]]
+_LEFT_OUT = (
+    "Copies left out: {rows:,}, of which {near:,} are only nearly equal to the row that stays. duplicates.parquet names "
+    "it."
+)
+_COUNTED = (
+    "Rows equal to an earlier one in all that is read: {rows:,}. They are used, as they may be two that look alike."
+)
+_CROSSED = {
+    True: "Of the copies left out {count:,} were {part} rows whose original is learnt from: they would have made the "
+    "figures too good.",
+    False: "Of the {part} rows {count:,} are copies of rows that are learnt from: they make the figures too good. "
+    "preprocess.duplicates: exact leaves them out.",
+}  # fmt: skip
+_DIFFERING = (
+    "Rows that are like another one and have another answer: {differing:,}, such as rows {one:,} and {other:,} (counted "
+    "from 0). At most one of the two is right, or what tells them apart is not in the table."
+)
+
+
+def first_copies(finder: Finder, columns: Mapping[str, pa.Array], near: bool) -> int:
+    """How many of some rows that are in memory are copies of others."""
+    finder.add(columns)
+    rows = len(next(iter(columns.values())))
+    parts = np.zeros(rows, np.uint8)
+    found = finder.exact(parts)
+    if near:
+        finder.near(found, parts, [columns], lambda p, names: {n: columns[n].take(pa.array(p)) for n in names}, rows)
+    return int(np.count_nonzero(found.of >= 0))
+
+
+def copies_said(facts: Mapping[str, Any]) -> list[Said]:
+    """What the figures of copies (as in ``report.json``) mean: phrases and what fills them."""
+    said: list[Said] = []
+    if not facts:
+        return said
+    if facts["rows"]:
+        said.append((_LEFT_OUT if facts["left_out"] else _COUNTED, {n: facts[n] for n in ("rows", "near")}))
+    for part in ("test", "valid"):
+        if count := facts[f"in_{part}"]:
+            said.append((_CROSSED[facts["left_out"] > 0], {"count": count, "part": part}))
+    if facts["differing"]:
+        one, other = facts["differing_examples"][0]
+        said.append((_DIFFERING, {"differing": facts["differing"], "one": one, "other": other}))
+    return said
+
+
 class Finder:
     """Is shown every cleaned batch (``add``), then finds the copies. ``label``: the column that must be equal."""
 
@@ -65,7 +113,7 @@ class Finder:
         self._rows, self._count = Buckets(folder / "rows", kind), 0
 
     def add(self, columns: Mapping[str, pa.Array]) -> None:
-        rows = len(columns[next(iter(columns))])
+        rows = len(next(iter(columns.values())))
         read = row_fingerprints({n: columns[n] for n in (*self.texts, *self.others)}, rows)
         places = np.arange(self._count, self._count + rows)
         self._rows.add(key=read[:, 0], more=read[:, 1], label=self._labels(columns), place=places)

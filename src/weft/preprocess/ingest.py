@@ -247,13 +247,9 @@ def _pass(
                 break
             key = None if how is None else beside[how] if how in beside else done.columns[how]
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
-<<<<<<< HEAD
-            kept = {ROW: pa.array(done.rows), **{GROUP + n: a for n, a in grouped.items()}, **done.columns}
-=======
             if finder is not None:
                 finder.add(done.columns)
-            kept = {ROW: pa.array(done.rows), **({} if group is None else {GROUP: beside[group]}), **done.columns}
->>>>>>> 390728d (Copies are found, exact and near, each with the row it is like, inside the memory bound)
+            kept = {ROW: pa.array(done.rows), **{GROUP + n: a for n, a in grouped.items()}, **done.columns}
             batch = pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
             writer = writer or pa.ipc.new_file(str(path), batch.schema)
             writer.write_batch(batch)

@@ -34,6 +34,7 @@ from weft.models.pretrained import TextModel
 from weft.models.recurrent import RecurrentConfig
 from weft.models.stored import save_language_model
 from weft.preprocess.clean import Cleaner
+from weft.preprocess.duplicates import copies_said
 from weft.preprocess.ingest import COPIES_FILE, CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.progress import Silent, duration
 from weft.results.report import write_card, write_report
@@ -89,6 +90,7 @@ class Steps(ABC):
         self.used: dict[str, dict[str, float]] = {}
         """What each step took."""
         self.read = 0
+        self.copies: dict[str, Any] = {}
 
         self.scale = 1.0
         """How many times as many rows there are, where a training is only foretold by the first ones."""
@@ -168,7 +170,7 @@ class Steps(ABC):
             self.settings, plan, self.table, cleaner, self.work / "clean.arrow", aside, self.say
         )
         np.save(self.out / "split.npy", parts)
-        self.read = found.read
+        self.read, self.copies = found.read, found.copies
         copies = found.copies.get("left_out", 0)
         self.say.step(
             "preprocess",
@@ -179,6 +181,8 @@ class Steps(ABC):
             self.say.line(f"set aside: {count:,} x {reason} (rejected.parquet)")
         for what, count in cleaner.noticed.items():
             self.say.line(f"{count:,} x {what}")
+        for phrase, values in copies_said(found.copies):
+            self.say.line(phrase.format(**values))
         if plan.target_type != "ranking":  # of which it is said once the events are in order
             self.say.line(split_in_words(self.settings, clean))
         return clean, found, cleaner
