@@ -32,6 +32,7 @@ from weft.features.tokenizer import train_tokenizer
 from weft.memory import size_in_words
 from weft.models.pretrained import PictureModel, TextModel
 from weft.models.row import RowModel, RowModels, shape_in_words
+from weft.preprocess.buckets import HELD
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.duplicates import Finder, first_copies
 from weft.preprocess.ingest import make_cleaner
@@ -64,7 +65,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     clean, cleaning = _first(table, cleaner)
     started, way = time.monotonic(), settings.preprocess.duplicates
     alike = first_copies(Finder(cleaner.plans, plan.target, Path("unused")), clean.columns, way == "near")
-    comparing = (time.monotonic() - started) / max(1, len(clean.rows))
+    compared, comparing = rows * COMPARED[way], (time.monotonic() - started) / max(1, len(clean.rows))
     augment_problem(settings, plan, source.tokenizer if source else None)
     column_dropout_problem(settings, plan)
     through = open_translators(settings)
@@ -102,7 +103,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     steps_used = {
         "preprocess": _used(
             held[0] + READING + rows * (30 if split.time else 13),
-            rows * (a_row + COMPARED[way]),
+            rows * a_row + (compared if compared > HELD else 0),
             rows * (cleaning + comparing),
         ),
         "features": _used(held[1] + FITTING + 2 * rows, rows * stored, learning + 1.3 * rows * encoding),

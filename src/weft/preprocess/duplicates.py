@@ -56,8 +56,8 @@ class Copies:
 
 Said = tuple[str, dict[str, Any]]
 _LEFT_OUT = (
-    "Copies left out: {rows:,}, of which {near:,} are only nearly equal to the row that stays. duplicates.parquet names "
-    "it."
+    "Copies left out: {rows:,}, of which {near:,} are only nearly equal to the row that stays. duplicates.parquet "
+    "names it."
 )
 _COUNTED = (
     "Rows equal to an earlier one in all that is read: {rows:,}. They are used, as they may be two that look alike."
@@ -69,8 +69,8 @@ _CROSSED = {
     "preprocess.duplicates: exact leaves them out.",
 }  # fmt: skip
 _DIFFERING = (
-    "Rows that are like another one and have another answer: {differing:,}, such as rows {one:,} and {other:,} (counted "
-    "from 0). At most one of the two is right, or what tells them apart is not in the table."
+    "Rows that are like another one and have another answer: {differing:,}, such as rows {one:,} and {other:,} "
+    "(counted from 0). At most one of the two is right, or what tells them apart is not in the table."
 )
 
 
