@@ -1,5 +1,6 @@
 """Simple writers."""
 
+from weft.results.metrics import Estimate
 from weft.results.text_baselines import Lexicon, first_sentence, sentences
 from weft.results.writing import simple_writers, writing_sentence
 
@@ -30,5 +31,5 @@ def test_simple_writers_are_judged_on_the_same_rows():
     texts = ["One is here. Two is there.", "Three is here. Four is there."]
     found = {w["key"]: w for w in simple_writers([], texts, ["One is here.", "Three is here."])}
     assert found["first"]["metrics"]["rougeL"]["value"] == 1
-    losing = {"metrics": {"bleu": {"value": 1.0, "low": 0.0, "high": 2.0}, "chrf": {"value": 1.0}}}
+    losing = {"bleu": Estimate(1.0, 0.0, 2.0), "chrf": Estimate(1.0, 0.0, 2.0)}
     assert "has not learnt" in writing_sentence(losing, list(found.values()), "2 rows")

@@ -97,9 +97,8 @@ def test_other_rows_are_judged_in_the_units_of_the_training(reversed_):
 
 def test_all_right_is_no_certainty():
     found, scores = judge_texts(["ab cd ef gh"] * 5, ["ab cd ef gh"] * 5)
-    ours = {"metrics": writing_figures(found)}
-    assert ours["metrics"]["bleu"] == {"value": pytest.approx(100), "low": None, "high": None}
-    assert "no 95 % interval" in writing_sentence(ours, [], "5 rows") and scores.language == "other"
+    assert writing_figures(found)["bleu"].to_dict() == {"value": pytest.approx(100), "low": None, "high": None}
+    assert "no 95 % interval" in writing_sentence(found, [], "5 rows") and scores.language == "other"
 
 
 def test_generate_reads_the_prompt_as_a_source(reversed_, capsys):

@@ -9,7 +9,7 @@ import numpy as np
 import regex
 
 from weft.results.metrics import Estimate, Weighted
-from weft.results.text import UNIT, TextScores, answer_scores, language_of
+from weft.results.text import UNIT, TextScores, answer_scores, language_of, units
 
 SHOWN = ("answer_f1", "exact_match")
 SHOWN_BOTH = (*SHOWN, "answer_f1_given", "no_answer")
@@ -59,20 +59,20 @@ class Guesses:
 
     def __init__(self, contexts: Sequence[str], answers: Sequence[str]):
         distinct = list(dict.fromkeys(contexts))
-        seen = Counter(unit for text in distinct for unit in set(_units(text)))
+        seen = Counter(unit for text in distinct for unit in set(units(text)))
         self.contexts, self.seen = len(distinct), seen
-        lengths = [len(_units(answer)) for answer in answers if answer]
+        lengths = [len(units(answer)) for answer in answers if answer]
         self.length = max(1, int(np.median(lengths))) if lengths else 1
 
     def sentence(self, question: str, context: str) -> str:
         """The sentence that shares most with the question."""
-        asked = set(_units(question))
+        asked = set(units(question))
         sentences = [s for s in _SENTENCE.findall(context) if s.strip()] or [context]
-        return max(sentences, key=lambda s: sum(self._rarity(u) for u in asked & set(_units(s)))).strip()
+        return max(sentences, key=lambda s: sum(self._rarity(u) for u in asked & set(units(s)))).strip()
 
     def span(self, question: str, context: str) -> str:
         """The words, as many as the median answer has, that stand nearest to those of the question but are none."""
-        asked = set(_units(question))
+        asked = set(units(question))
         found = [(m.start(), m.end(), m.group().lower()) for m in UNIT.finditer(context)]
         length = min(self.length, len(found))
         if not length:
@@ -90,7 +90,3 @@ class Guesses:
 
     def _rarity(self, unit: str) -> float:
         return float(np.log((self.contexts + 1) / (self.seen[unit] + 1)))
-
-
-def _units(text: str) -> list[str]:
-    return UNIT.findall(text.lower())

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from weft.features.pieces import Corpus, Cuts
-from weft.results.metrics import Estimate, Weighted, difference, with_intervals
+from weft.results.metrics import Estimate, Weighted, difference, mean_of, with_intervals
 
 LN2 = float(np.log(2))
 SHOWN_WRITING = ("bits_per_byte", "bits_per_letter", "perplexity")
@@ -47,9 +47,9 @@ class Surprise:
         if masked:
             return {"masked_perplexity": lambda w: float(np.exp((w * self.nats).sum() / (w * self.tokens).sum()))}
         return {
-            "bits_per_byte": _ratio(self.nats / LN2, self.bytes),
-            "bits_per_letter": _ratio(self.nats / LN2, self.letters),
-            "nats_per_letter": _ratio(self.nats, self.letters),
+            "bits_per_byte": mean_of(self.nats / LN2, self.bytes),
+            "bits_per_letter": mean_of(self.nats / LN2, self.letters),
+            "nats_per_letter": mean_of(self.nats, self.letters),
             "perplexity": lambda w: float(np.exp((w * self.nats).sum() / (w * self.tokens).sum())),
         }
 
@@ -92,10 +92,6 @@ def carried_sentence(found: dict[str, Any], masked: bool, source: str) -> str:
 
     old = f"on those of {source} {told('old')}" if "old" in found else f"what was lost on {source} is not known"
     return f"Going on from {source}: on the new texts {told('new')} {unit}, {old}."
-
-
-def _ratio(over: np.ndarray, under: np.ndarray) -> Weighted:
-    return lambda w: float((w * over).sum() / (w * under).sum())
 
 
 def language_sentence(found: dict[str, Estimate], others: Sequence[dict[str, Any]], judged: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from weft.features.pieces import Corpus, Cuts
+from weft.results.beside import Judged
 from weft.results.language import Surprise, estimates
 from weft.results.ngrams import NGram
 
@@ -31,10 +32,8 @@ def ngram_models(
         model = NGram(vocabulary, order, MOST_TOKENS).fit(_documents(corpus, train, total > MOST_TOKENS, seed))
         seconds = time.monotonic() - started
         lost = _asked(model, corpus, cuts, numbers)
-        found.append({
-            "key": f"ngram{order}", "title": title, "note": note, "seconds": seconds,
-            "metrics": {k: e.to_dict() for k, e in estimates(lost, masked=False).items()},
-        })  # fmt: skip
+        estimated = estimates(lost, masked=False)
+        found.append(Judged(f"ngram{order}", title, estimated, note=note, seconds=seconds).to_dict())
     return found
 
 

@@ -140,7 +140,7 @@ def class_metrics(probabilities: np.ndarray, target: np.ndarray, positive: int |
     guess = probabilities.argmax(axis=1)
     right = (guess == target).astype(np.float64)
     surprise = -np.log(np.clip(probabilities[np.arange(n), target], 1e-15, 1))
-    metrics: dict[str, Weighted] = {"accuracy": _mean_of(right)}
+    metrics: dict[str, Weighted] = {"accuracy": mean_of(right)}
     if classes == 2:
         p = 1 if positive is None else positive
         metrics["auc"] = _auc(probabilities[:, p], target == p)
@@ -155,7 +155,7 @@ def class_metrics(probabilities: np.ndarray, target: np.ndarray, positive: int |
     metrics["balanced_accuracy"] = lambda w: float(
         np.nanmean([_ratio(float((w * m * right).sum()), float((w * m).sum())) for m in recalls])
     )
-    metrics["log_loss"] = _mean_of(surprise)
+    metrics["log_loss"] = mean_of(surprise)
     metrics["ece"] = _ece(probabilities.max(axis=1), right)
     return metrics
 
@@ -171,7 +171,7 @@ def number_metrics(prediction: np.ndarray, target: np.ndarray) -> dict[str, Weig
         return 1 - float((w * squared).sum()) / spread if spread > 0 else float("nan")
 
     return {
-        "mae": _mean_of(absolute),
+        "mae": mean_of(absolute),
         "rmse": lambda w: float(np.sqrt(np.average(squared, weights=w))),
         "r2": r2,
     }
@@ -247,8 +247,9 @@ def _estimate(value: float, draws: list[float]) -> Estimate:
     return Estimate(float(value), float(low), float(high))
 
 
-def _mean_of(values: np.ndarray) -> Weighted:
-    return lambda w: float((w * values).sum() / w.sum())
+def mean_of(values: np.ndarray, sizes: np.ndarray | float = 1.0) -> Weighted:
+    """Mean of the rows' sums over all their parts, of which each row has ``sizes``."""
+    return lambda w: _ratio(float((w * values).sum()), float((w * sizes).sum()))
 
 
 def _ratio(a: float, b: float) -> float:

@@ -7,19 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from weft.features.events import Events, histories
 from weft.inference.ranking import best
-from weft.results.metrics import Estimate, Weighted, difference, with_intervals
+from weft.results.metrics import Estimate, Weighted, mean_of, with_intervals
 
 TOP = 10
 MOST_QUESTIONS, MOST_SCORES = 100_000, 2_000_000_000
 """That are judged; of more, events are drawn (never items)."""
 SHOWN = ("hit_at_10", "ndcg_at_10", "mrr", "hit_at_1", "coverage", "popularity")
-SAID = {"hit_at_10": "hits at 10", "ndcg_at_10": "NDCG at 10", "hit_at_1": "hits at 1"}
+SAID = ("hit_at_10", "ndcg_at_10", "hit_at_1")
+"""In which it stands beside the best simple way."""
 Score = Callable[[np.ndarray], np.ndarray]
 """Places (events) [B] -> scores of every item for what comes there, by the events before it [B, V]."""
 
@@ -51,7 +51,7 @@ class Ranked:
             "hit_at_1": self.ranks <= 1, "popularity": self.popularity,
         }  # fmt: skip
         count = np.bincount(self.users, minlength=self.rows)
-        return {name: _mean_of(np.bincount(self.users, v, self.rows), count) for name, v in values.items()}
+        return {name: mean_of(np.bincount(self.users, v, self.rows), count) for name, v in values.items()}
 
     def estimates(self) -> dict[str, Estimate]:
         """The same with intervals over users; the share of the catalogue that is recommended at all has none."""
@@ -131,19 +131,6 @@ def gini(amounts: np.ndarray) -> float:
     return float((2 * np.arange(1, n + 1) - n - 1) @ np.sort(amounts) / (n * total))
 
 
-def beside(ours: Ranked, others: dict[str, Ranked]) -> dict[str, Any]:
-    """Ours minus each of the others on the same questions, with the intervals of the differences."""
-    mine = ours.metrics()
-    return {
-        key: {m: difference(mine, other.metrics(), m, ours.rows).to_dict() for m in SAID}
-        for key, other in others.items()
-    }
-
-
-def _mean_of(sums: np.ndarray, counts: np.ndarray) -> Weighted:
-    return lambda w: float((w * sums).sum() / (w * counts).sum())
-
-
 def ranking_sentence(found: dict[str, Estimate], users: int, items: int) -> str:
     """The result in words."""
     ten, first = found["hit_at_10"], found["hit_at_1"]
@@ -151,24 +138,3 @@ def ranking_sentence(found: dict[str, Estimate], users: int, items: int) -> str:
         f"Of {users:,} users, {ten.value:.1%} find what they had next among the first ten of {items:,} items "
         f"({ten.interval('.1%')}), {first.value:.1%} as the first."
     )
-
-
-def ranking_verdict(
-    differences: dict[str, dict[str, dict[str, float | None]]], others: dict[str, tuple[str, dict[str, Estimate]]]
-) -> list[str]:
-    """Ours beside the best of the others in each figure that counts, in words.
-
-    Args:
-        differences: of :func:`beside`. others: title and figures of each.
-    """
-    lines = []
-    for key, name in SAID.items() if others else ():
-        rival = max(others, key=lambda o: others[o][1][key].value)
-        gap = differences[rival][key]
-        low, high, value = (0.0 if gap[k] is None else float(gap[k] or 0) for k in ("low", "high", "value"))
-        how = "within chance of" if low <= 0 <= high else "better than" if value > 0 else "worse than"
-        lines.append(
-            f"In {name} it is {how} the best simple way ({others[rival][0]}): a difference of {100 * value:+.1f} "
-            f"points (95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
-        )
-    return lines

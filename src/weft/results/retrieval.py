@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from weft.results.metrics import Estimate, Weighted
-from weft.results.text import UNIT
+from weft.results.metrics import Estimate, Weighted, mean_of
+from weft.results.text import units
 
 SHOWN = ("recall_at_1", "recall_at_5", "recall_at_10", "mrr")
 QUERIES_AT_ONCE = 512
@@ -56,11 +56,7 @@ def rank_metrics(ranks: np.ndarray) -> dict[str, Weighted]:
     """Recall at 1, 5 and 10, and the mean of 1 / rank, of ranks [N] from 1."""
     found: dict[str, np.ndarray] = {f"recall_at_{k}": (ranks <= k).astype(np.float64) for k in (1, 5, 10)}
     found["mrr"] = 1 / ranks
-    return {name: _mean_of(values) for name, values in found.items()}
-
-
-def _mean_of(values: np.ndarray) -> Weighted:
-    return lambda w: float((w * values).sum() / w.sum())
+    return {name: mean_of(values) for name, values in found.items()}
 
 
 def tfidf(documents: Sequence[str]) -> Score:
@@ -88,7 +84,7 @@ def bm25(documents: Sequence[str]) -> Score:
 
 
 def _units(text: str) -> list[str]:
-    return UNIT.findall(text.lower()) or ["-"]
+    return units(text) or ["-"]
 
 
 def retrieval_sentence(found: dict[str, Estimate], rows: int, documents: int, seen: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 from weft.features.targets import ClassTarget, LabelsTarget, NumberTarget, Target
 from weft.results import baselines
 from weft.results.baselines import Baseline
+from weft.results.beside import Judged
 from weft.results.labels import label_metrics
 from weft.results.metrics import (
     METRICS,
@@ -21,7 +21,6 @@ from weft.results.metrics import (
     difference,
     number_metrics,
     reliability,
-    with_intervals,
 )
 
 SHOWN = {
@@ -31,24 +30,6 @@ SHOWN = {
 }
 VERDICT_KEYS = {"class": ("accuracy", "log_loss"), "labels": ("micro_f1", "macro_f1"), "number": ("mae", "rmse")}
 CURVE_POINTS = 60
-
-
-@dataclass
-class Judged:
-    """One model on the test rows."""
-
-    key: str
-    title: str
-    note: str
-    seconds: float
-    metrics: dict[str, Weighted]
-    estimates: dict[str, Estimate]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {
-            "key": self.key, "title": self.title, "note": self.note, "seconds": round(self.seconds, 2),
-            "metrics": {k: e.to_dict() for k, e in self.estimates.items()},
-        }  # fmt: skip
 
 
 def metrics_of(
@@ -72,7 +53,7 @@ def judge(
 ) -> Judged:  # fmt: skip
     metrics = metrics_of(target, output, truth, positive, thresholds)
     width = truth.shape[1] if truth.ndim == 2 else 1
-    return Judged(key, title, note, seconds, metrics, with_intervals(metrics, len(truth), width=width))
+    return Judged.of(key, title, metrics, len(truth), note, seconds, width)
 
 
 def train_baselines(

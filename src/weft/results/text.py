@@ -19,7 +19,7 @@ from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.chrf import CHRF
 
 from weft.errors import DataError, UsageError, did_you_mean, listing
-from weft.results.metrics import Estimate, Weighted, with_intervals
+from weft.results.metrics import Estimate, Weighted, mean_of, with_intervals
 
 FAMILIES = {
     "bleu": ("bleu",),
@@ -89,7 +89,8 @@ class TextScores:
     def _family(self, family: str, written: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """The statistics [N, K] of some rows."""
         if family == "rouge":
-            return np.array([_best_rouge(w, r) for w, r in zip(written, references, strict=True)])
+            each = zip(written, references, strict=True)
+            return np.array([np.max([rouge(w, one) for one in r], axis=0) for w, r in each])
         if family == "squad":
             chinese = self.language == "zh"
             return np.array([answer_scores(w, r, chinese) for w, r in zip(written, references, strict=True)])
@@ -116,7 +117,7 @@ class TextScores:
             if family in ("bleu", "chrf"):
                 found[family] = _of_sums(table, self._bleu if family == "bleu" else self._chrf)
             else:
-                found |= {key: _of_mean(table[:, place]) for place, key in enumerate(keys)}
+                found |= {key: mean_of(table[:, place]) for place, key in enumerate(keys)}
         return found
 
     def estimates(self, seed: int = 0) -> dict[str, Estimate]:
@@ -167,28 +168,15 @@ def _of_sums(table: np.ndarray, metric: BLEU | CHRF) -> Weighted:
     return lambda w: float(metric._compute_score_from_stats((w @ table).tolist()).score)
 
 
-def _of_mean(values: np.ndarray) -> Weighted:
-    return lambda w: float(w @ values / total) if (total := w.sum()) > 0 else float("nan")
-
-
 # ---- ROUGE
 
 
-def rouge(written: str, reference: str) -> dict[str, float]:
+def rouge(written: str, reference: str) -> list[float]:
     """ROUGE-1, -2, -L and -Lsum as F1 of 0 to 1; the same text scores 1 in any language.
 
-    Units are characters of Chinese and Japanese, and lower-cased words of everything else, without stemming. The
-    sentences of Lsum are lines.
+    Units are not stemmed. The sentences of Lsum are lines.
     """
-    return dict(zip(FAMILIES["rouge"], _rouge(written, reference), strict=True))
-
-
-def _best_rouge(written: str, references: Sequence[str]) -> list[float]:
-    return np.max([_rouge(written, reference) for reference in references], axis=0).tolist()
-
-
-def _rouge(written: str, reference: str) -> list[float]:
-    a, b = _units(written), _units(reference)
+    a, b = units(written), units(reference)
     if a == b and (a or written.strip() == reference.strip()):
         return [1.0, 1.0, 1.0, 1.0]
     common = int(_lcs_table(b, a)[-1, -1]) if a and b else 0
@@ -200,7 +188,8 @@ def _rouge(written: str, reference: str) -> list[float]:
     ]
 
 
-def _units(text: str) -> list[str]:
+def units(text: str) -> list[str]:
+    """Characters of Chinese and Japanese, and lower-cased words of everything else."""
     return UNIT.findall(text.lower())
 
 
@@ -229,8 +218,8 @@ def _summary_hits(written: str, reference: str) -> int:
 
     Every unit counts at most as often as it is in both (ROUGE-1.5.5); ties are broken as Google's rouge-score does.
     """
-    a = [_units(line) for line in written.split("\n")]
-    b = [_units(line) for line in reference.split("\n")]
+    a = [units(line) for line in written.split("\n")]
+    b = [units(line) for line in reference.split("\n")]
     left = Counter(u for line in a for u in line) & Counter(u for line in b for u in line)
     hits = 0
     for line in b:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from weft.results.beside import Judged
 from weft.results.language import Surprise, estimates
 from weft.results.metrics import Estimate
 from weft.results.text import TextScores
@@ -25,11 +26,11 @@ def judge_texts(written: Sequence[str], references: Sequence[str]) -> tuple[dict
     return scores.estimates(), scores
 
 
-def writing_figures(found: dict[str, Estimate], lost: Surprise | None = None) -> dict[str, dict[str, float | None]]:
+def writing_figures(found: dict[str, Estimate], lost: Surprise | None = None) -> dict[str, Estimate]:
     """What a report holds of a writer; ``lost``: how surprised it is by the references."""
     if lost is not None:
         found = found | {"perplexity": estimates(lost, masked=False)["perplexity"]}
-    return {key: found[key].to_dict() for key in _KEPT if key in found}
+    return {key: found[key] for key in _KEPT if key in found}
 
 
 def simple_writers(
@@ -53,23 +54,19 @@ def simple_writers(
         write = make()
         seconds = time.monotonic() - started
         estimated, _ = judge_texts([write(source) for source in sources], references)
-        found.append({"key": key, "title": title, "note": note, "seconds": round(seconds, 2),
-                      "metrics": writing_figures(estimated)})  # fmt: skip
+        found.append(Judged(key, title, writing_figures(estimated), note=note, seconds=seconds).to_dict())
     return found
 
 
-def writing_sentence(ours: dict[str, Any], others: Sequence[dict[str, Any]], judged: str) -> str:
+def writing_sentence(found: dict[str, Estimate], others: Sequence[dict[str, Any]], judged: str) -> str:
     """The result in words."""
-    bleu, chrf = ours["metrics"]["bleu"], ours["metrics"]["chrf"]
-    interval = "no 95 % interval: not one text is wrong"
-    if bleu["low"] is not None:
-        interval = f"95 % interval {bleu['low']:.1f} to {bleu['high']:.1f}"
-    text = f"On {judged}, its texts reach BLEU {bleu['value']:.1f} ({interval}) and chrF {chrf['value']:.1f}."
+    bleu, chrf = found["bleu"], found["chrf"]
+    text = f"On {judged}, its texts reach BLEU {bleu.value:.1f} ({bleu.interval('.1f')}) and chrF {chrf.value:.1f}."
     best = max(others, key=lambda o: o["metrics"]["bleu"]["value"], default=None)
     if best is None:
         return text
     theirs = best["metrics"]["bleu"]["value"]
     title = best["title"][0].lower() + best["title"][1:]
-    if theirs >= bleu["value"]:
+    if theirs >= bleu.value:
         return f"{text} A simple way ({title}) reaches BLEU {theirs:.1f}: the model has not learnt to write this."
     return f"{text} The best simple way ({title}) reaches BLEU {theirs:.1f}."

@@ -90,7 +90,10 @@ class TextRun(LanguageRun):
         return {
             "rows": scores.rows, "rejected": rejected, "unknown_class": 0, "said": counts.in_words(),
             "part": judged.words(),
-            "metrics": writing_figures(scores.estimates(), Surprise.join(lost)), "signatures": scores.signatures(),
+            "metrics": {
+                k: e.to_dict() for k, e in writing_figures(scores.estimates(), Surprise.join(lost)).items()
+            },
+            "signatures": scores.signatures(),
         }  # fmt: skip
 
     def _surprise(self, columns: Any, counts: PairCounts) -> Surprise:

@@ -20,7 +20,7 @@ from weft.language_defaults import longest
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import AnswerCleaner, answer_starts
 from weft.results.answers import SHOWN, SHOWN_BOTH, Guesses, answer_metrics, answer_sentence, f1_each
-from weft.results.metrics import with_intervals
+from weft.results.beside import Judged, beside
 from weft.runs.answers import AnswerRun
 from weft.tasks.reading import ReadingSteps, Ready
 from weft.training.calibration import fit_threshold
@@ -155,7 +155,7 @@ class AnswerSteps(ReadingSteps):
     ) -> dict[str, Any]:
         golds, rows = self._golds(clean, judged), len(judged)
         written = np.where(answers.given(threshold), answers.text, "").tolist()
-        metrics = answer_metrics(written, golds)
+        ours = Judged.of("weft", "Weft", answer_metrics(written, golds), rows, seconds=self.seconds["model"])
         columns = clean.take(judged, [self.question, self.context])
         questions, contexts = columns[self.question].to_pylist(), columns[self.context].to_pylist()
         others = []
@@ -165,21 +165,21 @@ class AnswerSteps(ReadingSteps):
             guesses = Guesses(texts, self._golds(clean, learnt))
             asked = list(zip(questions, contexts, strict=True))
             if not all(golds):
-                others.append(("trivial", "No answer, always", "", answer_metrics([""] * rows, golds)))
+                others.append(Judged.of("trivial", "No answer, always", answer_metrics([""] * rows, golds), rows))
             words = "by the rarity of shared words"
             for key, title, guess in (("sentence", "The most similar sentence", guesses.sentence),
                                       ("window", "The nearest words", guesses.span)):  # fmt: skip
-                others.append((key, title, words, answer_metrics([guess(*a) for a in asked], golds)))
-        found = self._beside(metrics, others, rows, "answer_f1")
+                others.append(Judged.of(key, title, answer_metrics([guess(*a) for a in asked], golds), rows, words))
+        found = beside(ours, others, rows, ["answer_f1"])
         tested = bool(clean.count(TEST))
         seen = "questions it never saw" if tested else "validation questions, which chose the best epoch"
-        headline = answer_sentence(with_intervals(metrics, rows), rows, seen)
+        headline = answer_sentence(ours.estimates, rows, seen)
         self.say.step("results", headline)
         for line in found["verdict"]["lines"]:
             self.say.line(line)
         return found | {
             "task": "span", "headline": headline, "part_judged": "test" if tested else "valid", "rows_judged": rows,
-            "shown": SHOWN_BOTH if "no_answer" in metrics else SHOWN, "samples": [],
+            "shown": SHOWN_BOTH if "no_answer" in ours.estimates else SHOWN, "samples": [],
             "examples": self._examples(questions, contexts, golds, written, answers),
             "target": {"name": plan.target, "type": "span", "reason": plan.target_reason},
             "answers": {

@@ -26,6 +26,7 @@ from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel, find
 from weft.models.recurrent import Recurrent
 from weft.preprocess.ingest import CleanRows
+from weft.results.beside import Judged
 from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estimates, language_sentence, learning
 from weft.results.language_baselines import ngram_models
 from weft.runs.language import LanguageRun, surprise
@@ -215,10 +216,7 @@ class LanguageSteps(TextModelSteps):
         where = f"{len(lost.nats):,} pieces of {'texts it never saw' if part == 'test' else 'the validation texts'}"
         headline = language_sentence(found, others, where)
         self.say.step("results", headline)
-        ours = {
-            "key": "weft", "title": "Weft", "note": "", "seconds": self.seconds["model"],
-            "metrics": {k: e.to_dict() for k, e in found.items()},
-        }  # fmt: skip
+        ours = Judged("weft", "Weft", found, seconds=self.seconds["model"]).to_dict()
         return {
             "task": self.settings.target.task, "headline": headline, "part_judged": part,
             "models": [ours, *others], "shown": SHOWN_READING if self.masked else SHOWN_WRITING,

@@ -16,7 +16,7 @@ from weft.language_defaults import longest
 from weft.models.pretrained import TextModel, describe
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import PairCleaner
-from weft.results.metrics import with_intervals
+from weft.results.beside import Judged, beside
 from weft.results.retrieval import SHOWN, Retrieval, bm25, rank_metrics, retrieval_sentence, tfidf
 from weft.runs.pairs import PairRun, nearness, pair_cleaner
 from weft.tasks.reading import ReadingSteps, Ready
@@ -91,28 +91,30 @@ class PairSteps(ReadingSteps):
         self, plan: Plan, clean: CleanRows, retrieval: Retrieval, ranks: np.ndarray, nearest: np.ndarray,
         source: TextModel | None,
     ) -> dict[str, Any]:  # fmt: skip
-        ours, others = rank_metrics(ranks), []
+        rows = len(ranks)
+        ours = Judged.of("weft", "Weft", rank_metrics(ranks), rows, seconds=self.seconds["model"])
+        others = []
         if self.settings.results.baselines:
             simple = [("tfidf", "TF-IDF", tfidf(retrieval.documents)), ("bm25", "BM25", bm25(retrieval.documents))]
             if source is not None:
                 untouched = nearness(Embedder(source), retrieval.documents)
                 simple.append(("untouched", "The checkpoint as it was", untouched))
             for key, title, score in simple:
-                others.append((key, title, "", rank_metrics(retrieval.ranks(score)[0])))
-        found = self._beside(ours, others, len(ranks), "recall_at_1")
+                others.append(Judged.of(key, title, rank_metrics(retrieval.ranks(score)[0]), rows))
+        found = beside(ours, others, rows, ["recall_at_1"])
         tested = bool(clean.count(TEST))
         seen = "queries it never saw" if tested else "validation queries, which chose the best epoch"
-        headline = retrieval_sentence(with_intervals(ours, len(ranks)), len(ranks), len(retrieval.documents), seen)
+        headline = retrieval_sentence(ours.estimates, rows, len(retrieval.documents), seen)
         self.say.step("results", headline)
         for line in found["verdict"]["lines"]:
             self.say.line(line)
         return found | {
             "task": "embedding", "headline": headline, "part_judged": "test" if tested else "valid",
-            "rows_judged": len(ranks), "shown": SHOWN, "samples": [],
+            "rows_judged": rows, "shown": SHOWN, "samples": [],
             "examples": [
                 {"query": retrieval.queries[row][:300], "found": retrieval.documents[nearest[row]][:300],
                  "place": int(ranks[row])}
-                for row in range(min(EXAMPLES, len(ranks)))
+                for row in range(min(EXAMPLES, rows))
             ],
             "target": {"name": plan.target, "type": "embedding", "reason": plan.target_reason},
             "pairs": {"query": self.query, "documents": len(retrieval.documents)},

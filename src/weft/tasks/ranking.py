@@ -30,15 +30,8 @@ from weft.models.ranking import RankingModel
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.events import EventCleaner, EventColumns, event_cleaner
 from weft.preprocess.ingest import CleanRows, Ingested
-from weft.results.ranking import (
-    SHOWN,
-    Ranked,
-    beside,
-    rank_questions,
-    ranking_sentence,
-    ranking_verdict,
-    some_questions,
-)
+from weft.results.beside import Judged, beside
+from weft.results.ranking import SAID, SHOWN, Ranked, rank_questions, ranking_sentence, some_questions
 from weft.results.ranking_baselines import baselines
 from weft.runs.ranking import RankingRun, cleaner_state, load_ranking_model, save_ranking_model
 from weft.tasks.steps import Foretold, Steps
@@ -221,30 +214,21 @@ class RankingSteps(Steps):
         return data, trained
 
     def _results(self, data: NextItems, catalogue: Catalogue, ours: Ranked, places: np.ndarray) -> dict[str, Any]:
-        counts, found = catalogue.counts, {}
-        ranked = [("weft", "Weft", ours)]
+        counts, others = catalogue.counts, []
+        mine = Judged("weft", "Weft", ours.estimates(), ours.metrics(), seconds=self.seconds["model"])
         if self.settings.results.baselines:
             for key, title, score in baselines(data.events, counts, self.taken):
                 with self.say.bar(title, 1) as bar:
                     other = rank_questions(score, data.events, counts, data.in_turn(places), self.taken)
                     bar.advance(1)
-                found[key] = other
-                ranked.append((key, title, other))
-        estimates = {key: r.estimates() for key, _, r in ranked}
-        headline = ranking_sentence(estimates["weft"], ours.rows, len(catalogue))
+                others.append(Judged(key, title, other.estimates(), other.metrics()))
+        headline = ranking_sentence(mine.estimates, ours.rows, len(catalogue))
         self.say.step("results", headline)
-        differences = beside(ours, found)
-        lines = ranking_verdict(differences, {key: (title, estimates[key]) for key, title, _ in ranked[1:]})
-        for line in lines:
+        found = beside(mine, others, ours.rows, SAID)
+        for line in found["verdict"]["lines"]:
             self.say.line(line)
-        return {
+        return found | {
             "task": "ranking", "unit": "users", "headline": headline, "shown": SHOWN, "samples": [],
-            "models": [
-                {"key": key, "title": title, "note": "", "seconds": self.seconds["model"] if key == "weft" else 0.0,
-                 "metrics": {n: e.to_dict() for n, e in estimates[key].items()}}
-                for key, title, _ in ranked
-            ],
-            "verdict": {"lines": lines}, "differences": differences,
         }  # fmt: skip
 
     def _examples(self, data: NextItems, ranker: Ranker, ours: Ranked, places: np.ndarray) -> list[dict[str, Any]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +21,6 @@ from weft.language_defaults import language_config, reading_recipe, with_dropout
 from weft.models.language import LanguageModel, reader_of
 from weft.models.pretrained import TextModel, find
 from weft.preprocess.ingest import CleanRows, Ingested
-from weft.results.metrics import METRICS, Weighted, difference, with_intervals
 from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
 from weft.training.adapters import attach
 from weft.training.fit import LORA_RATE
@@ -127,30 +124,3 @@ class ReadingSteps(TextModelSteps):
         trained = fit_reading(objective.to(self.device), ready.store, learn, watch, recipe, self.out, self.say)
         self._keep(model, trained, ready.tokenizer)
         return trained
-
-    def _beside(
-        self,
-        ours: dict[str, Weighted],
-        others: Sequence[tuple[str, str, str, dict[str, Weighted]]],
-        rows: int,
-        key: str,
-    ) -> dict[str, Any]:
-        """The model and simple ones (key, title, note, metrics) on the same rows, and who is ahead in ``key``."""
-        ranked = [("weft", "Weft", "", ours), *others]
-        models = [
-            {"key": k, "title": title, "note": note, "seconds": self.seconds["model"] if k == "weft" else 0.0,
-             "metrics": {n: e.to_dict() for n, e in with_intervals(metrics, rows).items()}}
-            for k, title, note, metrics in ranked
-        ]  # fmt: skip
-        lines = []
-        if others:
-            ones = np.ones(rows)
-            _, title, _, best = max(others, key=lambda o: o[3][key](ones))
-            gap = difference(ours, best, key, rows)
-            how = "within chance of" if gap.low <= 0 <= gap.high else "better than" if gap.value > 0 else "worse than"
-            lines.append(
-                f"It is {how} the best of the others ({title}): a difference of "
-                f"{100 * gap.value:+.1f} points in {METRICS[key].title} "
-                f"(95 % interval {100 * gap.low:+.1f} to {100 * gap.high:+.1f})."
-            )
-        return {"models": models, "verdict": {"lines": lines}}

@@ -31,6 +31,7 @@ from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
 from weft.results.baselines import MOST_LETTERS, MOST_ROWS
+from weft.results.beside import Judged
 from weft.results.explain.section import relies, section
 from weft.results.groups import by_group, languages
 from weft.results.labels import each_label
@@ -38,7 +39,6 @@ from weft.results.pages import Phrases
 from weft.results.pictures import chosen_rows, shown
 from weft.results.summary import (
     SHOWN,
-    Judged,
     curves,
     in_english,
     judge,

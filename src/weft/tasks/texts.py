@@ -22,6 +22,7 @@ from weft.language_defaults import given_tokens
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel
 from weft.preprocess.ingest import CleanRows
+from weft.results.beside import Judged
 from weft.results.language import Surprise
 from weft.results.writing import SHOWN_TEXTS, judge_texts, simple_writers, writing_figures, writing_sentence
 from weft.runs.texts import TextRun
@@ -115,14 +116,11 @@ class TextSteps(LanguageSteps):
         part = "test" if len(ids[TEST]) else "valid"
         references = self.rows[-1]
         found, scores = judge_texts(self.texts, references)
-        ours = {
-            "key": "weft", "title": "Weft", "note": "", "seconds": self.seconds["model"],
-            "metrics": writing_figures(found, lost),
-        }  # fmt: skip
+        ours = Judged("weft", "Weft", writing_figures(found, lost), seconds=self.seconds["model"]).to_dict()
         if self.settings.results.baselines:
             others = simple_writers(self._training_pairs(clean, ids[TRAIN]), self.rows[0], references)
         where = f"{len(references):,} {'rows it never saw' if part == 'test' else 'validation rows'}"
-        headline = writing_sentence(ours, others, where)
+        headline = writing_sentence(found, others, where)
         self.say.step("results", headline)
         return {
             "task": "text", "headline": headline, "part_judged": part, "models": [ours, *others],
