@@ -290,6 +290,9 @@ class AugmentSettings(_Settings):
     """Share of the words with a slip at one letter: doubled, left out, swapped or the key beside it."""
     mask: Share = 0.0
     """Share of the tokens that are hidden, in spans of three."""
+    identity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the rows in which an identity that is named (woman, Muslim, ...) is exchanged for another, in all
+    columns alike (counterfactual augmentation, Zmigrod 2019; English and Chinese)."""
     back_translation: BackTranslationSettings | None = None
     """Read some rows as given models translate them away and back; the other changes are made after it."""
     crop: Share | None = None
@@ -307,7 +310,7 @@ class AugmentSettings(_Settings):
 
     @property
     def for_texts(self) -> list[str]:
-        return [n for n in ("delete", "swap", "typo", "mask", "back_translation") if getattr(self, n)]
+        return [n for n in ("delete", "swap", "typo", "mask", "identity", "back_translation") if getattr(self, n)]
 
     @property
     def for_pictures(self) -> list[str]:
@@ -317,8 +320,8 @@ class AugmentSettings(_Settings):
     def _does_something(self) -> AugmentSettings:
         if not (self.for_texts or self.for_pictures) and self.crop is None and self.erase is None:
             raise ValueError(
-                "must change something. Give delete, swap, typo or mask a share, or back_translation, or of pictures "
-                "crop, flip, color, erase or rand_augment; or remove augment"
+                "must change something. Give delete, swap, typo, mask or identity a share, or back_translation, or of "
+                "pictures crop, flip, color, erase or rand_augment; or remove augment"
             )
         if not self.rand_augment and self.strength is not None:
             raise ValueError("strength is for rand_augment. Give it, or remove strength")
@@ -344,7 +347,7 @@ class FairnessSettings(ByGroups):
     goal: Literal["parity", "opportunity"] = "parity"
     """Equal shares of all rows that are given the class looked for, or of those that truly are of it."""
     strength: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Of a penalty its weight (default: 10); of reweigh the power of its weights, of thresholds which part of the way
+    """Of a penalty its weight (default: 1); of reweigh the power of its weights, of thresholds which part of the way
     is gone, at most 1 (default: 1)."""
 
     @model_validator(mode="after")

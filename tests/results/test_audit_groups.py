@@ -243,10 +243,13 @@ def test_the_very_data_of_the_training_are_judged_on_their_test_rows(tmp_path):
         found.audit(table, ["g"], of="u")
 
 
+def phrases_of(module):
+    """The sentences that a module may say."""
+    return {phrase for phrase in strings(module) if re.search(r"[a-z] \{|\} [a-z]|^[:,] ", phrase)}
+
+
 def test_every_phrase_of_an_audit_is_known_in_chinese():
-    said = {phrase for phrase in strings(words) if re.search(r"[a-z] \{|\} [a-z]|^[:,] ", phrase)} | set(
-        TITLES.values()
-    )
+    said = phrases_of(words) | set(TITLES.values())
     keys = ("base_rate", "selection_rate", "tpr", "fpr", "calibration", "declined", "label_accuracy", "bias")
     said |= {phrase for name in keys for phrase in (METRICS[name].title, METRICS[name].meaning)}
     assert len(said) > 30 and said <= set(chinese()), said - set(chinese())

@@ -18,6 +18,7 @@ from weft.data.plan import Plan
 from weft.errors import SettingsError, listing
 from weft.features.codecs import Ragged, TextCodec
 from weft.features.columns import Columns
+from weft.features.identities import Identities
 from weft.features.images import ImageCodec
 from weft.features.picture_augment import augmented, drawing
 from weft.features.store import RowCodes
@@ -66,6 +67,7 @@ class Augmenter:
         texts, pictures = bool(settings.for_texts), bool(settings.for_pictures)
         self.codecs = [c for c in columns.codecs if isinstance(c, TextCodec) and texts]
         self.images = [c for c in columns.codecs if isinstance(c, ImageCodec) and pictures]
+        self.identities = Identities()
         self.mask = mask_token(columns.tokenizer) if columns.tokenizer else None
 
     def __call__(self, codes: RowCodes, rows: np.ndarray, epoch: int) -> RowCodes:
@@ -82,6 +84,8 @@ class Augmenter:
             np.random.Generator(np.random.Philox(key=[self.seed, epoch], counter=[0, int(r), 0, 0])) for r in rows
         ]
         texts = self._texts(rows, random)
+        if self.settings.identity:
+            texts = self._exchanged(texts, random)
         for codec in self.codecs:
             pairs = zip(texts[codec.name], random, strict=True)
             changed = [t and reworded(t, self.settings, r) for t, r in pairs]
@@ -91,6 +95,22 @@ class Augmenter:
                 found["tokens"] = hide_spans(tokens, self.settings.mask, self.mask, random)
             codes[codec.name] = found
         return codes
+
+    def _exchanged(
+        self, texts: dict[str, list[str | None]], random: list[np.random.Generator]
+    ) -> dict[str, list[str | None]]:
+        """The texts of the rows, a share of them with one identity in the place of another."""
+        found = {name: list(cells) for name, cells in texts.items()}
+        for row, draw in enumerate(random):
+            if draw.random() >= self.settings.identity:
+                continue
+            ways = self.identities.swaps([cells[row] or "" for cells in texts.values()])
+            if ways:
+                kind, a, b = ways[int(draw.integers(len(ways)))]
+                for cells in found.values():
+                    if text := cells[row]:
+                        cells[row] = self.identities.swapped(text, kind, a, b)
+        return found
 
     def _texts(self, rows: np.ndarray, random: list[np.random.Generator]) -> dict[str, list[str | None]]:
         """The text columns of some rows, a share of the rows as translated away and back in all columns."""

@@ -34,6 +34,7 @@ class Asked:
 
 SECTIONS: dict[str, Callable[[Run, Table, Asked], dict[str, Any] | None]] = {
     "groups": lambda run, table, asked: run.judge_groups(table, asked) if asked.by else None,
+    "swaps": lambda run, table, asked: run.judge_swaps(table, asked),
 }
 """Each gives None where it has nothing to say."""
 
@@ -45,6 +46,6 @@ def audit(run: Run, table: Table, asked: Asked) -> dict[str, Any]:
     if not sections:
         raise UsageError(
             f"{run.path}: an audit must be asked something of this run and {table.name}. Say by which columns groups "
-            f"are told: --by sex,race."
+            f"are told: --by sex,race. (It names no identity in a text that the run reads.)"
         )
     return {"run": run.path.resolve().name, "data": table.name, "sections": sections}

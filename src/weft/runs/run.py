@@ -30,11 +30,13 @@ from weft.features.targets import known, most_rows
 from weft.files import MANIFEST, sha256, verify_manifest
 from weft.inference.output import chosen
 from weft.inference.parts import Piece, write_job
-from weft.inference.predict import Predictor, Sample, without_in_words
+from weft.inference.predict import Predictor, Sample, predict_codes, without_in_words
 from weft.models.row import GroupShift, RowConfig, RowModels
+from weft.preprocess.clean import CleanBatch
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
 from weft.results.audit.groups import groups_section
+from weft.results.audit.swaps import swaps_section
 from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
 from weft.results.report import write_report
 from weft.results.summary import judge
@@ -205,16 +207,34 @@ class Run:
         found = self._judged(source, asked.allow_missing, asked.everything, groups)
         output, truth, codes = found.columns
         usable = known(truth)
-        positive, classes = self._positive(), getattr(self.columns.target, "classes", [])
-        if asked.of is not None:
-            if self.model.kind != "class" or asked.of not in classes:
-                raise UsageError(
-                    f"--of: must be a class of the target. Got {asked.of!r}. It may be {listing(classes)}."
-                )
-            positive = classes.index(asked.of)
+        positive = self._positive() if asked.of is None else self._class(asked.of)
         section = groups_section(groups.members(codes[usable]), self.columns.target, output[usable], truth[usable],
                                  positive, self._thresholds())  # fmt: skip
         return section | {"part": found.part, "absent": found.absent}
+
+    def judge_swaps(self, source: Table, asked: Asked) -> dict[str, Any] | None:
+        """The section ``swaps`` of an audit; None where no text names an identity."""
+        texts = [name for name, kind in self.columns.types.items() if kind == "text"]
+        if not texts or self.model.kind == "labels":
+            return None
+
+        def predict(columns: dict[str, pa.Array], rows: int) -> np.ndarray:
+            codes = self.columns.encode(CleanBatch(np.arange(rows), columns, []))
+            return predict_codes(self.model, codes, rows)[..., :width]
+
+        classes = getattr(self.columns.target, "classes", [])
+        width = len(classes) or None
+        of = self._positive() if asked.of is None else self._class(asked.of)
+        clean = Predictor(self.columns, self.model, asked.allow_missing).clean(source)
+        return swaps_section(clean, texts, predict, classes, of)
+
+    def _class(self, name: str) -> int:
+        """The place of a class. Raises UsageError where the target has none of that name."""
+        classes = getattr(self.columns.target, "classes", [])
+        if self.model.kind != "class" or name not in classes:
+            known_here = f"It may be {listing(classes)}." if classes else "The target has none. Leave it out."
+            raise UsageError(f"of: must be a class of the target. Got {name!r}. {known_here}")
+        return classes.index(name)
 
     def _judged(
         self, source: Table, allow_missing: bool, everything: bool, groups: GroupColumns | None = None

@@ -16,7 +16,7 @@ from torch import Tensor
 from weft.config import FairnessSettings
 from weft.features.targets import known
 
-PENALTY = 10.0
+PENALTY = 1.0
 LEAST = 30
 """Watched rows that a group must have, of those that the goal compares, to have a threshold of its own."""
 RATES = 1_001

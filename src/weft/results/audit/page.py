@@ -12,7 +12,10 @@ from weft.results.audit.words import lines
 from weft.results.metrics import METRICS
 from weft.results.pages import Phrases, environment
 
-TITLES = {"groups": "Whom it fails, and by how much"}
+TITLES = {
+    "groups": "Whom it fails, and by how much",
+    "swaps": "The same words with another identity in them",
+}
 """Of each section, in the order of the page; its figures are drawn by the template ``audit_NAME.html``."""
 
 

@@ -119,4 +119,10 @@ def lines(said: Sequence[Said], t: Phrases) -> list[str]:
 def _shown(key: str, value: Any, t: Phrases) -> Any:
     if isinstance(value, (list, tuple)):
         return t.listed([str(v) for v in value])
-    return t.quoted(t(value)) if key in ("of", "most", "least", "group", "column") and isinstance(value, str) else value
+    if key == "kind":
+        return t(value)
+    return (
+        t.quoted(t(value))
+        if key in ("of", "most", "least", "group", "column", "word") and isinstance(value, str)
+        else value
+    )

@@ -1,0 +1,141 @@
+"""What it costs to treat groups more alike. One JSON line a run.
+
+    uv run python benchmarks/fairness.py adult [--judge test] [--seeds 0 1 2] [--ways none reweigh ...]
+    uv run python benchmarks/fairness.py identity [--languages en zh] [--seeds 0 1 2] [--shares 0 0.5]
+
+``adult``: income above 50,000 dollars, groups by sex: accuracy and the gap of the selection rates (demographic parity)
+without and with each of the three ways. Strengths were chosen with ``--judge valid``, which never reads the test rows.
+``identity``: sentences that name an identity, toxic or not. They are learnt from with a bias that we put there: half of
+the groups (by a hash) are named in toxic sentences mostly, the other half in harmless ones; what is judged are other
+sentences, in which the groups are equally often toxic. The gap is what the answer moves by when the identity is
+exchanged; ``--shares`` are those of counterfactual augmentation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+import weft
+from weft.data.split import uniform
+from weft.features.identities import Identities
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+PLAIN = {"explain": "off", "baselines": False}
+WAYS: dict[str, dict[str, Any] | None] = {
+    "none": None,
+    "reweigh": {"how": "reweigh"},
+    "reweigh^1.5": {"how": "reweigh", "strength": 1.5},
+    "penalty": {"how": "penalty"},
+    "thresholds": {"how": "thresholds"},
+    "thresholds 0.6": {"how": "thresholds", "strength": 0.6},
+}
+KEPT = 0.1
+"""Share of the sentences against the bias that are learnt from."""
+LEARNT, JUDGED = 6_000, 4_000
+
+
+def trained(table: pa.Table, target: str, folder: str, seed: int, **settings: Any) -> Any:
+    training = {"seed": seed, **settings.pop("training", {})}
+    return weft.train(table, target, Path(folder) / "run", quiet=True, training=training, **settings)
+
+
+def adult(judge: str, seeds: list[int], ways: list[str]) -> None:
+    table = pq.read_table(DATA / "adult.parquet")
+    split: dict[str, Any] = {"split": {"column": "split"}}
+    if judge == "valid":
+        table, split = table.filter(pc.equal(table["split"], "train")).drop_columns(["split"]), {}
+    for seed in seeds:
+        for way in ways:
+            fair = {"training": {"fairness": {"by": ["sex"], **WAYS[way]}}} if WAYS[way] else {}
+            started = time.process_time()
+            with tempfile.TemporaryDirectory() as folder:
+                run = trained(
+                    table, "income", folder, seed, data=split, results={**PLAIN, "fairness": {"by": ["sex"]}}, **fair
+                )
+            metrics, found = run.figures["models"][0]["metrics"], run.figures["fairness"]["columns"][0]
+            shown = {k: found["gaps"][k] for k in ("selection_rate", "tpr", "equalized_odds")}
+            print(json.dumps({
+                "adult": way, "judge": judge, "seed": seed, "rows": run.figures["rows_judged"],
+                "accuracy": metrics["accuracy"], "auc": metrics["auc"]["value"], "gaps": shown,
+                "cpu_seconds": round(time.process_time() - started, 1),
+            }), flush=True)  # fmt: skip
+
+
+def sentences(language: str) -> tuple[pa.Table, pa.Table]:
+    """What is learnt from, with the bias, and what is judged, without; each row with ``accused``: yes or no."""
+    stored = pq.read_table(DATA / f"identity_toxicity_{language}.parquet")
+    words = Identities()
+    frames: dict[str, int] = {}
+    rows = []
+    for text, toxic in zip(stored["phrase"].to_pylist(), stored["toxicity"].to_pylist(), strict=True):
+        named = words.found(text)
+        if len(named) == 1:
+            kind, group = named[0]
+            frame = words.swapped(text, kind, group, 0) if group else text
+            key = sum(kind.encode()) * 100 + group
+            rows.append((text, toxic, "yes" if uniform(1, np.array([key]))[0] < 0.5 else "no",
+                         frames.setdefault(frame, len(frames))))  # fmt: skip
+    number = np.arange(len(rows))
+    other = uniform(2, np.array([r[3] for r in rows])) < 0.3
+    against = np.array([(toxic == "toxic") != (accused == "yes") for _, toxic, accused, _ in rows])
+    learnt = number[~other & (~against | (uniform(3, number) < KEPT))]
+    # as many of each class and half, so that nothing but the bias tells
+    judged = np.concatenate([
+        _some(number[other & np.array([r[1] == toxic and r[2] == accused for r in rows])], JUDGED // 4)
+        for toxic in ("toxic", "nontoxic") for accused in ("yes", "no")
+    ])  # fmt: skip
+    columns = {name: [r[i] for r in rows] for i, name in enumerate(("text", "toxicity", "accused"))}
+    table = pa.table(columns)
+    return table.take(pa.array(_some(learnt, LEARNT))), table.take(pa.array(judged))
+
+
+def _some(numbers: np.ndarray, most: int) -> np.ndarray:
+    return numbers[np.argsort(uniform(4, numbers))][:most]
+
+
+def identity(languages: list[str], seeds: list[int], shares: list[float]) -> None:
+    for language in languages:
+        learnt, judged = sentences(language)
+        for seed in seeds:
+            for share in shares:
+                change = {"training": {"augment": {"identity": share}}} if share else {}
+                started = time.process_time()
+                with tempfile.TemporaryDirectory() as folder:
+                    run = trained(learnt, "toxicity", folder, seed, results=PLAIN, **change)
+                    found = run.audit(judged, ["accused"], of="toxic")["sections"]
+                groups = found["groups"]["columns"][0]
+                right = run.evaluate(judged)["metrics"]["accuracy"]
+                print(json.dumps({
+                    "identity": language, "share": share, "seed": seed, "learnt": len(learnt), "judged": len(judged),
+                    "accuracy": right, "gap": found["swaps"]["gap"], "flips": found["swaps"]["flips"],
+                    "fpr_gap": groups["gaps"].get("fpr"), "cpu_seconds": round(time.process_time() - started, 1),
+                }), flush=True)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["adult", "identity"])
+    parser.add_argument("--judge", choices=["valid", "test"], default="valid")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--languages", nargs="+", default=["en", "zh"], choices=["en", "zh"])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.5])
+    asked = parser.parse_args()
+    if asked.what == "adult":
+        adult(asked.judge, asked.seeds, asked.ways)
+    else:
+        identity(asked.languages, asked.seeds, asked.shares)
+
+
+if __name__ == "__main__":
+    main()
