@@ -17,6 +17,7 @@ from weft.errors import SettingsError, UsageError, did_you_mean, listing
 from weft.yaml_text import Problem, kind_of, lay_over, lines, parse, place_of, shown
 
 Share = Annotated[float, Field(ge=0, lt=1)]
+Personal = Literal["email", "phone", "id_number", "passport", "bank_card", "iban", "ip", "plate", "address", "name"]
 Task = Literal["row", "next_token", "masked_token", "text", "dialogue", "span", "embedding", "ranking"]
 
 
