@@ -164,6 +164,8 @@ class TextCodec(Codec):
         super().__init__(name, settings)
         self.max_tokens = (settings.max_tokens if settings else None) or 0
         self.tokenizer: Tokenizer | None = None
+        self.lengths = np.zeros(0, np.int64)
+        """Of a sample of the training texts in tokens, rising; known while a run is made."""
         self.texts = self._seen = 0
         self._speller: Speller | None = None
         self.grams, self.documents = np.zeros(0, np.int64), np.zeros(0, np.int64)
@@ -196,8 +198,9 @@ class TextCodec(Codec):
 
     def finish(self) -> None:
         """Needs ``tokenizer``; sets ``max_tokens`` to the 99th percentile of the lengths where not given."""
+        lengths = self._tokens(pa.array([str(t) for t in self._sampler.values()], pa.string())).lengths()
+        self.lengths = np.sort(lengths)
         if not self.max_tokens:
-            lengths = self._tokens(pa.array([str(t) for t in self._sampler.values()], pa.string())).lengths()
             self.max_tokens = int(min(MOST_TOKENS, max(8, np.quantile(lengths, 0.99)))) if len(lengths) else 8
         keep = np.flatnonzero(self.documents >= 2)
         if len(keep) > MOST_GRAMS:

@@ -16,7 +16,7 @@ from weft.data.plan import Plan, look
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import DataError, SettingsError, did_you_mean
 from weft.features.augment import Augmenter, augment_problem
-from weft.features.codecs import CODECS
+from weft.features.codecs import CODECS, TextCodec
 from weft.features.column_dropout import ColumnDropout, column_dropout_problem
 from weft.features.columns import Columns
 from weft.features.fit import encode_rows, fit_columns
@@ -58,6 +58,8 @@ from weft.training.fit import Change, Fitted, fit, start
 
 INFERENCE_ROWS = 2_048
 MOST_PICTURE_BYTES = 1 << 28
+SHORTENED = 0.05
+"""Share of texts that lose their end above which it is said."""
 """Of the pictures that the simple models learn from."""
 
 
@@ -190,6 +192,21 @@ class RowSteps(Steps):
         words = ", ".join(f"{n} {k}" for k in CODECS if (n := sum(c.type == k for c in columns.codecs)))
         learnt = f"; {columns.tokenizer.get_vocab_size():,} text tokens learnt" if columns.tokenizer else ""
         self.say.step("features", f"every column becomes tokens: {words}{learnt}")
+        for codec in columns.codecs:
+            if isinstance(codec, TextCodec) and len(codec.lengths):
+                self._say_shortened(codec)
+
+    def _say_shortened(self, codec: TextCodec) -> None:
+        longer = float((codec.lengths > codec.max_tokens).mean())
+        if longer <= SHORTENED:
+            return
+        words = f"'{codec.name}': {longer:.0%} of the texts are longer than {codec.max_tokens} tokens; of what follows "
+        if self.source is not None:
+            self.say.line(words + "nothing is read")
+            return
+        usual = int(min(np.quantile(codec.lengths, 0.99), 8192))
+        whole = f"features: {{{codec.name}: {{type: text, max_tokens: {usual}}}}}"
+        self.say.line(f"{words}only the words count, not their order. {whole} reads them whole")
 
     def _model(
         self, columns: Columns, clean: CleanRows, store: Store, ids: list[np.ndarray]
