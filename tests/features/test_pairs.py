@@ -135,8 +135,9 @@ class Rows:
     def __init__(self, columns, parts):
         self.columns, self.parts = {n: pa.array(v, pa.string()) for n, v in columns.items()}, np.array(parts)
 
-    def batches(self):
-        yield CleanBatch(np.arange(len(self.parts)), self.columns, [])
+    def batches(self, part=None):
+        found = CleanBatch(np.arange(len(self.parts)), self.columns, [])
+        yield found if part is None else found.chosen(self.parts == part)
 
 
 def test_rooms_follow_the_training_rows(tokenizer):

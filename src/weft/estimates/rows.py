@@ -22,15 +22,13 @@ from weft.data.plan import Plan, look
 from weft.data.table import Table
 from weft.features.augment import augment_problem
 from weft.features.batching import Batch, collate
-from weft.features.codecs import CODECS, Ragged, TextCodec
+from weft.features.codecs import Ragged
 from weft.features.column_dropout import column_dropout_problem
 from weft.features.columns import Columns
-from weft.features.fit import LETTERS
+from weft.features.fit import LETTERS, fit_codecs, new_codecs
 from weft.features.ragged import take
 from weft.features.targets import new_target
-from weft.features.tokenizer import train_tokenizer
 from weft.memory import size_in_words
-from weft.models.pretrained import PictureModel, TextModel
 from weft.models.row import RowModel, RowModels, shape_in_words
 from weft.preprocess.buckets import HELD
 from weft.preprocess.clean import CleanBatch
@@ -70,7 +68,9 @@ def estimate(settings: Settings) -> dict[str, Any]:
     column_dropout_problem(settings, plan)
     through = open_translators(settings)
     started = time.monotonic()
-    columns = _columns(settings, plan, clean, cleaner, source)
+    codecs, target = new_codecs(plan.types, settings.features), new_target(plan.target_type, settings.target)
+    tokenizer = fit_codecs(codecs, lambda _: [clean], source.tokenizer if source else None, target)
+    columns = Columns(cleaner, codecs, target, tokenizer)
     see_as(columns, source)
     fitting = time.monotonic() - started
     split = settings.data.split
@@ -197,27 +197,6 @@ def rows_of(table: Table) -> tuple[int, bool]:
     cells = sum(len(str(c)) + 1 for column in first.batch.slice(0, 1_000).to_pydict().values() for c in column)
     rows = round(sum(p.size for p in table.parts) / max(1.0, cells / min(1_000, len(first.rows))))
     return max(rows, len(first.rows)), False
-
-
-def _columns(
-    settings: Settings, plan: Plan, clean: CleanBatch, cleaner: Any, source: TextModel | PictureModel | None
-) -> Columns:
-    codecs = [CODECS[kind](name, settings.features.get(name)) for name, kind in sorted(plan.types.items())]
-    target = new_target(plan.target_type, settings.target)
-    for codec in codecs:
-        codec.observe(clean.rows, clean.columns[codec.name])
-    target.observe(clean.columns[plan.target])
-    target.finish()
-    texts = [c.name for c in codecs if c.type == "text"]
-    words = (t for n in texts for t in clean.columns[n].drop_null().to_pylist())
-    given = source.tokenizer if source else None
-    tokenizer = given or train_tokenizer(words, lowercase=True) if texts else None
-    columns = Columns(cleaner, codecs, target, tokenizer)
-    for codec in codecs:
-        if isinstance(codec, TextCodec):
-            codec.count(clean.columns[codec.name])
-        codec.finish()
-    return columns
 
 
 def _probe(model: RowModel, codes: Any, rows: int, recipe: Recipe) -> tuple[float, float, int]:

@@ -19,11 +19,10 @@ from weft.data.table import Table
 from weft.errors import CheckpointError, DataError, SettingsError, did_you_mean, listing
 from weft.features.codecs import Codec, TextCodec
 from weft.features.columns import TOKENIZER_FILE, codecs_from, codecs_state
-from weft.features.fit import new_codecs
+from weft.features.fit import fit_codecs, new_codecs
 from weft.features.store import RowCodes
-from weft.features.tokenizer import train_tokenizer
 from weft.files import write_whole
-from weft.preprocess.clean import Cleaner, ColumnPlan
+from weft.preprocess.clean import CleanBatch, Cleaner, ColumnPlan
 
 CATALOGUE_FILE, CODECS_FILE = "catalogue.arrow", "columns.json"
 _TITLES = ("title", "name", "titel", "标题", "名称", "名字")
@@ -88,7 +87,11 @@ class Catalogue:
         except (OSError, KeyError, TypeError, pa.ArrowException, json.JSONDecodeError) as error:
             raise CheckpointError(f"{folder / CATALOGUE_FILE}: must be what Weft wrote. Got: {error!r}.") from None
         if any(isinstance(c, TextCodec) for c in codecs):
-            _share(codecs, Tokenizer.from_file(str(folder / TOKENIZER_FILE)))
+            tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+            tokenizer.encode_special_tokens = True
+            for codec in codecs:
+                if isinstance(codec, TextCodec):
+                    codec.tokenizer = tokenizer
         columns = {n.removeprefix("column "): _whole(table.column(n)) for n in table.schema.names[2:]}
         return cls(_whole(table.column("item")), table.column("count").to_numpy(), known, columns, codecs)
 
@@ -153,7 +156,8 @@ def _with_items(
     place = pc.index_in(names, value_set=ids)  # the first row of each; null where the table lacks it
     codecs = new_codecs(types, items.features)
     columns = {n: _whole(whole.column(n)).take(place) for n in types}
-    _fit(codecs, {n: a.slice(0, len(known)) for n, a in columns.items()} if len(known) else columns)
+    seen = {n: a.slice(0, len(known)) for n, a in columns.items()} if len(known) else columns
+    fit_codecs(codecs, lambda _: [CleanBatch(np.arange(len(known) or len(names)), seen, [])])
     missing = int(place.slice(0, len(known)).null_count)
     said = [f"{len(cold):,} items without a training event can be recommended by their columns ({listing(types)})"]
     for count, what in ((len(ids) - len(first), "rows of an item that came before are left out"),
@@ -174,28 +178,6 @@ def _types(table: Table, items: ItemsSettings, name: str) -> tuple[dict[str, str
             if kind == "time":
                 formats[column] = kinds.time_format([str(v) for v in head.column(column).drop_null().to_pylist()])
     return types, formats
-
-
-def _fit(codecs: list[Codec], columns: dict[str, pa.Array]) -> None:
-    """Learn from the items that have events."""
-    rows = np.arange(len(next(iter(columns.values()))))
-    for codec in codecs:
-        codec.observe(rows, columns[codec.name])
-    texts = [c for c in codecs if isinstance(c, TextCodec)]
-    if texts:
-        words = (t for c in texts for t in columns[c.name].drop_null().to_pylist())
-        _share(codecs, train_tokenizer(words, lowercase=True))
-        for codec in texts:
-            codec.count(columns[codec.name])
-    for codec in codecs:
-        codec.finish()
-
-
-def _share(codecs: list[Codec], tokenizer: Tokenizer) -> None:
-    tokenizer.encode_special_tokens = True
-    for codec in codecs:
-        if isinstance(codec, TextCodec):
-            codec.tokenizer = tokenizer
 
 
 def _whole(column: Any) -> pa.Array:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
-from weft.data.split import TRAIN, uniform
+from weft.data.split import TRAIN
 from weft.features.codecs import Codes, Ragged
 from weft.features.store import Store, StoreWriter
 from weft.features.tokenizer import (
@@ -25,6 +24,7 @@ from weft.features.tokenizer import (
     character_tokenizer,
     mask_token,
     slices,
+    texts_of,
     train_tokenizer,
 )
 from weft.preprocess.ingest import CleanRows
@@ -94,8 +94,10 @@ def learn_tokenizer(
         said: the texts of a column's cells, where they are not the texts themselves.
         scale: how many times as much text there is, where these are only its first rows.
     """
-    letters = sum(len(text) for text in said(_texts(clean, names)))
-    texts = said(_texts(clean, names, LEARN_LETTERS / max(1, letters), seed))
+    letters = sum(len(text) for text in said(texts_of(clean.batches(TRAIN, names), names)))
+    share = LEARN_LETTERS / max(1, letters)
+    # by the seed's own draws the test rows are the lowest
+    texts = said(texts_of(clean.batches(TRAIN, names), names, share, seed + 2))
     if vocabulary == "characters":
         tokenizer = character_tokenizer(texts)
     else:
@@ -105,18 +107,6 @@ def learn_tokenizer(
         tokenizer = train_tokenizer(pieces, int(vocabulary), special=WRITING)
     begin_with(tokenizer, END)
     return tokenizer
-
-
-def _texts(clean: CleanRows, names: Sequence[str], share: float = 1.0, seed: int = 0) -> Iterator[str]:
-    start = 0
-    for batch in clean.batches():
-        mine = clean.parts[start : start + len(batch.rows)] == TRAIN
-        start += len(batch.rows)
-        if share < 1:
-            mine &= uniform(seed + 2, batch.rows) < share  # by the seed's own draws the test rows are the lowest
-        for name in names:
-            chosen = batch.columns[name].filter(pa.array(mine)).drop_null()
-            yield from (text.as_py() for text in chosen)
 
 
 def encode_texts(texts: Sequence[str], tokenizer: Tokenizer, end: int | None = None) -> Ragged:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from weft.config import FeatureSettings, Settings
 from weft.data.plan import Plan
-from weft.data.split import TRAIN, uniform
+from weft.data.split import TRAIN
 from weft.errors import DataError, SettingsError
 from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import Store, StoreWriter
-from weft.features.targets import new_target
-from weft.features.tokenizer import train_tokenizer
-from weft.preprocess.clean import Cleaner
+from weft.features.targets import Target, new_target
+from weft.features.tokenizer import texts_of, train_tokenizer
+from weft.preprocess.clean import CleanBatch, Cleaner
 from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
 
@@ -36,34 +35,42 @@ def fit_columns(
     """
     codecs = new_codecs(plan.types, settings.features)
     target = new_target(plan.target_type, settings.target)
-    start = letters = 0
-    for batch in clean.batches():
-        mine = clean.parts[start : start + len(batch.rows)] == TRAIN
-        start += len(batch.rows)
-        for codec in codecs:
-            values = batch.columns[codec.name].filter(pa.array(mine))
-            codec.observe(batch.rows[mine], values)
-            letters += (pc.sum(pc.binary_length(values)).as_py() or 0) if codec.type == "text" else 0
-        target.observe(batch.columns[plan.target].filter(pa.array(mine)))
-    target.finish()
-    texts = [codec.name for codec in codecs if codec.type == "text"]
-    if texts and tokenizer is None:
-        tokenizer = train_tokenizer(_texts(clean, texts, letters), lowercase=True)
+    tokenizer = fit_codecs(codecs, lambda names: clean.batches(TRAIN, names), tokenizer, target)
     columns = Columns(cleaner, codecs, target, tokenizer)
-    start = 0
-    for batch in clean.batches() if texts else ():
-        mine = clean.parts[start : start + len(batch.rows)] == TRAIN
-        start += len(batch.rows)
-        for codec in codecs:
-            if isinstance(codec, TextCodec):
-                codec.count(batch.columns[codec.name].filter(pa.array(mine)))
-        if all(codec.counted for codec in codecs if isinstance(codec, TextCodec)):
-            break
-    for codec in codecs:
-        codec.finish()
     if longest is not None:
         _share([codec for codec in codecs if isinstance(codec, TextCodec)], longest, settings)
     return columns
+
+
+def fit_codecs(
+    codecs: Sequence[Codec], batches: Callable[[Sequence[str]], Iterable[CleanBatch]],
+    tokenizer: Tokenizer | None = None, target: Target | None = None,
+) -> Tokenizer | None:  # fmt: skip
+    """Let codecs see the columns of ``batches`` go by, texts three times; the tokenizer that their texts share."""
+    names, letters = [*(codec.name for codec in codecs), *([target.name] if target else [])], 0
+    for batch in batches(names):
+        for codec in codecs:
+            values = batch.columns[codec.name]
+            codec.observe(batch.rows, values)
+            letters += (pc.sum(pc.binary_length(values)).as_py() or 0) if codec.type == "text" else 0
+        if target is not None:
+            target.observe(batch.columns[target.name])
+    if target is not None:
+        target.finish()
+    texts = [codec for codec in codecs if isinstance(codec, TextCodec)]
+    names = [codec.name for codec in texts]
+    if texts and tokenizer is None:
+        tokenizer = train_tokenizer(texts_of(batches(names), names, LETTERS / max(letters, 1), LETTERS), lowercase=True)
+    for codec in texts:
+        codec.tokenizer = tokenizer
+    for batch in batches(names) if texts else ():
+        for codec in texts:
+            codec.count(batch.columns[codec.name])
+        if all(codec.counted for codec in texts):
+            break
+    for codec in codecs:
+        codec.finish()
+    return tokenizer
 
 
 def new_codecs(types: Mapping[str, str], features: Mapping[str, FeatureSettings]) -> list[Codec]:
@@ -97,15 +104,3 @@ def encode_rows(columns: Columns, clean: CleanRows, folder: Path, say: Silent) -
             writer.append(columns.encode(batch, with_target=True), len(batch.rows))
             bar.advance(len(batch.rows))
     return writer.close()
-
-
-def _texts(clean: CleanRows, names: list[str], letters: int) -> Iterator[str]:
-    """Training texts: all, or of more than ``LETTERS`` letters so many as are drawn."""
-    start, share = 0, LETTERS / max(letters, 1)
-    for batch in clean.batches():
-        mine = clean.parts[start : start + len(batch.rows)] == TRAIN
-        start += len(batch.rows)
-        if share < 1:
-            mine &= uniform(LETTERS, batch.rows) < share
-        for name in names:
-            yield from batch.columns[name].filter(pa.array(mine)).drop_null().to_pylist()

@@ -142,12 +142,10 @@ def _training_lengths(
     clean: CleanRows, sources: Sequence[str], target: str, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of the sources and of the target of each training row."""
-    read, written, start = [], [], 0
-    for batch in clean.batches():
-        mine = clean.parts[start : start + len(batch.rows)] == TRAIN
-        start += len(batch.rows)
+    read, written = [], []
+    for batch in clean.batches(TRAIN):
         sizes = [
-            np.diff(encode_texts([t or "" for t in batch.columns[n].to_pylist()], tokenizer).offsets)[mine]
+            np.diff(encode_texts([t or "" for t in batch.columns[n].to_pylist()], tokenizer).offsets)
             for n in (*sources, target)
         ]
         read.append(np.sum(sizes[:-1], axis=0))

@@ -6,9 +6,13 @@ saved as ``tokenizer.json``, the file that Hugging Face tokenizers reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import pyarrow as pa
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+from weft.data.split import uniform
+from weft.preprocess.clean import CleanBatch
 
 PAD, MASK, END = "<pad>", "<mask>", "<end>"
 SEPARATOR, SYSTEM, USER, ASSISTANT = "<sep>", "<system>", "<user>", "<assistant>"
@@ -18,6 +22,16 @@ WRITING = [*SPECIAL, SEPARATOR, SYSTEM, USER, ASSISTANT]
 
 SLICE = 1 << 16
 """Letters encoded at once: a line of any length costs no more memory than these."""
+
+
+def texts_of(batches: Iterable[CleanBatch], names: Sequence[str], share: float = 1.0, seed: int = 0) -> Iterator[str]:
+    """The texts of some columns, or a ``share`` of the rows drawn by their numbers."""
+    for batch in batches:
+        for name in names:
+            column = batch.columns[name]
+            if share < 1:
+                column = column.filter(pa.array(uniform(seed, batch.rows) < share))
+            yield from (text.as_py() for text in column.drop_null())
 
 
 def mask_token(tokenizer: Tokenizer) -> int | None:

@@ -59,11 +59,15 @@ class CleanRows:
         """Their numbers in the table (eight bytes a row, made when asked for)."""
         return self._table.column(ROW).to_numpy()
 
-    def batches(self) -> Iterator[CleanBatch]:
-        names = [n for n in self._table.schema.names if n != ROW and not n.startswith(GROUP)]
+    def batches(self, part: int | None = None, names: Sequence[str] | None = None) -> Iterator[CleanBatch]:
+        """All rows in order, or those of a part; all columns, or some."""
+        names = names or [n for n in self._table.schema.names if n != ROW and not n.startswith(GROUP)]
+        start = 0
         for batch in self._table.to_batches():
-            rows = batch.column(0).to_numpy()
-            yield CleanBatch(rows, {n: batch.column(batch.schema.get_field_index(n)) for n in names}, [])
+            columns = {n: batch.column(batch.schema.get_field_index(n)) for n in names}
+            found = CleanBatch(batch.column(0).to_numpy(), columns, [])
+            yield found if part is None else found.chosen(self.parts[start : start + batch.num_rows] == part)
+            start += batch.num_rows
             memory.release()
 
     def told(self, bar: Bar) -> Iterator[dict[str, pa.Array]]:
