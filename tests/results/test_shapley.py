@@ -132,6 +132,17 @@ def test_other_seeds_tell_another_story_where_too_little_was_asked() -> None:
     assert again < 0.7 and shares.errors.max() > 0.25 * np.abs(shares.values).max()
 
 
+def test_rows_of_different_shapes_share_a_round() -> None:
+    groups = [np.arange(13), np.array([0] * 14), np.array([0] * 10 + [1, 2, 3]), np.arange(3)]
+    games = Rows([Tangled(len(g), seed) for seed, g in enumerate(groups)])
+    found = owen(games, groups, 300)
+    for (shares, _), value, g in zip(found, games.values, groups, strict=True):
+        truth = exact(value, len(g), g).values
+        assert np.abs(shares.values - truth).max() < 0.15 * np.abs(truth).max()
+    alone = owen(Rows(games.values[2:3]), groups[2:3], 300)[0][0].values
+    assert np.array_equal(alone, found[2][0].values)  # whatever else is asked about
+
+
 def test_what_was_hardly_asked_about_has_no_known_error() -> None:
     (shares, _), *_ = owen(Rows([Tangled(40)]), [np.arange(40)], 64)
     assert np.isinf(shares.errors).all()

@@ -98,6 +98,16 @@ def permuted(places: np.ndarray, count: int, keys: np.ndarray) -> np.ndarray:
     return found.astype(np.int64)
 
 
+TOKENS_AT_ONCE = 32_768  # of a batch that is only read, on an accelerator
+CACHED = 2**18  # numbers in the states of a batch, each thread's: more do not stay in its caches between two layers
+
+
+def tokens_to_read(width: int, device: str) -> int:
+    """How many tokens of this width to read at once. On CPUs 512 of MiniLM's (384 wide) take 0.4 of the time of
+    32,768 at once, each."""
+    return TOKENS_AT_ONCE if device != "cpu" else max(512, CACHED // width) * torch.get_num_threads()
+
+
 def in_turn(
     rows: np.ndarray, lengths: np.ndarray | Lengths | None, budget: int, fixed: int = 1
 ) -> Iterator[np.ndarray]:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from weft.data.table import RawBatch, Table
-from weft.features.batching import collate, in_turn
+from weft.features.batching import collate, in_turn, tokens_to_read
 from weft.features.codecs import Codes
 from weft.features.ragged import take
 from weft.features.windows import WINDOW, Frame, cut_windows
@@ -27,7 +27,6 @@ from weft.preprocess.clean import CleanBatch
 from weft.preprocess.paired import AnswerCleaner
 from weft.training.reading import span_logits
 
-TOKEN_BUDGET = 16_384
 ROWS_AT_ONCE = 512
 
 
@@ -114,9 +113,11 @@ class Answerer:
         """Of each window: first and last token of its best span, its score, log of the sum over spans, no answer's."""
         lengths = codes["tokens"].lengths()  # type: ignore[union-attr]
         found = np.zeros((5, len(lengths)))
-        for places in in_turn(np.arange(len(lengths)), lengths, TOKEN_BUDGET):
+        weight = self.model.table.weight
+        budget = tokens_to_read(weight.shape[1], weight.device.type)
+        for places in in_turn(np.arange(len(lengths)), lengths, budget):
             batch = collate({WINDOW: {n: take(a, places) for n, a in codes.items()}}, len(places))
-            fields = batch.to(self.model.table.weight.device).columns[WINDOW]
+            fields = batch.to(weight.device).columns[WINDOW]
             found[:, places] = _best(span_logits(self.model, fields).float(), fields["context"], self.most)
         return (found[0].astype(np.int64), found[1].astype(np.int64), *found[2:])
 

@@ -17,11 +17,10 @@ import torch.nn.functional as F
 
 from weft.data.table import Rejected, Table, shown
 from weft.errors import UsageError, listing
-from weft.features.batching import in_turn
+from weft.features.batching import in_turn, tokens_to_read
 from weft.models.pretrained import TextModel
 from weft.preprocess.clean import Cleaner, ColumnPlan
 
-TOKEN_BUDGET = 8_192
 ROWS_AT_ONCE = 1_024
 
 
@@ -69,7 +68,7 @@ class Embedder:
         ids = [i if len(i) <= longest else [*i[: longest - 1], i[-1]] for i in ids]
         vectors = np.zeros((len(texts), self.width), np.float32)
         lengths = np.array([len(i) for i in ids], np.int64)
-        for rows in in_turn(np.flatnonzero(lengths), lengths, TOKEN_BUDGET):
+        for rows in in_turn(np.flatnonzero(lengths), lengths, tokens_to_read(self.width, self.device)):
             most = int(lengths[rows].max())
             batch = torch.zeros(len(rows), most, dtype=torch.int64)
             for place, row in enumerate(rows):

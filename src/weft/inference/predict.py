@@ -11,7 +11,7 @@ import pyarrow as pa
 from weft.data.split import uniform
 from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
-from weft.features.batching import collate, in_turn
+from weft.features.batching import collate, in_turn, tokens_to_read
 from weft.features.columns import Columns
 from weft.features.ragged import take
 from weft.features.store import RowCodes, fixed_tokens, lengths
@@ -19,7 +19,6 @@ from weft.features.targets import LabelsTarget, NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner
 
-TOKEN_BUDGET = 32_768
 MOST_CLASS_COLUMNS = 100
 _SEED = 11  # of the rows to judge; not that of a split, whose draws these would follow
 
@@ -35,11 +34,13 @@ class Predicted:
 
 
 def predict_codes(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
-    """Outputs of encoded rows in their order. Rows of like length share a batch, ``TOKEN_BUDGET`` tokens each."""
+    """Outputs of encoded rows in their order. Rows of like length share a batch."""
     outputs: np.ndarray | None = None
-    for chosen in in_turn(np.arange(rows), lengths(codes), TOKEN_BUDGET, fixed_tokens(codes)):
+    device = model.temperature.device
+    budget = tokens_to_read(model.each()[0].config.backbone.width, device.type)
+    for chosen in in_turn(np.arange(rows), lengths(codes), budget, fixed_tokens(codes)):
         picked = {c: {n: take(a, chosen) for n, a in fields.items()} for c, fields in codes.items()}
-        out = model.predict(collate(picked, len(chosen)).to(model.temperature.device)).cpu().numpy()
+        out = model.predict(collate(picked, len(chosen)).to(device)).cpu().numpy()
         if outputs is None:
             outputs = np.empty((rows, *out.shape[1:]), out.dtype)
         outputs[chosen] = out

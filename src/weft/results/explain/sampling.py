@@ -212,9 +212,8 @@ def owen(
         asked = {r: row.ask() for r, row in waiting.items()}
         sets = [s for lists in asked.values() for s in lists]
         count = [sum(map(len, lists)) for lists in asked.values()]
-        worth = iter(np.split(
-            games.ask(np.repeat(list(asked), count), list(np.concatenate(sets))), np.cumsum([len(s) for s in sets])[:-1]
-        ))  # fmt: skip
+        said = games.ask(np.repeat(list(asked), count), [p for s in sets for p in s])
+        worth = iter(np.split(said, np.cumsum([len(s) for s in sets])[:-1]))
         for r, row in waiting.items():
             row.learn([next(worth) for _ in asked[r]], totals[r], sure)
     found = []
