@@ -2,13 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from typing import Any
 
 from weft.results.pages import Phrases
 
 W = 640
+Points = Iterable[Sequence[float]]
+
+
+class _Axes:
+    """A drawing with a rectangle whose places are values: ``across`` and ``up`` are the least and the largest."""
+
+    def __init__(
+        self, width: float, height: float, across: tuple[float, float], up: tuple[float, float], left: float = 60,
+        top: float = 12,
+    ):  # fmt: skip
+        self.width, self.height, self.left, self.top, self.across, self.up = width, height, left, top, across, up
+        self.parts: list[str] = []
+
+    def x(self, value: float) -> float:
+        low, high = self.across
+        return self.left + (value - low) / ((high - low) or 1.0) * self.width
+
+    def y(self, value: float) -> float:
+        low, high = self.up
+        return self.top + (high - value) / ((high - low) or 1.0) * self.height
+
+    def text(self, x: float, y: float, words: str, kind: str = "tick", anchor: str = "start") -> None:
+        self.parts.append(f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>')
+
+    def line(self, x: tuple[float, float], y: tuple[float, float], kind: str = "grid") -> None:
+        ends = f'x1="{x[0]:.1f}" x2="{x[1]:.1f}" y1="{y[0]:.1f}" y2="{y[1]:.1f}"'
+        self.parts.append(f'<line class="{kind}" {ends}/>')
+
+    def dots(self, points: Points, kind: str = "ours", size: float = 5, opacity: float = 1) -> None:
+        """Circles at values; a third number of a point is its own size."""
+        for x, y, *own in points:
+            r = own[0] if own else size
+            place = f'cx="{self.x(x):.1f}" cy="{self.y(y):.1f}" r="{r:.1f}"'
+            self.parts.append(f'<circle class="{kind}" {place} fill-opacity="{opacity:g}"/>')
+
+    def curve(self, points: Points, kind: str = "line") -> None:
+        places = " ".join(f"{self.x(x):.1f},{self.y(y):.1f}" for x, y, *_ in points)
+        self.parts.append(f'<polyline class="{kind}" points="{places}"/>')
+
+    def diagonal(self) -> None:
+        self.line((self.left, self.left + self.width), (self.top + self.height, self.top))
+
+    def ticks_across(self, values: Iterable[float], form: Callable[[float], str]) -> None:
+        for tick in values:
+            self.text(self.x(tick), self.top + self.height + 18, form(tick), anchor="middle")
+
+    def ticks_up(self, values: Iterable[float], form: Callable[[float], str], grid: bool = False) -> None:
+        for tick in values:
+            if grid:
+                self.line((self.left, self.left + self.width), (self.y(tick), self.y(tick)))
+            self.text(self.left - 8, self.y(tick) + 4, form(tick), anchor="end")
+
+    def name_across(self, words: str, kind: str = "tick") -> None:
+        self.text(self.left + self.width / 2, self.top + self.height + 38, words, kind, "middle")
+
+    def name_right(self, words: str) -> None:
+        self.text(self.left + self.width + 12, self.top + self.height / 2, words)
+
+    def svg(self, label: str, right: float, below: float = 48) -> str:
+        """The drawing, so much wider and higher than the rectangle."""
+        wide, high = f"{self.left + self.width + right:.0f}", f"{self.top + self.height + below:.0f}"
+        said = f'role="img" aria-label="{escape(label, quote=True)}" viewBox="0 0 {wide} {high}" width="{wide}"'
+        return f"<svg {said}>{''.join(self.parts)}</svg>"
 
 
 def intervals(rows: Sequence[dict[str, Any]], percent: bool, label: str) -> str:
@@ -16,150 +79,80 @@ def intervals(rows: Sequence[dict[str, Any]], percent: bool, label: str) -> str:
     finite = [r for r in rows if r["value"] == r["value"]]
     low, high = min(r["low"] for r in finite), max(r["high"] for r in finite)
     pad = (high - low) * 0.08 or abs(high) * 0.05 or 1.0
-    low, high = low - pad, high + pad
-    left, right, step = 250, W - 70, 30
-    height = step * len(finite) + 34
-
-    def x(v: float) -> float:
-        return left + (v - low) / (high - low) * (right - left)
-
-    parts = []
+    low, high, step = low - pad, high + pad, 30
+    height = step * len(finite)
+    draw = _Axes(W - 320, height, (low, high), (height, 0), 250, 4)
     for tick in _ticks(low, high):
-        parts.append(f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="4" y2="{height - 26}"/>')
-        parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{height - 10}" text-anchor="middle">{_number(tick, percent)}</text>'
-        )
+        draw.line((draw.x(tick), draw.x(tick)), (4, height + 8))
+        draw.text(draw.x(tick), height + 24, _number(tick, percent), anchor="middle")
     for place, row in enumerate(finite):
-        y = 18 + place * step
-        kind = "ours" if row["ours"] else "other"
-        parts.append(
-            f'<text class="name {kind}" x="{left - 12}" y="{y + 4}" text-anchor="end">{escape(_cut(row["title"], 36))}</text>'
-        )
-        parts.append(
-            f'<line class="range {kind}" x1="{x(row["low"]):.1f}" x2="{x(row["high"]):.1f}" y1="{y}" y2="{y}"/>'
-        )
-        parts.append(f'<circle class="{kind}" cx="{x(row["value"]):.1f}" cy="{y}" r="5"/>')
-        parts.append(f'<text class="value" x="{right + 10}" y="{y + 4}">{_number(row["value"], percent)}</text>')
-    return _svg(height, label, parts)
+        at = 14 + place * step
+        kind, y = "ours" if row["ours"] else "other", draw.y(at)
+        draw.text(draw.left - 12, y + 4, _cut(row["title"], 36), f"name {kind}", "end")
+        draw.line((draw.x(row["low"]), draw.x(row["high"])), (y, y), f"range {kind}")
+        draw.dots([(row["value"], at)], kind)
+        draw.text(draw.left + draw.width + 10, y + 4, _number(row["value"], percent), "value")
+    return draw.svg(label, 70, 30)
 
 
 def reliability(points: Sequence[dict[str, float]], label: str, t: Phrases) -> str:
     """Stated against true share of right answers; the diagonal is honesty."""
-    size, left, top = 260, 60, 12
     low = min(0.5, *(p["stated"] for p in points), *(p["right"] for p in points))
-
-    def at(v: float) -> float:
-        return (v - low) / (1 - low) * size
-
     most = max(p["rows"] for p in points)
-    parts = [f'<line class="grid" x1="{left}" y1="{top + size}" x2="{left + size}" y2="{top}"/>']
-    for tick in (low, (low + 1) / 2, 1.0):
-        parts.append(
-            f'<text class="tick" x="{left + at(tick):.0f}" y="{top + size + 18}" text-anchor="middle">{tick:.0%}</text>'
-        )
-        parts.append(
-            f'<text class="tick" x="{left - 8}" y="{top + size - at(tick) + 4:.0f}" text-anchor="end">{tick:.0%}</text>'
-        )
-    dots = [(left + at(p["stated"]), top + size - at(p["right"]), 3 + 9 * (p["rows"] / most) ** 0.5) for p in points]
-    parts.append('<polyline class="line" points="' + " ".join(f"{a:.1f},{b:.1f}" for a, b, _ in dots) + '"/>')
-    parts += [f'<circle class="ours" cx="{a:.1f}" cy="{b:.1f}" r="{r:.1f}" fill-opacity="0.7"/>' for a, b, r in dots]
-    parts.append(
-        f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">{t("how sure the model said it was")}</text>'
-    )
-    parts.append(
-        f'<text class="tick" x="{left + size + 14}" y="{top + size / 2}">{t("← how often it was right")}</text>'
-    )
-    return _svg(top + size + 48, label, parts, left + size + 190)
+    draw = _Axes(260, 260, (low, 1), (low, 1))
+    draw.diagonal()
+    ticks = (low, (low + 1) / 2, 1.0)
+    draw.ticks_across(ticks, "{:.0%}".format)
+    draw.ticks_up(ticks, "{:.0%}".format)
+    dots = [(p["stated"], p["right"], 3 + 9 * (p["rows"] / most) ** 0.5) for p in points]
+    draw.curve(dots)
+    draw.dots(dots, opacity=0.7)
+    draw.name_across(t("how sure the model said it was"))
+    draw.name_right(t("← how often it was right"))
+    return draw.svg(label, 190)
 
 
 def risk_coverage(points: Sequence[dict[str, float]], at: float, label: str) -> str:
-    """Share of wrong answers (up) among the surest rows, for growing shares of them (across); ``at``: where it stands."""
-    wide, high, left, top = 420, 200, 70, 12
+    """Share of wrong answers (up) among the surest rows, for growing shares of them (across); ``at``: its share."""
     most = max(p["risk"] for p in points) or 0.01
-
-    def place(p: dict[str, float]) -> tuple[float, float]:
-        return left + p["coverage"] * wide, top + high - p["risk"] / most * high
-
-    parts = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
-        parts.append(
-            f'<text class="tick" x="{left + tick * wide:.0f}" y="{top + high + 18}" text-anchor="middle">{tick:.0%}</text>'
-        )
-    for tick in (0.0, most / 2, most):
-        y = top + high - tick / most * high
-        parts.append(f'<line class="grid" x1="{left}" x2="{left + wide}" y1="{y:.0f}" y2="{y:.0f}"/>')
-        parts.append(f'<text class="tick" x="{left - 8}" y="{y + 4:.0f}" text-anchor="end">{tick:.1%}</text>')
-    parts.append(
-        '<polyline class="line" points="' + " ".join("{:.1f},{:.1f}".format(*place(p)) for p in points) + '"/>'
-    )
+    draw = _Axes(420, 200, (0, 1), (0, most), 70)
+    draw.ticks_across((0.0, 0.25, 0.5, 0.75, 1.0), "{:.0%}".format)
+    draw.ticks_up((0.0, most / 2, most), "{:.1%}".format, grid=True)
+    draw.curve((p["coverage"], p["risk"]) for p in points)
     here = min(points, key=lambda p: abs(p["coverage"] - at))
-    parts.append('<circle class="ours" cx="{:.1f}" cy="{:.1f}" r="5"/>'.format(*place(here)))
-    parts.append(
-        f'<text class="tick" x="{left + wide / 2}" y="{top + high + 38}" text-anchor="middle">share of the rows answered</text>'
-    )
-    parts.append(
-        f'<text class="tick" x="{left + wide + 12}" y="{top + high / 2}">← share of answers that are wrong</text>'
-    )
-    return _svg(top + high + 48, label, parts, left + wide + 230)
+    draw.dots([(here["coverage"], here["risk"])])
+    draw.name_across("share of the rows answered")
+    draw.name_right("← share of answers that are wrong")
+    return draw.svg(label, 230)
 
 
 def scatter(points: Sequence[Sequence[float]], label: str, t: Phrases) -> str:
     """True (across) against predicted (up); the diagonal is right."""
-    size, left, top = 300, 70, 12
     values = [v for p in points for v in p]
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-
-    def at(v: float) -> float:
-        return (v - low) / span * size
-
-    parts = [f'<line class="grid" x1="{left}" y1="{top + size}" x2="{left + size}" y2="{top}"/>']
-    for tick in _ticks(low, high):
-        parts.append(
-            f'<text class="tick" x="{left + at(tick):.0f}" y="{top + size + 18}" text-anchor="middle">{_number(tick, False)}</text>'
-        )
-        parts.append(
-            f'<text class="tick" x="{left - 8}" y="{top + size - at(tick) + 4:.0f}" text-anchor="end">{_number(tick, False)}</text>'
-        )
-    parts += [
-        f'<circle class="ours" cx="{left + at(a):.1f}" cy="{top + size - at(b):.1f}" r="3" fill-opacity="0.45"/>'
-        for a, b in points
-    ]
-    parts.append(
-        f'<text class="tick" x="{left + size / 2}" y="{top + size + 38}" text-anchor="middle">{t("true")}</text>'
-    )
-    parts.append(f'<text class="tick" x="{left + size + 12}" y="{top + size / 2}">{t("← predicted")}</text>')
-    return _svg(top + size + 48, label, parts, left + size + 110)
+    ends = min(values), max(values)
+    draw = _Axes(300, 300, ends, ends, 70)
+    draw.diagonal()
+    draw.ticks_across(_ticks(*ends), "{:.4g}".format)
+    draw.ticks_up(_ticks(*ends), "{:.4g}".format)
+    draw.dots(points, size=3, opacity=0.45)
+    draw.name_across(t("true"))
+    draw.name_right(t("← predicted"))
+    return draw.svg(label, 110)
 
 
 def effect(points: Sequence[Sequence[float]], line: Sequence[Sequence[float]], across: str, up: str, label: str) -> str:
     """What a number adds (up) against its value (across): a dot a row, and the line of their means."""
-    width, height, left, top = 420, 180, 56, 16
     xs, ys = [p[0] for p in points], [*(p[1] for p in points), 0.0]
-    low_x, span_x = min(xs), (max(xs) - min(xs)) or 1.0
-    low_y, span_y = min(ys), (max(ys) - min(ys)) or 1.0
-
-    def x(v: float) -> float:
-        return left + (v - low_x) / span_x * width
-
-    def y(v: float) -> float:
-        return top + (low_y + span_y - v) / span_y * height
-
-    parts = [f'<line class="grid" x1="{left}" x2="{left + width}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>']
-    for tick in _ticks(low_y, low_y + span_y):
-        parts.append(f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:.3g}</text>')
-    for tick in _ticks(low_x, low_x + span_x):
-        parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{top + height + 18}" text-anchor="middle">{_short(tick)}</text>'
-        )
-    parts += [f'<circle class="other" cx="{x(a):.1f}" cy="{y(b):.1f}" r="3" fill-opacity="0.5"/>' for a, b in points]
-    parts.append('<polyline class="curve ours" points="' + " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line) + '"/>')
-    parts.append(
-        f'<text class="name" x="{left + width / 2}" y="{top + height + 38}" text-anchor="middle">{escape(across)}</text>'
-    )
+    draw = _Axes(420, 180, (min(xs), max(xs)), (min(ys), max(ys)), 56, 16)
+    draw.line((draw.left, draw.left + draw.width), (draw.y(0), draw.y(0)))
+    draw.ticks_up(_ticks(min(ys), max(ys)), "{:.3g}".format)
+    draw.ticks_across(_ticks(min(xs), max(xs)), _short)
+    draw.dots(points, "other", 3, 0.5)
+    draw.curve(line, "curve ours")
+    draw.name_across(across, "name")
     if up:
-        parts.append(f'<text class="tick" x="{left}" y="11">↑ {escape(_cut(up, 60))}</text>')
-    return _svg(top + height + 48, label, parts, left + width + 24)
+        draw.text(draw.left, 11, f"↑ {_cut(up, 60)}")
+    return draw.svg(label, 24)
 
 
 def learning(lines: Sequence[dict[str, Any]], across: str, label: str) -> str:
@@ -167,41 +160,23 @@ def learning(lines: Sequence[dict[str, Any]], across: str, label: str) -> str:
 
     The first steep fall is left out at the top: what is beyond the highest value after 5 % of the way.
     """
-    width, height, left, top, right = 480, 250, 46, 14, 14
     points = [p for line in lines for p in line["points"]]
     far = max(x for x, _ in points) or 1.0
     kept = [y for x, y in points if x >= 0.05 * far]
     low, high = min(kept), max(kept)
     pad = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
     low, high = low - pad, high + pad
-
-    def x(v: float) -> float:
-        return left + v / far * (width - left - right)
-
-    def y(v: float) -> float:
-        return top + (high - v) / (high - low) * height
-
-    parts = []
-    for tick in _ticks(low, high):
-        parts.append(f'<line class="grid" x1="{left}" x2="{width - right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{left - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{_number(tick, False)}</text>'
-        )
-    for tick in _ticks(0.0, far):
-        anchor = "start" if not tick else "end" if x(tick) > width - 40 else "middle"
-        parts.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{top + height + 18}" text-anchor="{anchor}">{_short(tick)}</text>'
-        )
+    draw = _Axes(420, 250, (0, far), (low, high), 46, 14)
+    draw.ticks_up(_ticks(low, high), "{:.4g}".format, grid=True)
+    draw.ticks_across(_ticks(0.0, far), _short)
     for place, line in enumerate(lines):
-        kind = "ours" if line["ours"] else "other"
-        shown = [(a, b) for a, b in line["points"] if b <= high]
-        dots = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in shown)
-        parts.append(f'<polyline class="curve {kind}" points="{dots}"/>')
-        spot = top + 12 + 20 * place
-        parts.append(f'<line class="curve {kind}" x1="{width - 190}" x2="{width - 166}" y1="{spot}" y2="{spot}"/>')
-        parts.append(f'<text class="name" x="{width - 158}" y="{spot + 4}">{escape(line["title"])}</text>')
-    parts.append(f'<text class="tick" x="{left}" y="{top + height + 38}">{escape(across)}</text>')
-    return _svg(top + height + 46, label, parts, width)
+        kind = "curve ours" if line["ours"] else "curve other"
+        draw.curve((p for p in line["points"] if p[1] <= high), kind)
+        spot, edge = draw.top + 12 + 20 * place, draw.left + draw.width
+        draw.line((edge - 176, edge - 152), (spot, spot), kind)
+        draw.text(edge - 144, spot + 4, line["title"], "name")
+    draw.text(draw.left, draw.top + draw.height + 38, across)
+    return draw.svg(label, 30)
 
 
 def _short(value: float) -> str:
@@ -212,14 +187,9 @@ def _short(value: float) -> str:
     return f"{value:.4g}"
 
 
-def _svg(height: float, label: str, parts: Sequence[str], width: float = W) -> str:
-    body = "".join(parts)
-    return f'<svg role="img" aria-label="{escape(label, quote=True)}" viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}">{body}</svg>'
-
-
 def _ticks(low: float, high: float) -> list[float]:
     """Three to five round numbers inside the range."""
-    span = high - low
+    span = (high - low) or 1.0
     unit = 10.0 ** len(f"{int(span)}") if span >= 1 else 1.0
     while unit * 2.5 > span:
         for part in (0.5, 0.2, 0.1):
