@@ -68,6 +68,17 @@ def test_what_was_planted_is_said(run):
     assert all(run.figures["target"]["name"] == row["target"] for row in found["examples"]["typical"])
 
 
+def test_rows_with_nothing_in_them_are_passed_over(tmp_path):
+    random = np.random.default_rng(0)
+    answer = random.integers(2, size=300)
+    texts = [[None if random.random() < 0.5 else ("poor bad", "good nice")[k] for k in answer] for _ in range(2)]
+    table = pa.table({"a": texts[0], "b": texts[1], "answer": answer.astype(str)})
+    run = weft.train(table, "answer", tmp_path / "run", quiet=True, features={"a": "text", "b": "text"},
+                     model={"width": 16, "layers": 1}, results={"baselines": False})  # fmt: skip
+    said = {w["word"] for c in run.figures["explain"]["words"] for w in c["for"]}
+    assert said & {"poor", "bad", "good", "nice"}
+
+
 def test_the_page_has_the_section_in_both_languages_and_no_markup_of_the_data(run, tmp_path):
     for language, words in (("en", "Of all that moves its answers, most comes from text"), ("zh", "占比最大的是text")):
         path = run.report(language)

@@ -243,7 +243,7 @@ def _words(games: Games, classes: list[str], of: int | None, clock: Clock, seed:
     for row, players in enumerate(games.players.rows):
         if row >= LEAST_ROWS and clock.spent():
             break
-        if len(players) > MOST_PLAYERS:
+        if not 0 < len(players) <= MOST_PLAYERS:
             continue
         random = np.random.default_rng([seed, row])
         drawn = shapley.orders(len(players), 1, random, games.players.groups(row))
