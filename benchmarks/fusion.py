@@ -100,7 +100,8 @@ def trained(
     run = weft.train(
         table, target, folder, quiet=True,
         **{
-            "data": {"split": {"column": "part"}}, "results": {"baselines": False, "explain": "off"}, **settings, "training": training,
+            "data": {"split": {"column": "part"}}, "results": {"baselines": False, "explain": "off"}, **settings,
+            "training": training,
             "features": {n: f for n, f in settings.get("features", {}).items() if n in inputs},
         },
     )  # fmt: skip
