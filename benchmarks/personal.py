@@ -2,8 +2,8 @@
 
     uv run --with presidio-analyzer python -m benchmarks.personal
 
-English: ../shared/data/pii_en.json, Chinese: tests/personal_zh.py. The rules were written with the even templates of the
-first and three in five of the second in view; the figures are of the others, and of the seen ones beside them. A value
+English: ../shared/data/pii_en.json, Chinese: tests/personal_zh.py. The rules were written with the even templates of
+the first and three in five of the second in view; the figures are of the others (``--seen``: and of those). A value
 counts as found when all its letters are covered by spans of its kind; a span is right when most of its letters are of
 its kind. Presidio runs with its rules for patterns alone: its models must be downloaded.
 """
@@ -19,16 +19,17 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests.personal_zh import Text, kept_apart, texts
+
 from weft.data.personal import KINDS, find
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 ENGLISH = {
-    "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "US_SSN": "id_number", "CREDIT_CARD": "bank_card", "IBAN_CODE": "iban",
-    "IP_ADDRESS": "ip", "STREET_ADDRESS": "address", "ZIP_CODE": "address", "PERSON": "name",
+    "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "US_SSN": "id_number", "CREDIT_CARD": "bank_card",
+    "IBAN_CODE": "iban", "IP_ADDRESS": "ip", "STREET_ADDRESS": "address", "ZIP_CODE": "address", "PERSON": "name",
 }  # fmt: skip
 PRESIDIO = {
-    "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "US_SSN": "id_number", "CREDIT_CARD": "bank_card", "IBAN_CODE": "iban",
-    "IP_ADDRESS": "ip", "US_PASSPORT": "passport",
+    "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "US_SSN": "id_number", "CREDIT_CARD": "bank_card",
+    "IBAN_CODE": "iban", "IP_ADDRESS": "ip", "US_PASSPORT": "passport",
 }  # fmt: skip
 Spans = list[tuple[str, int, int]]
 
@@ -68,9 +69,9 @@ def judge(rows: Iterable[Text], search: Callable[[str], Spans]) -> dict[str, dic
 
 
 def presidio() -> Callable[[str], Spans]:
+    import spacy
     from presidio_analyzer import AnalyzerEngine
     from presidio_analyzer.nlp_engine import SpacyNlpEngine
-    import spacy
 
     class Blank(SpacyNlpEngine):
         def load(self) -> None:

@@ -133,6 +133,23 @@ class DataSettings(_Settings):
     """Share of rows that may be set aside as bad before the run stops."""
 
 
+def _kinds(value: Any) -> Any:
+    """`all`, or a list, is the short form of ``{kinds: ...}``."""
+    return {"kinds": value} if isinstance(value, (str, list)) else value
+
+
+class RedactSettings(_Settings):
+    """Personal data in texts, categories and labels that is replaced before anything is learnt, kept or shown of it."""
+
+    kinds: Annotated[
+        list[Personal], BeforeValidator(lambda v: list(get_args(Personal)) if v == "all" else v), Field(min_length=1)
+    ]
+    """What is replaced: email, phone, id_number, passport, bank_card, iban, ip, plate, address, name; or all."""
+    key: str | None = None
+    """A file with the secret of stand-ins that tell one value from another, made where it is not there; `weft predict`
+    needs it too (default: a value is replaced by its kind alone)."""
+
+
 class PreprocessSettings(_Settings):
     normalize: Literal["nfkc", "nfc", "off"] | None = None
     """Unicode form of texts and categories (default: nfkc; nfc where text is written, which keeps full-width
@@ -141,6 +158,8 @@ class PreprocessSettings(_Settings):
     """Copies that are left out, each with the row it is a copy of (duplicates.parquet): `exact`, equal in all that is
     read; `near`, also those whose texts are alike. `off` only counts the equal ones: rows of a few numbers and
     categories may be equal and yet two people."""
+    redact: Annotated[RedactSettings | None, BeforeValidator(_kinds)] = None
+    """Kinds of personal data to replace, a list of them or all."""
 
 
 class TargetSettings(_Settings):
@@ -466,6 +485,14 @@ class Settings(_Settings):
             raise ValueError("data.items is for target.type ranking. Remove it")
         if self.model.from_ is not None and task == "ranking":
             raise ValueError("model.from: a checkpoint reads texts, not items. Remove it")
+        if (redact := self.preprocess.redact) is not None:
+            if task == "span":
+                raise ValueError("preprocess.redact: answers are places in the text as it came. Remove it")
+            if task == "ranking" and redact.key is None:
+                raise ValueError(
+                    "preprocess.redact: users and items are told apart by their names. Say {kinds: ..., key: FILE}, "
+                    "which gives each a stand-in of its own"
+                )
         names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight",
                  "fairness")  # fmt: skip
         given = [f"training.{name}" for name in names if getattr(self.training, name)]

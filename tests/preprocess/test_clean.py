@@ -13,6 +13,7 @@ import pytest
 from weft.data.table import RawBatch, Rejected
 from weft.errors import DataError
 from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
+from weft.preprocess.letters import Letters
 
 
 def clean(
@@ -20,7 +21,7 @@ def clean(
 ) -> CleanBatch:
     """One column, whose rows are numbered from 100."""
     array = cells if isinstance(cells, pa.Array) else pa.array(cells)
-    cleaner = Cleaner({"c": ColumnPlan(kind, format)}, normalize, "c" if target else None)
+    cleaner = Cleaner({"c": ColumnPlan(kind, format)}, Letters(normalize), "c" if target else None)
     done = cleaner(RawBatch(np.arange(100, 100 + len(array)), pa.RecordBatch.from_arrays([array], names=["c"])))
     assert len(done.rows) + len(done.rejected) == len(array)
     assert sorted([*done.rows.tolist(), *(r.row for r in done.rejected)]) == list(range(100, 100 + len(array)))
@@ -165,6 +166,6 @@ class TestRows:
         assert len(done.rejected[0].text) == 1_000 and len(done.rejected[0].reason) < 100
 
     def test_a_cleaner_comes_back_from_json(self) -> None:
-        cleaner = Cleaner({"a": ColumnPlan("time", "%d.%m.%Y"), "b": ColumnPlan("text")}, "nfc", "b")
+        cleaner = Cleaner({"a": ColumnPlan("time", "%d.%m.%Y"), "b": ColumnPlan("text")}, Letters("nfc"), "b")
         again = Cleaner.from_dict(json.loads(json.dumps(cleaner.to_dict())))
-        assert (again.plans, again.normalize, again.target) == (cleaner.plans, "nfc", "b")
+        assert (again.plans, again.letters.normalize, again.target) == (cleaner.plans, "nfc", "b")

@@ -4,6 +4,7 @@ import pyarrow as pa
 
 from weft.data.table import Table
 from weft.preprocess.clean import ColumnPlan
+from weft.preprocess.letters import Letters
 from weft.preprocess.paired import AnswerCleaner, PairCleaner, answer_starts
 
 
@@ -38,7 +39,7 @@ def test_without_answers_only_the_texts_must_be_there():
 
 
 def test_pairs_need_both_texts():
-    cleaner = PairCleaner({"a": ColumnPlan("text"), "b": ColumnPlan("text")}, "nfkc", ("a", "b"))
+    cleaner = PairCleaner({"a": ColumnPlan("text"), "b": ColumnPlan("text")}, Letters(), ("a", "b"))
     clean = cleaned(cleaner, a=["ｘ", None, "y"], b=["1", "2", " "])
     assert clean.columns["a"].to_pylist() == ["x"]
     assert sorted((r.row, r.column) for r in clean.rejected) == [(1, "a"), (2, "b")]

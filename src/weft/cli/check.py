@@ -9,9 +9,14 @@ from cyclopts import Parameter
 
 from weft import config
 from weft.cli import answer
+from weft.data.table import Table
 from weft.estimates.rows import estimate
 from weft.estimates.tasks import estimate_task
 from weft.memory import limit
+from weft.preprocess.personal import survey
+
+SURVEYED = 2_000
+"""First rows in which personal data is looked for."""
 
 
 def check(
@@ -30,6 +35,9 @@ def check(
     settings = config.load(file, set)
     found = estimate(settings) if settings.target.task == "row" else estimate_task(settings)
     plan = found["plan"]
+    assert settings.data.source is not None
+    personal = survey(Table.open(settings.data.source, settings.data.format), SURVEYED)
+    found["personal"] = {"rows": personal.rows, "found": personal.found}
     lines = [
         f"{file} is valid.",
         f"target    {plan['target']}: {plan['target_type']}, {plan['target_reason']}",
@@ -37,5 +45,7 @@ def check(
     lines += [f"read      {n:<24} {c['type']:<9} {c['reason']}" for n, c in plan["columns"].items()]
     lines += [f"left out  {n:<24} {'':<9} {reason}" for n, reason in plan["left_out"].items()]
     lines += [f"warning   {text}" for text in plan["warnings"]]
+    redact, read = settings.preprocess.redact, {*plan["columns"], plan["target"]}
+    lines += [f"personal  {words}" for words in personal.in_words(redact.kinds if redact else (), read)]
     lines += [f"{key:<9} {text}" for key, text in found["words"].items()]
     answer(json, found, [*lines, f"next:     weft run {file}"])

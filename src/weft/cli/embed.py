@@ -13,13 +13,13 @@ from weft.cli import answer
 from weft.data.columns import SAMPLE_ROWS, guess
 from weft.data.table import Table
 from weft.errors import UsageError
-from weft.exchange import open_text_model
 from weft.inference import output
-from weft.inference.embed import Embedder, text_column
+from weft.inference.embed import text_column
 from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.search import MEASURED_NEAREST, VECTOR, GraphBuilder, recall, remove_graphs
 from weft.memory import limit
 from weft.progress import Spoken
+from weft.runs.opening import open_embedder
 
 
 def embed(
@@ -56,7 +56,7 @@ def embed(
         column = text_column(table, {n: guess(n, head.column(n)).type for n in table.columns})
     wanted = tuple(dict.fromkeys([column, *keep]))
     table.require(wanted)  # before the model is loaded
-    embedder = Embedder(open_text_model(run))
+    embedder = open_embedder(run)
     kind = pa.list_(pa.float32(), embedder.width)
     schema = pa.schema([("row", pa.int64()), *((n, table.columns[n]) for n in wanted), (VECTOR, kind)])
     builder = GraphBuilder(out, embedder.width) if graph else None

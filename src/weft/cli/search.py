@@ -10,11 +10,10 @@ from cyclopts import Parameter
 from weft.cli import answer
 from weft.data.table import Table
 from weft.errors import UsageError
-from weft.exchange import open_text_model
-from weft.inference.embed import Embedder
 from weft.inference.search import VectorIndex
 from weft.inference.search_table import search_table
 from weft.progress import Spoken
+from weft.runs.opening import open_embedder
 
 
 def search(
@@ -51,7 +50,7 @@ def search(
         raise UsageError("a table of queries needs all of --data TABLE, --column NAME and -o OUT.")
     if query is not None and not query.strip():
         raise UsageError("the query must hold words. Got an empty one.")
-    embedder = Embedder(open_text_model(run))
+    embedder = open_embedder(run)
     vectors = VectorIndex(index, embedder.width, exact)
     if query is not None:
         scores, places = vectors.search(embedder([query])[0], top)

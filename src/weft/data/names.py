@@ -7,51 +7,23 @@ nothing announces, and most foreign ones: docs/privacy.md has the shares.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
+
+_WORDS = json.loads(Path(__file__).with_name("names.json").read_text(encoding="utf-8"))
 
 # ---- names
 
-_GIVEN = """
-Aaron Abigail Adam Adrian Aisha Alan Albert Alejandro Alex Alexander Alexandra Alice Alison Amanda Amelia Amy Ana Andrea Andreas
-Andrew Angela Anita Ann Anna Anne Anthony Antonio Arthur Ashley Barbara Beatrice Ben Benjamin Bernard Beth Betty Bob Brandon Brenda
-Brian Bruce Bryan Caleb Carl Carla Carlos Carol Caroline Catherine Charles Chloe Chris Christian Christina Christine Christopher
-Cindy Claire Claudia Colin Connor Craig Cynthia Daniel Daniela Danielle Darren David Deborah Debra Dennis Derek Diane Diego Dmitry
-Donald Donna Dorothy Douglas Dylan Edward Eleanor Elena Eli Elijah Elizabeth Ella Ellen Emily Emma Eric Erik Ethan Eugene Eva Evan
-Evelyn Fatima Felix Fernando Fiona Francesca Francis Francisco Frank Fred Frederick Gabriel Gareth Gary George Gerald Giovanni Gloria
-Gordon Graham Greg Gregory Hannah Harold Harry Heather Helen Helena Henry Howard Hugo Ian Igor Ingrid Irene Isaac Isabella Ivan Jack
-Jacob Jacqueline James Jamie Jan Jane Janet Janice Jason Javier Jean Jeff Jeffrey Jennifer Jeremy Jerry Jesse Jessica Jill Jim Joan
-Joanna Joe Johan John Johnny Jonathan Jorge Jose Joseph Joshua Juan Judith Judy Julia Julian Julie Justin Karen Karl Kate Katherine
-Kathleen Kathryn Katie Keith Kelly Ken Kenneth Kevin Kimberly Klaus Kristin Kyle Larry Lars Laura Lauren Lawrence Leah Leo Leonard
-Liam Linda Lisa Logan Louis Louise Lucas Lucy Luis Luke Manuel Marco Marcus Margaret Maria Marie Marilyn Mario Marta Martha Martin
-Mary Mateo Matthew Maurice Megan Melissa Michael Michelle Miguel Mike Miriam Mohamed Mohammad Mohammed Monica Muhammad Nancy Natalia
-Natalie Natasha Nathan Nicholas Nicolas Nicole Nigel Nikolai Nina Noah Olga Oliver Olivia Omar Oscar Pamela Patricia Patrick Paul
-Paula Pedro Peter Philip Phillip Pierre Rachel Ralph Raymond Rebecca Ricardo Richard Robert Roberto Roger Ronald Rosa Roy Russell
-Ruth Ryan Sally Samantha Samuel Sandra Sara Sarah Scott Sean Sergei Sergio Sharon Shaun Sheila Shirley Simon Sofia Sonia Sophia
-Sophie Stefan Stephanie Stephen Steve Steven Stuart Susan Suzanne Sven Sylvia Tanya Ted Teresa Terry Theodore Theresa Thomas Tim
-Timothy Tina Todd Tom Tony Tracy Ursula Valerie Vanessa Veronica Vicky Vincent Vladimir Walter Wayne Wendy William Yusuf Yvonne
-Zachary Zoe Zhang Chen Zhao Huang Zhou Zhu Guo Zheng Xie Deng Feng Zeng Xiao Jiang Cai Liang Luo
-""".split()
-_FAMILY = """
-Adams Alexander Allen Anderson Andrews Armstrong Arnold Bailey Barnes Bennett Brooks Bryant Butler Campbell Carlson Carpenter Chapman
-Clark Coleman Collins Crawford Cruz Cunningham Davies Davis Diaz Dixon Edwards Elliott Evans Fernandez Ferguson Fischer Fletcher
-Foster Garcia Gibson Gomez Gonzalez Graham Griffin Gutierrez Hamilton Harris Harrison Hawkins Henderson Hernandez Hoffman Hopkins
-Hudson Hughes Jackson Jenkins Jensen Johnson Johnston Jones Kennedy Kowalski Kumar Larsen Larson Lawson Lewis Lopez Marshall Martinez
-Matthews Mendoza Meyer Miller Mitchell Morales Morgan Morris Morrison Müller Murphy Murray Nelson Nguyen Nielsen Novak Olson Ortiz
-Parker Patel Patterson Perez Peters Peterson Petrov Phillips Ramirez Ramos Reynolds Richardson Rivera Roberts Robertson Robinson
-Rodriguez Rogers Romero Sanchez Sanders Schmidt Schneider Sharma Silva Simmons Simpson Singh Smith Stephens Stevens Stewart Sullivan
-Taylor Thompson Torres Tucker Turner Wagner Walker Wallace Watkins Watson Weber Wilkinson Williams Williamson Wilson
-""".split()
-_NOT_NAMES = frozenset(
-    """A All An And Anyone Are Baby Bot But Bye Can Card Christmas Congress Could Customer Dad Did Do Dr Editor Everybody Everyone Folks
-    For Friend Friends From God Guys He Heaven Hello Her Hi His How I If In Is It Jesus Just Kitty Ladies Lord Madam Man Me Miss Mom
-    Mother My No Not Of Oh On Or Our People Please Reader Readers Regards Santa She Sir Sirs Team That The Their There They This To
-    Valued Was We Welcome What When Where Which Who Why Will World You Your""".split()
-)
+_GIVEN, _FAMILY, _NOT_NAMES = _WORDS["given"], _WORDS["family"], frozenset(_WORDS["not_names"])
+_SURNAMES, _TITLE_ZH = "|".join(_WORDS["surnames_zh"]), "|".join(_WORDS["titles_zh"])
+_COMPOUND = frozenset(name for name in _WORDS["surnames_zh"] if len(name) == 2)
+_NO_NAME_ZH = frozenset(_WORDS["not_names_zh"])
 _PART = r"[A-ZÀ-ÖØ-Þ](?:[A-Za-zÀ-ɏ]|['’](?=[A-Za-zÀ-ɏ]{2})|-(?=[A-Z])){1,40}"
 _FULL = rf"{_PART}(?: (?:[A-Z]\.?|(?:van|von|der|den|de|del|da|di|la|le|bin|al|el|y)(?: (?:der|den|la|los))?(?= [A-Z]))(?= ))*(?: {_PART}){{0,3}}"
 _TITLED = re.compile(
-    rf"(?<![A-Za-z])(?:Mr|Mrs|Ms|Mx|Dr|Prof|Professor|Doctor|Miss|Mister|Madame|Herr|Frau|Señor|Señora|Monsieur)\.? (?P<value>{_FULL})"
+    rf"(?<![A-Za-z])(?:Mr|Mrs|Ms|Mx|Dr|Prof|Professor|Doctor|Miss|Mister|Madame|Herr|Frau|Señor|Señora|Monsieur)\.? (?P<value>(?:(?:van|von|de|di|al) )?{_FULL})"
     r"|(?<![A-Za-z])(?:mr|mrs|ms|dr)\. (?P<lower>[^\W\d_]{2,40})"
 )
 _SURNAMED = re.compile(rf"(?<![\w'’.-])(?P<value>{_PART} (?:[A-Z]\.? )?(?:{'|'.join(_FAMILY)}))(?![A-Za-zÀ-ɏ])")
@@ -64,17 +36,6 @@ _SAID = re.compile(
 )  # fmt: skip
 _KNOWN = re.compile(rf"(?<![\w'’.-])(?P<value>(?:{'|'.join(_GIVEN)})(?![A-Za-zÀ-ɏ])(?: (?:[A-Z]\.? )?{_PART}){{0,2}})")
 
-_SURNAMES = (
-    "欧阳|司马|上官|诸葛|夏侯|东方|皇甫|尉迟|公孙|慕容|令狐|司徒|端木|长孙|宇文|南宫|"
-    "[段萧阎兰鞠傅王李张刘陈杨黄赵吴周徐孙马朱胡郭何林高罗郑梁谢宋唐许韩邓冯曹彭曾肖田董潘袁蔡蒋余于杜叶程魏苏吕丁任卢姚沈钟姜崔谭陆范汪廖石金韦贾夏付方邹熊白"
-    "孟秦邱侯江尹薛闫雷龙黎史陶贺毛郝顾龚邵万覃武钱戴严莫孔汤常温康施牛樊葛邢安齐易乔伍庞颜倪庄聂章鲁岳翟申耿詹俞焦左柳祝包宁尚符舒阮柯纪梅童"
-    "凌毕单裴霍涂苗谷曲盛翁冉蓝骆路游辛靳欧管柴蒙鲍华喻祁蒲滕屈饶牟艾尤阳穆农司卓古吉缪简车项芦麦褚娄窦戚岑景党宫费卜冷晏席卫柏宗瞿桂佟"
-    "臧闵苟邬边卞姬师仇栾隋商刁沙荣巫寇桑郎甄丛仲虞敖巩佘池查麻苑迟邝]"
-)
-_TITLE_ZH = (
-    "先生|女士|小姐|太太|夫人|老师|医生|大夫|护士|教授|博士|经理|主任|总监|总经理|董事长|律师|法官|警官|同学|师傅|阿姨|叔叔|大爷|大妈|院长|校长|"
-    "局长|处长|科长|书记|会计|工程师|同志|教练|队长|店长|组长|班长"
-)
 # letters that a given name hardly holds: where a name of three would run into the sentence, it has two
 _NOT_GIVEN = "的了是在有和与及也都就来去说要我你他她它这那不将请把被给到从对为向先女今已曾正还于以住电手身邮号等并因所后前又让同一"
 _SAID_ZH = re.compile(
@@ -83,14 +44,16 @@ _SAID_ZH = re.compile(
     rf"(?P<value>(?:{_SURNAMES})(?:[一-龥]{{1,2}}))"
 )
 _TITLED_ZH = re.compile(rf"(?P<value>(?:{_SURNAMES})(?P<given>[一-龥]{{0,2}}?))(?={_TITLE_ZH})")
-_NO_NAME_ZH = frozenset("任何 常常 于是 时任 方便 许多 高级 明白 安全 应该 全体 单位 和其 和这 和那 成为 连同 时候 包括 项目 管理 江苏 广东 阳光".split())
 
 NAME_HINT = (
-    r"(?:^|[^\w'’.-])(?:" + "|".join([*_GIVEN, *_FAMILY]) + r")(?:[^A-Za-z]|$)|(?i:\b(?:mr|mrs|ms|mx|dr|prof|professor|doctor|miss|mister|madame|"
+    r"(?:^|[^\w'’.-])(?:"
+    + "|".join([*_GIVEN, *_FAMILY])
+    + r")(?:[^A-Za-z]|$)|(?i:\b(?:mr|mrs|ms|mx|dr|prof|professor|doctor|miss|mister|madame|"
     r"herr|frau|señor|señora|monsieur|i|i'm|name|named|contact|attn|attention|signed|regards|sincerely|cheers|wishes|speak|ask|calls?|this|"
     r"dear|hi|hello|hey|passenger|patient|recipient|customer|client|employee|user|from|to|cc)\b.\s{0,3}[\p{Lu}]?)|"
     r"我叫|我是|叫做|叫作|名|联系人|[收寄发]件人|收货人|申请人|负责人|经办人|当事人|患者|病人|乘客|旅客|户主|持卡人|开户人|监护人|法定代表人|"
-    r"法人代表|面试者|应聘者|参会人|推荐人|担保人|借款人|车主|房东|租客|司机|会员|客户|学生|家长|员工|同事|用户|本人|" + _TITLE_ZH
+    r"法人代表|面试者|应聘者|参会人|推荐人|担保人|借款人|车主|房东|租客|司机|会员|客户|学生|家长|员工|同事|用户|本人|"
+    + _TITLE_ZH
 )
 
 
@@ -119,8 +82,6 @@ def find_names(text: str) -> Iterator[tuple[int, int]]:
         if text[m.start() : m.start() + 2] not in _NO_NAME_ZH and not any(letter in _NOT_GIVEN for letter in given):
             yield m.span("value")
 
-
-_COMPOUND = frozenset("欧阳 司马 上官 诸葛 夏侯 东方 皇甫 尉迟 公孙 慕容 令狐 司徒 端木 长孙 宇文 南宫".split())
 
 # ---- addresses
 
@@ -165,7 +126,9 @@ _PROVINCE_ZH = re.compile(
     "北京|天津|上海|重庆|河北|山西|内蒙古|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|广西|海南|四川|贵州|云南|西藏|陕西|甘肃|"
     "青海|宁夏|新疆|台湾|香港|澳门"
 )
-_CUT_ZH = re.compile(r".*(?:地址|住址|住在|家住|现住|居住|位于|坐落|寄到|寄往|寄至|送到|送至|搬到|搬至|来自|户籍|籍贯|收货|在|是|到|于|至|往|从|为|住|和(?!平)|请|叫|一下)")
+_CUT_ZH = re.compile(
+    r".*(?:地址|住址|住在|家住|现住|居住|位于|坐落|寄到|寄往|寄至|送到|送至|搬到|搬至|来自|户籍|籍贯|收货|在|是|到|于|至|往|从|为|住|和(?!平)|请|叫|一下)"
+)
 
 ADDRESS_HINT = (
     rf"\p{{Nd}}.{{0,60}}\b(?:{_STREET})\b|\b(?:Street|Avenue|Road|Lane|Blvd|Boulevard)\b.{{0,6}}\p{{Nd}}|"

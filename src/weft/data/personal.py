@@ -1,8 +1,8 @@
 """Personal data in texts: what has a form of its own, found by rules, with its place in the text as it came.
 
-Numbers are believed by their check digits (resident ID: GB 11643, ISO 7064 MOD 11-2; bank card: ISO 7812, Luhn; IBAN: ISO
-13616, MOD 97-10), what has none by its form or by a word before it. English and Chinese; full-width letters and digits count
-as the plain ones. Names and addresses: :mod:`weft.data.names`. docs/privacy.md says how much is found and what is not.
+Numbers are believed by their check digits (resident ID: GB 11643, ISO 7064 MOD 11-2; bank card: ISO 7812, Luhn;
+IBAN: ISO 13616, MOD 97-10), what has none by its form or by a word before it. English and Chinese; full-width letters
+and digits count as the plain ones. Names and addresses: :mod:`weft.data.names`. docs/privacy.md says how much is found and what is not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from weft.config import Personal
 from weft.data.names import ADDRESS_HINT, NAME_HINT, find_addresses, find_names
 
 KINDS: tuple[Personal, ...] = get_args(Personal)
-DIGIT_HINT = r"(?:\p{Nd}[^\p{L}\p{Nd}]{0,3}){6}|\p{Nd}\.\p{Nd}|[0-9a-fA-F]*:[0-9a-fA-F]*:|[A-Za-z]{2}\p{Nd}{2}|[\p{Han}][A-Z]"
+DIGIT_HINT = (
+    r"(?:\p{Nd}[^\p{L}\p{Nd}]{0,3}){6}|\p{Nd}\.\p{Nd}|[0-9a-fA-F]*:[0-9a-fA-F]*:|[A-Za-z]{2}\p{Nd}{2}|[\p{Han}][A-Z]"
+)
 HINTS = {"email": "@", "digits": DIGIT_HINT, "address": ADDRESS_HINT, "name": NAME_HINT}
 """RE2 patterns, one of which any text matches that holds such data; far cheaper than the search itself."""
 
@@ -41,11 +43,10 @@ def find(text: str, kinds: Collection[str] = KINDS, asked: Collection[str] | Non
     plain, places = _plain(text)
     found: list[Found] = []
     taken = bytearray(len(plain))
+    words = {"address", "name"}.issuperset(kinds)
     for kind, search, hint in _SEARCHES:
         # a number is what it is first taken for, whether or not that is wanted: an ID holds no phone number
-        if (hint == "digits" and _NUMBERS.isdisjoint(kinds)) or (hint != "digits" and kind not in kinds):
-            continue
-        if asked is not None and hint not in asked:
+        if (kind not in kinds and (words or kind in ("address", "name"))) or (asked is not None and hint not in asked):
             continue
         for start, end in search(plain):
             if not any(taken[start:end]):
@@ -80,7 +81,7 @@ def masked(text: str, kinds: Collection[str] = KINDS) -> str:
 
 _FORMS = {
     code: form for codes in (range(0x2000, 0x3400), range(0xFF00, 0xFFF0), range(0x1D400, 0x1D800))
-    for code in codes if len(form := unicodedata.normalize("NFKC", chr(code))) == 1 and form != chr(code) and form.isascii()
+    for code in codes if len(form := unicodedata.normalize("NFKC", chr(code))) == 1 and form.isascii()
 } | dict.fromkeys(map(ord, "‐‑‒–—―−"), "-")  # fmt: skip
 """Each one letter for one letter, so that places stay as they are."""
 _UNSEEN = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
@@ -100,14 +101,14 @@ def _plain(text: str) -> tuple[str, list[int] | None]:
 # ---- what numbers say of themselves
 
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
-_PROVINCES = frozenset("11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 "
-                       "81 82 83".split())  # fmt: skip
+_PROVINCE = re.compile("1[1-5]|2[1-3]|3[1-7]|4[1-6]|5[0-4]|6[1-5]|71|8[1-3]")
 _IBAN_LENGTHS = {
-    code[:2]: int(code[2:]) for code in (
-        "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DK18 DO28 EE20 EG29 ES24 FI18 FO18 "
-        "FR27 GB22 GE22 GI23 GL18 GR27 GT28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 "
-        "LY25 MC27 MD24 ME22 MK19 MR27 MT31 MU30 NL18 NO15 PK24 PL28 PS29 PT25 QA29 RO24 RS22 SA24 SC31 SE24 SI19 SK24 SM27 "
-        "ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20").split()
+    country: length for length, countries in {
+        15: "NO", 16: "BE", 18: "DK FO FI GL NL SD", 19: "MK SI", 20: "AT BA EE KZ LT LU MN XK", 21: "CH HR LI LV",
+        22: "BG BH CR DE GB GE IE ME RS VA", 23: "AE GI IL IQ OM SO TL", 24: "AD CZ ES MD PK RO SA SE SK TN VG",
+        25: "LY PT ST", 26: "IS TR", 27: "BI DJ FR GR IT MC MR SM", 28: "AL AZ BY CY DO GT HU LB NI PL SV",
+        29: "BR EG PS QA UA", 30: "JO KW MU", 31: "MT SC", 32: "LC", 33: "RU",
+    }.items() for country in countries.split()
 }  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def luhn(digits: str) -> bool:
 
 def resident_id(number: str) -> bool:
     """A Chinese resident ID: 18 characters with date of birth and check digit, or 15 of before 1999 without one."""
-    if number[:2] not in _PROVINCES:
+    if not _PROVINCE.match(number):
         return False
     born = number[6:14] if len(number) == 18 else f"19{number[6:12]}"
     try:
@@ -143,7 +144,7 @@ def iban(number: str) -> bool:
 Spans = Iterable[tuple[int, int]]
 
 _EMAIL = re.compile(  # no run without an end: a cell may hold a book of one letter
-    r"[A-Za-z0-9À-ɏ_%+&'*/=?^`{|}~!#$-]{1,64}(?:\.[A-Za-z0-9À-ɏ_%+&'*/=?^`{|}~!#$-]{1,64}){0,8}@"
+    r"[A-Za-z0-9À-ɏ_%+&-][A-Za-z0-9À-ɏ_%+&'-]{0,63}(?:\.[A-Za-z0-9À-ɏ_%+&'-]{1,64}){0,8}@"
     r"(?:[A-Za-z0-9À-ɏ](?:[A-Za-z0-9À-ɏ-]{0,61}[A-Za-z0-9À-ɏ])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
 )
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,34}")
@@ -158,7 +159,9 @@ _ISSUED = re.compile(  # who gives cards of how many digits
 _IPV4 = re.compile(r"(?<![\d.])(?<![vV])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)")
 _IPV6 = re.compile(r"(?<![0-9A-Za-z:.])[0-9a-fA-F:]{2,39}(?:\d+\.\d+\.\d+\.\d+)?(?![0-9A-Za-z:])")
 _PASSPORT = re.compile(r"(?<![A-Za-z0-9])(?:[EG]\d{8}|E[A-HJ-NP-Z]\d{7})(?![A-Za-z0-9])")
-_PASSPORT_SAID = re.compile(r"(?:(?i:passport)|护照)[^\d\n]{0,20}?(?P<value>(?<![A-Za-z])[A-Z]{0,2}\d{6,9})(?![A-Za-z0-9])")
+_PASSPORT_SAID = re.compile(
+    r"(?:(?i:passport)|护照)[^\d\n]{0,20}?(?P<value>(?<![A-Za-z])[A-Z]{0,2}\d{6,9})(?![A-Za-z0-9])"
+)
 _PLATE = re.compile(
     r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼使领][A-HJ-NP-Za-hj-np-z][ ·•・.-]?"
     r"(?=[A-Za-z]{0,4}\d)[A-HJ-NP-Za-hj-np-z0-9]{4}(?:[挂学警港澳领]|[A-HJ-NP-Za-hj-np-z0-9]{1,2})(?![A-Za-z0-9])"
@@ -181,7 +184,9 @@ _PHONE_SAID = re.compile(
     r"(?:(?i:phone|\btel|mobile|\bcell|\bfax|\bdesk:|whatsapp|\bcall|\bring\b|\breach|\bdial|text me|answering|registered|messages? to)|电话|手机|号码|联系方式|致电|拨打|传真|微信)"
     r"[^\d!?。！？;；]{0,25}?(?P<value>(?<![\dA-Za-z])[(+]?\d{1,5}\)?(?:[ .-]?\d){5,12})(?![\d])"
 )
-_DATE = re.compile(r"(?:19|20)\d\d[ .-]?(?:0\d|1[0-2])[ .-]?[0-3]\d$|\d{1,2}[ .-]\d{1,2}[ .-](?:19|20)\d\d$|(?:19|20)\d\d-\d\d-\d\d")
+_DATE = re.compile(
+    r"(?:19|20)\d\d[ .-]?(?:0\d|1[0-2])[ .-]?[0-3]\d$|\d{1,2}[ .-]\d{1,2}[ .-](?:19|20)\d\d$|(?:19|20)\d\d-\d\d-\d\d"
+)
 
 
 def _digits(text: str) -> str:
@@ -257,4 +262,3 @@ _SEARCHES: tuple[tuple[Personal, Callable[[str], Spans], str], ...] = (
     ("phone", _phones, "digits"),
     ("name", find_names, "name"),
 )
-_NUMBERS = frozenset(kind for kind, _, hint in _SEARCHES if hint == "digits")

@@ -13,6 +13,7 @@ from weft.data import columns as kinds
 from weft.data.dialogues import is_dialogue
 from weft.data.histories import history_separator, is_history, looks_like_history
 from weft.data.labels import guess_labels, guess_separator, is_list, kind_in_words
+from weft.data.personal import masked
 from weft.data.pictures import PicturePlan, kind_of, needs_range
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, did_you_mean, listing
@@ -128,6 +129,9 @@ def look(settings: Settings, table: Table) -> Plan:
         reasons = "; ".join(f"'{n}': {r}" for n, r in plan.left_out.items())
         raise DataError(f"{table.name}: no column is left to read beside the target. {reasons or 'There is no other'}.")
     _add_split(settings, plan)
+    if (redact := settings.preprocess.redact) is not None:  # what a column always holds may be a name
+        plan.left_out = {name: masked(reason, redact.kinds) for name, reason in plan.left_out.items()}
+        plan.warnings = [masked(warning, redact.kinds) for warning in plan.warnings]
     return plan
 
 

@@ -23,6 +23,7 @@ from weft.features.fit import fit_codecs, new_codecs
 from weft.features.store import RowCodes
 from weft.files import write_whole
 from weft.preprocess.clean import CleanBatch, Cleaner, ColumnPlan
+from weft.preprocess.letters import Letters
 
 CATALOGUE_FILE, CODECS_FILE = "catalogue.arrow", "columns.json"
 _TITLES = ("title", "name", "titel", "标题", "名称", "名字")
@@ -97,7 +98,7 @@ class Catalogue:
 
 
 def fit_catalogue(
-    names: pa.Array, counts: np.ndarray, most: int, items: ItemsSettings | None, column: str, normalize: str
+    names: pa.Array, counts: np.ndarray, most: int, items: ItemsSettings | None, column: str, letters: Letters
 ) -> tuple[Catalogue, np.ndarray, list[str]]:
     """The catalogue of items that training events hold, the most frequent first, and of those of the table of items.
 
@@ -119,13 +120,13 @@ def fit_catalogue(
     if items is None:
         found = Catalogue(known, counts[order], len(order), {}, [])
     else:
-        found, more = _with_items(known, counts[order], items, column, normalize)
+        found, more = _with_items(known, counts[order], items, column, letters)
         said += more
     return found, found.codes_of(names), said
 
 
 def _with_items(
-    known: pa.Array, counts: np.ndarray, items: ItemsSettings, column: str, normalize: str
+    known: pa.Array, counts: np.ndarray, items: ItemsSettings, column: str, letters: Letters
 ) -> tuple[Catalogue, list[str]]:
     table = Table.open(items.source)
     name = items.id or column
@@ -141,7 +142,7 @@ def _with_items(
     if not types:
         raise DataError(f"{table.name}: must say something of the items beside '{name}'. Got no column to read.")
     plans = {n: ColumnPlan(kind, formats.get(n)) for n, kind in types.items()} | {name: ColumnPlan("category")}
-    cleaner, batches, rejected = Cleaner(plans, normalize, name), [], 0
+    cleaner, batches, rejected = Cleaner(plans, letters, name), [], 0
     for raw in table.batches(plans):
         clean = cleaner(raw)
         rejected += len(clean.rejected)

@@ -47,7 +47,7 @@ class Columns:
         """Codes of one row in which every column is missing."""
         names = [codec.name for codec in self.codecs]
         blank = RawBatch(np.zeros(1, np.int64), pa.record_batch([pa.nulls(1)] * len(names), names), [])
-        cleaner = Cleaner({name: self.cleaner.plans[name] for name in names}, self.cleaner.normalize)
+        cleaner = Cleaner({name: self.cleaner.plans[name] for name in names})
         return self.encode(cleaner(blank))
 
     def dumps(self) -> str:

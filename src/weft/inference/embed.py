@@ -20,6 +20,7 @@ from weft.errors import UsageError, listing
 from weft.features.batching import in_turn, tokens_to_read
 from weft.models.pretrained import TextModel
 from weft.preprocess.clean import Cleaner, ColumnPlan
+from weft.preprocess.letters import Redactor
 
 ROWS_AT_ONCE = 1_024
 
@@ -45,10 +46,10 @@ class Embedded(TextRows):
 
 
 class Embedder:
-    """Turns texts into vectors with the text model of a checkpoint."""
+    """Turns texts into vectors with the text model of a checkpoint, their personal data replaced where it learnt so."""
 
-    def __init__(self, source: TextModel):
-        self.source = source
+    def __init__(self, source: TextModel, redact: Redactor | None = None):
+        self.source, self.redact = source, redact
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         self.model = source.model.to(self.device).eval()
         self.width = source.backbone.width
@@ -60,6 +61,8 @@ class Embedder:
 
         An empty text has the vector of the model's own tokens around nothing, or zeros where there are none.
         """
+        if self.redact is not None:
+            texts = [self.redact.text(text) for text in texts]
         encodings = self.source.tokenizer.encode_batch(texts, add_special_tokens=True)
         longest = self.source.longest or 8_192
         ids = [e.ids for e in encodings]

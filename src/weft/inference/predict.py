@@ -94,7 +94,7 @@ class Predictor:
             )
         absent = self.without = self.absent(table)
         plans = {name: self.columns.cleaner.plans[name] for name in wanted}
-        cleaner = Cleaner(plans, self.columns.cleaner.normalize, target if with_target else None)
+        cleaner = Cleaner(plans, self.columns.cleaner.letters, target if with_target else None)
         read = [name for name in wanted if name not in absent]
         for raw in table.batches([*read, *(name for name in keep if name not in read)], cleaner.batch_rows):
             clean = cleaner(filled(raw, absent))

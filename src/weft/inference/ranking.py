@@ -183,7 +183,7 @@ class RankingPredictor:
         """Raises DataError where the table holds neither histories nor users that can be known."""
         name, by_name = self._column(table)
         plan = self.cleaner.plans[name] if by_name else self.history_plan
-        cleaner = EventCleaner({name: plan}, self.cleaner.normalize, [name] if by_name else [])
+        cleaner = EventCleaner({name: plan}, self.cleaner.letters, [name] if by_name else [])
         for raw in table.batches([name, *(n for n in keep if n != name)]):
             clean = cleaner(raw)
             if by_name:

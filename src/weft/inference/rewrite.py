@@ -16,6 +16,7 @@ from weft.inference.predict import Predicted, filled
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
 from weft.preprocess.clean import Cleaner, ColumnPlan
+from weft.preprocess.letters import Letters
 
 ROWS_AT_ONCE = 1_024
 
@@ -36,11 +37,11 @@ class Rewriter:
     """Applies a model to tables. ``allow_missing``: an absent column counts as all missing texts."""
 
     def __init__(
-        self, model: LanguageModel, tokenizer: Tokenizer, pairing: Pairing, normalize: str, sampling: Sampling,
+        self, model: LanguageModel, tokenizer: Tokenizer, pairing: Pairing, letters: Letters, sampling: Sampling,
         allow_missing: bool = False,
     ):  # fmt: skip
         self.model, self.tokenizer, self.pairing, self.sampling = model, tokenizer, pairing, sampling
-        self.normalize, self.allow_missing = normalize, allow_missing
+        self.letters, self.allow_missing = letters, allow_missing
         self.cut = 0
         """Sources so far that were too long and lost their end."""
         self.without: list[str] = []
@@ -72,7 +73,7 @@ class Rewriter:
             )
         wanted = [*pairing.sources, *([pairing.target] if with_target else [])]
         plans = {name: ColumnPlan("document") for name in wanted}
-        cleaner = Cleaner(plans, self.normalize, pairing.target if with_target else None)
+        cleaner = Cleaner(plans, self.letters, pairing.target if with_target else None)
         read = [name for name in wanted if name not in absent]
         for raw in table.batches([*read, *(name for name in keep if name not in read)], rows=ROWS_AT_ONCE):
             clean = cleaner(filled(raw, absent))

@@ -35,9 +35,9 @@ from weft.data.table import BATCH_ROWS, RawBatch, Rejected
 from weft.errors import DataError
 from weft.preprocess import pictures
 from weft.preprocess.histories import read_histories
+from weft.preprocess.letters import Letters
 from weft.preprocess.pictures import read_pictures
 
-_CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{80}-\x{9f}]"
 _BOOLEANS = pa.array(["True", "TRUE", "False", "FALSE"])
 _TYPES = {
     "number": pa.float64(), "time": pa.float64(), "labels": pa.list_(pa.string()), "image": pictures.TYPE,
@@ -76,9 +76,9 @@ class CleanBatch:
 class Cleaner:
     """Applies the plan of each column. ``target`` names a column whose missing values set the row aside."""
 
-    def __init__(self, plans: Mapping[str, ColumnPlan], normalize: str = "nfkc", target: str | None = None):
+    def __init__(self, plans: Mapping[str, ColumnPlan], letters: Letters | None = None, target: str | None = None):
         self.plans = dict(plans)
-        self.normalize = normalize
+        self.letters = letters or Letters()
         self.target = target
         self.noticed: Counter[str] = Counter()
         """What was read otherwise than it came, and how often."""
@@ -95,7 +95,8 @@ class Cleaner:
             array = raw.batch.column(raw.batch.schema.get_field_index(name))
             columns[name], bad = self._read(name, array, plan, raw.folder)
             for place, (reason, text) in bad.items():
-                reasons.setdefault(place, Rejected(int(raw.rows[place]), name, reason, text[:1000]))
+                if place not in reasons:
+                    reasons[place] = Rejected(int(raw.rows[place]), name, *self.letters.quoted(reason, text))
         if self.target is not None:
             for row in np.flatnonzero(columns[self.target].is_null().to_numpy(zero_copy_only=False)).tolist():
                 reasons.setdefault(row, Rejected(int(raw.rows[row]), self.target, MISSING_TARGET, ""))
@@ -105,7 +106,11 @@ class Cleaner:
             keep[list(reasons)] = False
             columns = {name: array.filter(pa.array(keep)) for name, array in columns.items()}
             rows = rows[keep]
-        return CleanBatch(rows, columns, [*raw.rejected, *reasons.values()])
+        lines = []
+        for bad_line in raw.rejected:
+            reason, text = self.letters.quoted(bad_line.reason, bad_line.text)
+            lines.append(replace(bad_line, reason=reason, text=text))
+        return CleanBatch(rows, columns, [*lines, *reasons.values()])
 
     def _read(
         self, name: str, array: pa.Array, plan: ColumnPlan, folder: Path | None
@@ -119,29 +124,30 @@ class Cleaner:
             return found
         array, bad = _decoded(array)
         if plan.type == "labels":
-            values, wrong = self._labels(array, plan.separator)
+            values, wrong = self._labels(name, array, plan.separator)
         elif plan.type == "sequence":
             values, wrong = read_histories(
-                array, plan.separator, lambda ids: _one_word(self._strings(ids)), _moments, _numbers
+                array, plan.separator, lambda ids: _one_word(self._strings(name, ids)), _moments, _numbers
             )
         elif plan.type == "number":
             values, wrong = _numbers(array)
         elif plan.type == "time":
             values, wrong = _times(name, array, plan.time_format)
         elif plan.type == "dialogue":
-            values, wrong = self._dialogues(array)
+            values, wrong = self._dialogues(name, array)
         elif plan.type == "document":
-            values, wrong = self._documents(array), {}
+            values, wrong = self._documents(name, array), {}
         elif plan.type == "verbatim":
-            values, wrong = _null_where_empty(array), {}
+            values, wrong = _null_where_empty(self.letters(array, name)), {}
         elif plan.type == "category":  # each different word once
             words = array.dictionary_encode()
-            values, wrong = _one_word(self._strings(words.dictionary)).take(words.indices), {}
+            times = Counter(words.indices.to_pylist()) if self.letters.redact else None
+            values, wrong = _one_word(self._strings(name, words.dictionary, times)).take(words.indices), {}
         else:
-            values, wrong = self._strings(array), {}
+            values, wrong = self._strings(name, array), {}
         return values, bad | wrong
 
-    def _labels(self, array: pa.Array, separator: str | None) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+    def _labels(self, name: str, array: pa.Array, separator: str | None) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
         cells: list[list[str] | None] = []
         bad: dict[int, tuple[str, str]] = {}
         for place, cell in enumerate(array.to_pylist()):
@@ -150,22 +156,22 @@ class Cleaner:
             if labels is None and not missing:
                 bad[place] = (f"must be a list of labels, is {str(cell)[:60]!r}", str(cell))
             cells.append(labels)
-        flat = _one_word(self._strings(pa.array([label for labels in cells for label in labels or ()], pa.string())))
-        words = iter(flat.to_pylist())
+        flat = pa.array([label for labels in cells for label in labels or ()], pa.string())
+        words = iter(_one_word(self._strings(name, flat)).to_pylist())
         found = [None if c is None else [w for w in itertools.islice(words, len(c)) if w is not None] for c in cells]
         return pa.array([None if c is None else list(dict.fromkeys(c)) for c in found], _TYPES["labels"]), bad
 
-    def _strings(self, array: pa.Array) -> pa.Array:
+    def _strings(self, name: str, array: pa.Array, times: Mapping[int, int] | None = None) -> pa.Array:
         if pa.types.is_boolean(array.type):
             array = pc.if_else(array, "true", "false")
         elif pa.types.is_floating(array.type):
             array = pa.array([_plain_number(v) for v in array.to_pylist()], pa.string())
         elif not pa.types.is_string(array.type):
             array = pc.cast(array, pa.string())
-        array = pc.utf8_trim_whitespace(self._normalised(array))
+        array = pc.utf8_trim_whitespace(self.letters(array, name, times))
         return pc.if_else(pc.equal(array, ""), pa.scalar(None, pa.string()), array)
 
-    def _dialogues(self, array: pa.Array) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+    def _dialogues(self, name: str, array: pa.Array) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
         cells: list[list[Message] | None] = []
         bad: dict[int, tuple[str, str]] = {}
         for place, cell in enumerate(array.to_pylist()):
@@ -176,32 +182,19 @@ class Cleaner:
                 cells.append(None)
                 bad[place] = (str(error), cell if isinstance(cell, str) else repr(cell))
         flat = pa.array([m["content"] for messages in cells for m in messages or ()], pa.string())
-        said = iter(self._normalised(pc.replace_substring(flat, pattern="\r\n", replacement="\n")).to_pylist())
+        flat = pc.replace_substring(flat, pattern="\r\n", replacement="\n")
+        said = iter(self.letters(flat, name).to_pylist())
         clean = [None if c is None else dump_dialogue([{**m, "content": next(said)} for m in c]) for c in cells]
         return pa.array(clean, pa.string()), bad
 
-    def _documents(self, array: pa.Array) -> pa.Array:
-        array = self._normalised(pc.replace_substring(array, pattern="\r\n", replacement="\n"))
-        return _null_where_empty(array)
-
-    def _normalised(self, array: pa.Array) -> pa.Array:
-        """Only cells with a letter beyond ASCII can change in form."""
-        if self.normalize == "off":
-            return array
-        ascii = pc.fill_null(pc.string_is_ascii(array), True)
-        if not pc.all(ascii).as_py():
-            other = pc.utf8_normalize(array.filter(pc.invert(ascii)), form=self.normalize.upper())
-            array = pc.replace_with_mask(array, pc.invert(ascii), other)
-        odd = pc.fill_null(pc.match_substring_regex(array, pattern=_CONTROL), False)
-        if pc.any(odd).as_py():
-            plain = pc.replace_substring_regex(array.filter(odd), pattern=_CONTROL, replacement="")
-            array = pc.replace_with_mask(array, odd, plain)
-        return array
+    def _documents(self, name: str, array: pa.Array) -> pa.Array:
+        array = pc.replace_substring(array, pattern="\r\n", replacement="\n")
+        return _null_where_empty(self.letters(array, name))
 
     def to_dict(self) -> dict:
         return {
             "plans": {name: asdict(plan) for name, plan in self.plans.items()},
-            "normalize": self.normalize,
+            **self.letters.to_dict(),
             "target": self.target,
         }
 
@@ -211,7 +204,7 @@ class Cleaner:
         for name, plan in plans.items():
             if isinstance(plan.picture, dict):  # as it comes back from JSON
                 plans[name] = replace(plan, picture=PicturePlan(**plan.picture))
-        return cls(plans, stored["normalize"], stored["target"])
+        return cls(plans, Letters.from_dict(stored), stored["target"])
 
 
 def _null_where_empty(array: pa.Array) -> pa.Array:

@@ -8,6 +8,7 @@ from typing import Any
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.preprocess.clean import Cleaner, ColumnPlan
+from weft.preprocess.letters import Letters
 from weft.preprocess.paired import PairCleaner
 
 
@@ -37,10 +38,10 @@ class EventCleaner(PairCleaner):
     reason = "must hold a value, is missing"
 
 
-def event_cleaner(columns: EventColumns, plan: Plan, normalize: str | None) -> Cleaner:
+def event_cleaner(columns: EventColumns, plan: Plan, letters: Letters) -> Cleaner:
     """How events are read."""
     plans = {
         name: ColumnPlan(kind, plan.formats.get(name), plan.separators.get(name)) for name, kind in plan.types.items()
     }
     needed = [name for name in (columns.user, columns.time) if name is not None]
-    return EventCleaner(plans, normalize or "nfkc", needed if columns.lists else [columns.item, *needed])
+    return EventCleaner(plans, letters, needed if columns.lists else [columns.item, *needed])

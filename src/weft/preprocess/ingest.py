@@ -21,6 +21,7 @@ from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import DataError, SettingsError, TooManyBadRows
 from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
 from weft.preprocess.duplicates import EXAMPLES, TEXTS, Copies, Finder
+from weft.preprocess.letters import Letters
 from weft.progress import Bar, Silent
 
 TEXTS_AT_ONCE = 512  # of a column of texts: each may be a book
@@ -177,8 +178,7 @@ def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
         raise SettingsError(
             ["preprocess.duplicates: near compares texts. Got a table that has none. Say exact, or off."]
         )
-    normalize = settings.preprocess.normalize or ("nfc" if writes else "nfkc")
-    return Cleaner(plans, normalize, plan.target)
+    return Cleaner(plans, Letters.of(settings.preprocess, "nfc" if writes else "nfkc"), plan.target)
 
 
 def ingest(
@@ -233,8 +233,8 @@ def _pass(
     split = settings.data.split
     how = split.column or split.by or split.time
     extra = {name: ColumnPlan(kind, plan.formats.get(name)) for name, kind in plan.extra.items()}
-    groups = Cleaner({name: ColumnPlan(kind) for name, kind in plan.groups.items()}, cleaner.normalize)
-    apart = Cleaner(extra, cleaner.normalize)  # a column may be read one way and split by in another
+    groups = Cleaner({name: ColumnPlan(kind) for name, kind in plan.groups.items()}, cleaner.letters)
+    apart = Cleaner(extra, cleaner.letters)  # a column may be read one way and split by in another
     wanted = list(dict.fromkeys([*cleaner.plans, *extra, *plan.groups]))
     is_class = plan.target_type == "class"
     found, most = Ingested(), settings.data.max_rejected

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from weft.data.table import RawBatch, Rejected
 from weft.preprocess.clean import CleanBatch, Cleaner, ColumnPlan
+from weft.preprocess.letters import Letters
 
 NO_TEXT = "must hold text, is missing"
 
@@ -18,8 +19,8 @@ class PairCleaner(Cleaner):
 
     reason = NO_TEXT
 
-    def __init__(self, plans: Mapping[str, ColumnPlan], normalize: str, needed: Sequence[str]):
-        super().__init__(plans, normalize)
+    def __init__(self, plans: Mapping[str, ColumnPlan], letters: Letters, needed: Sequence[str]):
+        super().__init__(plans, letters)
         self.needed = tuple(needed)
 
     def __call__(self, raw: RawBatch) -> CleanBatch:
@@ -42,7 +43,7 @@ class AnswerCleaner(PairCleaner):
         plans = {name: ColumnPlan("verbatim") for name in texts}
         if start is not None:
             plans[start] = ColumnPlan("number")
-        super().__init__(plans, "off", (question, context))
+        super().__init__(plans, Letters("off"), (question, context))
         self.context, self.answer, self.start = context, answer, start
 
     def __call__(self, raw: RawBatch) -> CleanBatch:

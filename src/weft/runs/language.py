@@ -66,7 +66,7 @@ class LanguageRun(Run):
             DataError: the text holds half a surrogate pair.
         """
         check_letters(text)
-        cleaner = Cleaner({"text": ColumnPlan("document")}, self._normalize)
+        cleaner = Cleaner({"text": ColumnPlan("document")}, self.letters)
         batch = pa.record_batch([pa.array([text])], names=["text"])
         found: str | None = cleaner(RawBatch(np.zeros(1, np.int64), batch)).columns["text"][0].as_py()
         return text if found is None else found  # of spaces alone a document is missing, a prompt is not
@@ -98,7 +98,7 @@ class LanguageRun(Run):
         target = self.settings.target
         source.require([target.name])
         judged = JudgedRows.of(self.path, self.figures, source, everything)
-        cleaner = Cleaner({target.name: ColumnPlan(self.cell)}, self._normalize, target.name)
+        cleaner = Cleaner({target.name: ColumnPlan(self.cell)}, self.letters, target.name)
         found, rows, rejected = [], 0, 0
         for raw in source.batches([target.name], rows=1_024):
             clean = cleaner(raw)
@@ -123,10 +123,6 @@ class LanguageRun(Run):
         masked = tokenizer.get_vocab_size() if self.settings.target.masked_token is not None else None
         seed = self.settings.training.seed
         return Corpus(Documents.of(texts, tokenizer, marks.end), marks, context, seed, masked)
-
-    @property
-    def _normalize(self) -> str:
-        return self.settings.preprocess.normalize or "nfc"
 
     def _said(self) -> list[str]:
         """What was cut or left out of the texts that were judged last."""

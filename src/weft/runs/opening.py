@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from weft.exchange import open_text_model
+from weft.inference.embed import Embedder
+from weft.preprocess.letters import Redactor
 from weft.runs.answers import AnswerRun
 from weft.runs.dialogues import DialogueRun
 from weft.runs.language import LanguageRun
@@ -25,9 +29,20 @@ def open_run(path: str | Path) -> Run:
     return KINDS.get(task_of(Path(path)), Run)(path)
 
 
+def open_embedder(path: Path) -> Embedder:
+    """What turns texts into vectors with the model of a run, which replaces personal data where it learnt so."""
+    stored = _figures(path).get("redact")
+    return Embedder(open_text_model(path), None if stored is None else Redactor.from_dict(stored))
+
+
 def task_of(path: Path) -> str:
     """The task of a run's folder; empty where it has none, or the folder holds no run."""
+    return str(_figures(path).get("task", ""))
+
+
+def _figures(path: Path) -> dict[str, Any]:
     try:
-        return str(json.loads((path / REPORT_FILE).read_text(encoding="utf-8")).get("task", ""))
-    except (OSError, ValueError, AttributeError):
-        return ""
+        found = json.loads((path / REPORT_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -18,6 +18,7 @@ from weft.errors import DataError, UsageError
 from weft.exchange import open_text_model
 from weft.inference.embed import Embedder
 from weft.preprocess.clean import ColumnPlan
+from weft.preprocess.letters import Letters
 from weft.preprocess.paired import PairCleaner
 from weft.progress import Silent
 from weft.results.metrics import with_intervals
@@ -31,7 +32,7 @@ class PairRun(Run):
 
     @cached_property
     def _embedder(self) -> Embedder:
-        return Embedder(open_text_model(self.path))
+        return Embedder(open_text_model(self.path), self.letters.redact)
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors [N, D] of length one: the product of two is their cosine."""
@@ -59,7 +60,7 @@ class PairRun(Run):
         query = self.figures["pairs"]["query"]
         source.require((query, target))
         judged = JudgedRows.of(self.path, self.figures, source, everything)
-        cleaner = pair_cleaner(query, target, self.settings.preprocess.normalize)
+        cleaner = pair_cleaner(query, target, self.letters)
         queries: list[str] = []
         documents: list[str] = []
         rejected = 0
@@ -80,11 +81,9 @@ class PairRun(Run):
         }  # fmt: skip
 
 
-def pair_cleaner(query: str, document: str, normalize: str | None) -> PairCleaner:
+def pair_cleaner(query: str, document: str, letters: Letters) -> PairCleaner:
     """How the texts are read: as ``weft embed`` reads them, unless something else is said."""
-    return PairCleaner(
-        {query: ColumnPlan("text"), document: ColumnPlan("text")}, normalize or "nfkc", (query, document)
-    )
+    return PairCleaner({query: ColumnPlan("text"), document: ColumnPlan("text")}, letters, (query, document))
 
 
 def nearness(embedder: Embedder, documents: Sequence[str]) -> Score:

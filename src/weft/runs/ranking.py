@@ -81,7 +81,7 @@ class RankingRun(Run):
         """
         predictor = self._predictor(False, k, taken)
         if isinstance(user, (str, int, np.integer)):
-            name = pa.array([str(user)])
+            name = self._reads[1].letters(pa.array([str(user)]), "user")
             rows = np.array([-1]) if self._users is None else self._users.rows(name)
             if rows[0] < 0:
                 raise UsageError(
@@ -93,7 +93,7 @@ class RankingRun(Run):
         else:
             column = self._reads[0].item
             raw = RawBatch(np.arange(1), pa.RecordBatch.from_arrays([history_of(user)], [column]))
-            clean = EventCleaner({column: predictor.history_plan}, self._reads[1].normalize, [])(raw)
+            clean = EventCleaner({column: predictor.history_plan}, self._reads[1].letters, [])(raw)
             if clean.rejected:
                 raise UsageError(f"history: {clean.rejected[0].reason}. Correct it.")
             events = events_of(clean.columns[column], self._ranker.catalogue)
@@ -161,7 +161,7 @@ class RankingRun(Run):
 
 def _cleaner_from(stored: dict[str, Any]) -> EventCleaner:
     plain = Cleaner.from_dict(stored)
-    return EventCleaner(plain.plans, plain.normalize, stored["needed"])
+    return EventCleaner(plain.plans, plain.letters, stored["needed"])
 
 
 def cleaner_state(cleaner: EventCleaner) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from weft.inference.parts import Piece, write_job
 from weft.inference.predict import Predictor, Sample, predict_codes, without_in_words
 from weft.models.row import GroupShift, RowConfig, RowModels
 from weft.preprocess.clean import CleanBatch
+from weft.preprocess.letters import Letters
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
 from weft.results.audit.groups import groups_section
@@ -78,6 +79,13 @@ class Run:
     def figures(self) -> dict[str, Any]:
         """``report.json``: the numbers of the report."""
         return json.loads((self.path / REPORT_FILE).read_text(encoding="utf-8"))
+
+    @cached_property
+    def letters(self) -> Letters:
+        """How its texts are read, personal data replaced as in the training."""
+        default = "nfc" if self.settings.target.task in ("next_token", "masked_token", "text", "dialogue") else "nfkc"
+        normalize = self.settings.preprocess.normalize or default
+        return Letters.from_dict({"normalize": normalize, "redact": self.figures.get("redact")})
 
     @cached_property
     def columns(self) -> Columns:

@@ -113,7 +113,7 @@ class TextRun(LanguageRun):
 
     def _predictor(self, allow_missing: bool) -> Rewriter:
         model, tokenizer = self.loaded
-        return Rewriter(model, tokenizer, self.pairing, self._normalize, self._sampling(), allow_missing)
+        return Rewriter(model, tokenizer, self.pairing, self.letters, self._sampling(), allow_missing)
 
     def _no_rows(self) -> np.ndarray:
         return np.zeros(0, dtype=object)

@@ -15,6 +15,7 @@ from weft.inference.embed import Embedder
 from weft.language_defaults import longest
 from weft.models.pretrained import TextModel, describe
 from weft.preprocess.ingest import CleanRows
+from weft.preprocess.letters import Letters
 from weft.preprocess.paired import PairCleaner
 from weft.results.beside import Judged, beside
 from weft.results.retrieval import SHOWN, Retrieval, bm25, rank_metrics, retrieval_sentence, tfidf
@@ -81,7 +82,7 @@ class PairSteps(ReadingSteps):
         return PairRun(self.out)
 
     def _cleaner(self, plan: Plan) -> PairCleaner:
-        return pair_cleaner(self.query, plan.target, self.settings.preprocess.normalize)
+        return pair_cleaner(self.query, plan.target, Letters.of(self.settings.preprocess))
 
     def _letters(self, clean: CleanRows, target: str) -> int:
         rows = np.flatnonzero(clean.parts == TRAIN)

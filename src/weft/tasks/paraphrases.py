@@ -22,6 +22,7 @@ from weft.errors import RunError, SettingsError, WeftError, listing
 from weft.files import MANIFEST, sha256, write_whole
 from weft.preprocess.clean import Cleaner, ColumnPlan
 from weft.preprocess.ingest import ROW, CleanRows
+from weft.preprocess.letters import Letters
 from weft.progress import Silent
 from weft.results.text import TextScores, language_of
 from weft.runs.opening import open_run
@@ -62,14 +63,14 @@ def open_translators(settings: Settings) -> list[TextRun]:
 
 
 def write_paraphrases(
-    clean: CleanRows, parts: np.ndarray, names: Sequence[str], normalize: str, through: Sequence[TextRun], folder: Path,
-    say: Silent,
+    clean: CleanRows, parts: np.ndarray, names: Sequence[str], letters: Letters, through: Sequence[TextRun],
+    folder: Path, say: Silent,
 ) -> tuple[CleanRows, dict[str, Any]]:  # fmt: skip
     """The columns ``names`` of the training rows through all runs, one after the other, and what became of them.
 
     Args:
         parts: of every row of the table, what it is for.
-        normalize: the Unicode form of the texts of the table, which those that come back get too.
+        letters: how the texts of the table are read, and those that come back too.
         folder: what was written here by a run that was stopped is kept.
 
     Returns:
@@ -81,7 +82,7 @@ def write_paraphrases(
     """
     _claim(folder, through)
     pieces = [slice(first, first + PIECE) for first in range(0, len(clean.rows), PIECE)]
-    cleaner = Cleaner({name: ColumnPlan("text") for name in names}, normalize)
+    cleaner = Cleaner({name: ColumnPlan("text") for name in names}, letters)
     with say.bar("translating", clean.count(TRAIN)) as bar:
         for number, piece in enumerate(pieces):
             file = folder / f"{number:08d}.arrow"

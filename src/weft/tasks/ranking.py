@@ -30,6 +30,7 @@ from weft.models.ranking import RankingModel
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.events import EventCleaner, EventColumns, event_cleaner
 from weft.preprocess.ingest import CleanRows, Ingested
+from weft.preprocess.letters import Letters
 from weft.results.beside import Judged, beside
 from weft.results.ranking import SAID, SHOWN, Ranked, rank_questions, ranking_sentence, some_questions
 from weft.results.ranking_baselines import baselines
@@ -56,7 +57,7 @@ class RankingSteps(Steps):
         events = gathered.events
         self._watched(gathered)
         with self._timed("features"):
-            catalogue = self._catalogue(gathered, cleaner.normalize)
+            catalogue = self._catalogue(gathered, cleaner.letters)
             self._taken(events)
         with self._timed("model"):
             data, trained = self._model(events, catalogue)
@@ -87,7 +88,7 @@ class RankingSteps(Steps):
 
     def foretell(self) -> Foretold:
         plan, clean, _, cleaner, gathered = self._gather()
-        catalogue = self._catalogue(gathered, cleaner.normalize)
+        catalogue = self._catalogue(gathered, cleaner.letters)
         self._taken(gathered.events)
         data, model = self._build(gathered.events, catalogue)
         cuts, recipe, events = data.cuts(), self.recipe, len(gathered.events.items)
@@ -120,7 +121,7 @@ class RankingSteps(Steps):
         return plan, clean, found, cleaner, gathered
 
     def _cleaner(self, plan: Plan) -> Cleaner:
-        return event_cleaner(self.columns, plan, self.settings.preprocess.normalize)
+        return event_cleaner(self.columns, plan, Letters.of(self.settings.preprocess))
 
     def _say_events(self, gathered: Gathered) -> None:
         events, lengths = gathered.events, gathered.events.lengths()
@@ -152,7 +153,7 @@ class RankingSteps(Steps):
                 f"Give users with three events or more, or another data.split."
             )
 
-    def _catalogue(self, gathered: Gathered, normalize: str) -> Catalogue:
+    def _catalogue(self, gathered: Gathered, letters: Letters) -> Catalogue:
         settings, events = self.settings, gathered.events
         counts = np.zeros(len(gathered.names), np.int64)
         for piece in events.pieces():
@@ -161,9 +162,7 @@ class RankingSteps(Steps):
         name = settings.target.name
         given = settings.features.get(name)
         most = (given.max_categories if given else None) or MOST_ITEMS
-        catalogue, codes, said = fit_catalogue(
-            gathered.names, counts, most, settings.data.items, name, settings.preprocess.normalize or normalize
-        )
+        catalogue, codes, said = fit_catalogue(gathered.names, counts, most, settings.data.items, name, letters)
         catalogue.save(self.out)
         recode(events, codes)
         self.unknown = int((events.items[events.parts == TEST] == 0).sum())

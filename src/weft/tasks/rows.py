@@ -176,7 +176,7 @@ class RowSteps(Steps):
         if through:
             names, parts = [n for n, kind in plan.types.items() if kind == "text"], np.load(self.out / "split.npy")
             self.paraphrases, self.translated = write_paraphrases(
-                clean, parts, names, cleaner.normalize, through, self.work / "paraphrases", self.say
+                clean, parts, names, cleaner.letters, through, self.work / "paraphrases", self.say
             )
 
     def _say_data(self, plan: Plan) -> None:

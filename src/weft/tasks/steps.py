@@ -36,6 +36,7 @@ from weft.models.stored import save_language_model
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.duplicates import copies_said
 from weft.preprocess.ingest import COPIES_FILE, CleanRows, Ingested, ingest, make_cleaner, split_in_words
+from weft.preprocess.letters import Redactor
 from weft.progress import Silent, duration
 from weft.results.report import write_card, write_report
 from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
@@ -91,6 +92,7 @@ class Steps(ABC):
         """What each step took."""
         self.read = 0
         self.copies: dict[str, Any] = {}
+        self.redact: Redactor | None = None
 
         self.scale = 1.0
         """How many times as many rows there are, where a training is only foretold by the first ones."""
@@ -183,6 +185,9 @@ class Steps(ABC):
             self.say.line(f"{count:,} x {what}")
         for phrase, values in copies_said(found.copies):
             self.say.line(phrase.format(**values))
+        self.redact = cleaner.letters.redact
+        for words in self.redact.in_words() if self.redact else ():
+            self.say.line(f"personal data replaced in {words}")
         if plan.target_type != "ranking":  # of which it is said once the events are in order
             self.say.line(split_in_words(self.settings, clean))
         return clean, found, cleaner
@@ -205,6 +210,9 @@ class Steps(ABC):
         }  # fmt: skip
 
     def _finish(self, figures: dict[str, Any]) -> None:
+        if self.redact is not None:
+            counts = self.redact.found.items()
+            figures["redact"] = self.redact.to_dict() | {"found": [[*where, n] for where, n in counts]}
         figures |= {"memory": {"bound": memory.bound(), "steps": self.used}}
         write_whole(self.out / REPORT_FILE, json_text(figures, indent=1) + "\n")
         write_report(self.out, figures, self.settings.results.report or "en")
