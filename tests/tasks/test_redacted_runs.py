@@ -55,7 +55,8 @@ def leaks(folder):
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("redacted") / "run"
     settings = FAST | {
-        "preprocess": {"redact": "all"}, "data": {"max_rejected": 0.1}, "results": {"baselines": False, "explain": "off"},
+        "preprocess": {"redact": "all"}, "data": {"max_rejected": 0.1},
+        "results": {"baselines": False, "explain": "off"},
     }  # fmt: skip
     return weft.train(table(), "bought", out, quiet=True, **settings)
 

@@ -16,6 +16,7 @@ from weft.data.plan import group_types
 from weft.data.table import RawBatch, Table
 from weft.errors import DataError
 from weft.preprocess.clean import Cleaner, ColumnPlan
+from weft.preprocess.letters import Letters
 
 MISSING, OTHERS = "(missing)", "(others)"
 MOST_GROUPS = 30
@@ -46,14 +47,14 @@ class GroupColumns:
         DataError: the table lacks one, or it holds neither categories nor numbers.
     """
 
-    def __init__(self, by: Sequence[str], types: Mapping[str, str], normalize: str):
+    def __init__(self, by: Sequence[str], types: Mapping[str, str], letters: Letters | None):
         self.by, self.types = list(dict.fromkeys(by)), types
-        self._cleaner = Cleaner({name: ColumnPlan(types[name]) for name in self.by}, normalize)
+        self._cleaner = Cleaner({name: ColumnPlan(types[name]) for name in self.by}, letters)
         self._values: dict[str, dict[str, int]] = {name: {} for name in self.by}
 
     @classmethod
-    def of(cls, table: Table, by: Sequence[str], normalize: str = "nfkc") -> GroupColumns:
-        return cls(by, group_types(table, by), normalize)
+    def of(cls, table: Table, by: Sequence[str], letters: Letters | None = None) -> GroupColumns:
+        return cls(by, group_types(table, by), letters)
 
     def read(self, raw: RawBatch, rows: np.ndarray) -> np.ndarray:
         """Codes of the ``rows`` of a batch, by their numbers [N, K]. A number that cannot be read counts as missing."""

@@ -211,7 +211,7 @@ class Run:
 
     def judge_groups(self, source: Table, asked: Asked) -> dict[str, Any]:
         """The section ``groups`` of an audit."""
-        groups = GroupColumns.of(source, asked.by, self.columns.cleaner.normalize)
+        groups = GroupColumns.of(source, asked.by, self.columns.cleaner.letters)
         found = self._judged(source, asked.allow_missing, asked.everything, groups)
         output, truth, codes = found.columns
         usable = known(truth)

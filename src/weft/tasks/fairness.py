@@ -11,6 +11,7 @@ from weft.errors import SettingsError, listing
 from weft.features.categories import FIRST, CategoryCodec
 from weft.features.columns import Columns
 from weft.features.groups import GroupColumns, Members
+from weft.preprocess.letters import Letters
 from weft.features.store import Store
 from weft.features.targets import ClassTarget
 from weft.models.row import GroupShift
@@ -25,7 +26,7 @@ MOST_THRESHOLDS = 1_000
 
 def members(clean: CleanRows, rows: np.ndarray, types: dict[str, str], by: list[str]) -> list[Members]:
     """The groups of some cleaned rows, by each column and by all at once."""
-    groups = GroupColumns(by, {name: types[name] for name in by}, "off")
+    groups = GroupColumns(by, {name: types[name] for name in by}, Letters("off"))
     codes = []
     for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
         cells = clean.take(some, [GROUP + name for name in by])
