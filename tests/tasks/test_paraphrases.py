@@ -17,6 +17,7 @@ from weft.features.augment import Augmenter
 from weft.features.columns import Columns
 from weft.files import MANIFEST
 from weft.preprocess.ingest import CleanRows
+from weft.preprocess.letters import Letters
 from weft.tasks import paraphrases
 from weft.tasks.paraphrases import there_and_back, write_paraphrases
 
@@ -149,7 +150,7 @@ def test_texts_that_stay_away_are_warned_of(through, tmp_path, work):
     """The way back is forgotten: Latin letters went, Chinese ones came."""
     clean, say = CleanRows(work / "work" / "clean.arrow", np.load(work / "split.npy")), Quiet()
     parts = np.load(work / "split.npy")
-    made, facts = write_paraphrases(clean, parts, ["a"], "nfkc", through[:1], tmp_path / "w", say)
+    made, facts = write_paraphrases(clean, parts, ["a"], Letters(), through[:1], tmp_path / "w", say)
     letters = {c for b in made.batches() for t in b.columns["a"].drop_null().to_pylist() for c in t}
     assert letters == {*"春花秋月A "}  # in the form of the table's texts
     assert facts["warning"] in say.warned and "another script" in facts["warning"] and facts["chrf"] < 1

@@ -14,7 +14,7 @@ from weft.cli import call
 from weft.errors import SettingsError
 from weft.features.columns import Columns
 
-SECRETS = ["hildegard", "13800138", "张伟", "corp.example", "4111"]
+SECRETS = ["hildegard", "13800138", "张伟", "corp.example", "4111 1111"]
 
 
 def table(rows=160):

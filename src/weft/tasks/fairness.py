@@ -11,11 +11,11 @@ from weft.errors import SettingsError, listing
 from weft.features.categories import FIRST, CategoryCodec
 from weft.features.columns import Columns
 from weft.features.groups import GroupColumns, Members
-from weft.preprocess.letters import Letters
 from weft.features.store import Store
 from weft.features.targets import ClassTarget
 from weft.models.row import GroupShift
 from weft.preprocess.ingest import GROUP, CleanRows
+from weft.preprocess.letters import Letters
 from weft.results.audit.groups import groups_section
 from weft.results.summary import positive_class
 from weft.training.fairness import Fairness
