@@ -132,8 +132,9 @@ class LanguageModel(nn.Module):
         if self.config.output == "transform":
             states_BTD = self.transform_norm(F.gelu(self.transform(states_BTD)))
             bias = self.output_bias
-        matrix = self.table.weight if self.config.tied else self.output.weight
-        return F.linear(states_BTD, matrix, bias)
+        if bias is None and hasattr(self, "output"):
+            return self.output(states_BTD)
+        return F.linear(states_BTD, self.table.weight if self.config.tied else self.output.weight, bias)
 
     def forward(
         self,

@@ -55,7 +55,7 @@ class Part(Cache):
         found = []
         for memory, new in ((self._pool.keys[block], keys), (self._pool.values[block], values)):
             memory[self._places[self._past :]] = new[0].transpose(0, 1)
-            found.append(memory[self._places].transpose(0, 1)[None])
+            found.append(memory.index_select(0, self._places).transpose(0, 1)[None])
         return found[0], found[1]
 
 
@@ -83,6 +83,6 @@ class Side(Cache):
         asked = q_BHTK.unflatten(1, (keys.shape[1], -1)).squeeze(3)  # [B, G, H / G, K]
         found = torch.zeros_like(asked)
         for row, places in enumerate(self._places):
-            own = keys[places].transpose(0, 1)[None], values[places].transpose(0, 1)[None]
-            found[row] = F.scaled_dot_product_attention(asked[row : row + 1], *own)[0]
+            key, value = (m.index_select(0, places).transpose(0, 1)[None] for m in (keys, values))
+            found[row] = F.scaled_dot_product_attention(asked[row : row + 1], key, value)[0]
         return found.flatten(1, 2).unsqueeze(2)

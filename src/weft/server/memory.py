@@ -248,19 +248,22 @@ def _least_rows(memory: Memory, most: int) -> int:
     random = torch.Generator().manual_seed(0)
     tokens = torch.randint(memory.model.config.vocabulary, (most,), generator=random).tolist()
 
+    held = [h for h in (memory.begin([t], 2) for t in tokens) if h is not None]
+    for one, token in zip(held, tokens, strict=False):
+        memory.read(one, [token])
+    before = [(one.read, one.hidden) for one in held]
+
     def logits(count: int) -> Tensor:
-        held = [memory.begin([t], 2) for t in tokens[:count]]
-        there = [h for h in held if h is not None]
-        for one, token in zip(there, tokens, strict=False):
-            memory.read(one, [token])
-        found = memory.step(there, tokens[: len(there)])
-        for one in there:
-            memory.end(one)
+        found = memory.step(held[:count], tokens[:count])
+        for one, (read, hidden) in zip(held, before, strict=True):
+            one.read, one.hidden = read, hidden
         return found
 
-    whole, least = logits(most), most
-    for count in range(most - 1, 0, -1):
+    whole, least = logits(len(held)), len(held)
+    for count in range(len(held) - 1, 0, -1):
         if not torch.equal(logits(count), whole[:count]):
             break
         least = count
+    for one in held:
+        memory.end(one)
     return least

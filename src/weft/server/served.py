@@ -29,6 +29,7 @@ from weft.inference.pieces import pieces_of
 from weft.inference.predict import Predictor
 from weft.models.checkpoints import load_words
 from weft.models.language import LanguageModel
+from weft.models.packed import pack
 from weft.models.pretrained import TextModel, describe
 from weft.models.row import RowModels
 from weft.runs.answers import AnswerRun
@@ -64,11 +65,13 @@ class Served:
                 model, tokenizer = self.run.loaded
                 self._language(TextModel(model, tokenizer, "", describe(model, tokenizer), load_words(path)))
             elif isinstance(self.run, PairRun):
-                self.embedder = Embedder(open_text_model(path))
+                self.embedder = Embedder(found := open_text_model(path))
+                pack(found.model)
         self.can = self._can()
 
     def _language(self, found: TextModel) -> None:
         self.model, self.tokenizer = found.model, found.tokenizer
+        pack(found.model)
         if isinstance(self.run, TextRun):
             return
         self.embedder = Embedder(found)
