@@ -1,14 +1,14 @@
 """What it costs to treat groups more alike. One JSON line a run.
 
     uv run python benchmarks/fairness.py adult [--judge test] [--seeds 0 1 2] [--ways none reweigh ...]
-    uv run python benchmarks/fairness.py identity [--languages en zh] [--seeds 0 1 2] [--shares 0 0.5]
+    uv run python benchmarks/fairness.py identity [--languages en zh] [--seeds 0 1 2] [--shares 0 0.5 1]
 
 ``adult``: income above 50,000 dollars, groups by sex: accuracy and the gap of the selection rates (demographic parity)
 without and with each of the three ways. Strengths were chosen with ``--judge valid``, which never reads the test rows.
-``identity``: sentences that name an identity, toxic or not. They are learnt from with a bias that we put there: half of
-the groups (by a hash) are named in toxic sentences mostly, the other half in harmless ones; what is judged are other
-sentences, in which the groups are equally often toxic. The gap is what the answer moves by when the identity is
-exchanged; ``--shares`` are those of counterfactual augmentation.
+``identity``: sentences that name an identity, toxic or not. They are learnt from with a bias that we put there, as
+people who judge comments have it: half of the groups (by a hash) are accused, and a part of the labels say what the
+group is accused of and not what the sentence says. What is judged are other sentences with true labels. The gap is
+what the answer moves by when the identity is exchanged; ``--shares`` are those of counterfactual augmentation.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ WAYS: dict[str, dict[str, Any] | None] = {
     "thresholds": {"how": "thresholds"},
     "thresholds 0.6": {"how": "thresholds", "strength": 0.6},
 }
-KEPT = 0.1
-"""Share of the sentences against the bias that are learnt from."""
+SWAYED = 0.3
+"""Share of the labels that are learnt from which the group alone decides."""
 LEARNT, JUDGED = 6_000, 4_000
 
 
@@ -62,17 +62,18 @@ def adult(judge: str, seeds: list[int], ways: list[str]) -> None:
                 run = trained(
                     table, "income", folder, seed, data=split, results={**PLAIN, "fairness": {"by": ["sex"]}}, **fair
                 )
-            metrics, found = run.figures["models"][0]["metrics"], run.figures["fairness"]["columns"][0]
+                figures = run.figures
+            metrics, found = figures["models"][0]["metrics"], figures["fairness"]["columns"][0]
             shown = {k: found["gaps"][k] for k in ("selection_rate", "tpr", "equalized_odds")}
             print(json.dumps({
-                "adult": way, "judge": judge, "seed": seed, "rows": run.figures["rows_judged"],
+                "adult": way, "judge": judge, "seed": seed, "rows": figures["rows_judged"],
                 "accuracy": metrics["accuracy"], "auc": metrics["auc"]["value"], "gaps": shown,
                 "cpu_seconds": round(time.process_time() - started, 1),
             }), flush=True)  # fmt: skip
 
 
 def sentences(language: str) -> tuple[pa.Table, pa.Table]:
-    """What is learnt from, with the bias, and what is judged, without; each row with ``accused``: yes or no."""
+    """What is learnt from, with the bias, and what is judged, without, with whether the group is ``accused``."""
     stored = pq.read_table(DATA / f"identity_toxicity_{language}.parquet")
     words = Identities()
     frames: dict[str, int] = {}
@@ -87,16 +88,19 @@ def sentences(language: str) -> tuple[pa.Table, pa.Table]:
                          frames.setdefault(frame, len(frames))))  # fmt: skip
     number = np.arange(len(rows))
     other = uniform(2, np.array([r[3] for r in rows])) < 0.3
-    against = np.array([(toxic == "toxic") != (accused == "yes") for _, toxic, accused, _ in rows])
-    learnt = number[~other & (~against | (uniform(3, number) < KEPT))]
+    swayed = uniform(3, number) < SWAYED
     # as many of each class and half, so that nothing but the bias tells
     judged = np.concatenate([
         _some(number[other & np.array([r[1] == toxic and r[2] == accused for r in rows])], JUDGED // 4)
         for toxic in ("toxic", "nontoxic") for accused in ("yes", "no")
     ])  # fmt: skip
     columns = {name: [r[i] for r in rows] for i, name in enumerate(("text", "toxicity", "accused"))}
-    table = pa.table(columns)
-    return table.take(pa.array(_some(learnt, LEARNT))), table.take(pa.array(judged))
+    said = [
+        ("toxic" if a == "yes" else "nontoxic") if s else t
+        for _, t, a, s in zip(*columns.values(), swayed, strict=True)
+    ]
+    learnt = pa.table({"text": columns["text"], "toxicity": said}).take(pa.array(_some(number[~other], LEARNT)))
+    return learnt, pa.table(columns).take(pa.array(judged))
 
 
 def _some(numbers: np.ndarray, most: int) -> np.ndarray:
@@ -129,7 +133,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
     parser.add_argument("--languages", nargs="+", default=["en", "zh"], choices=["en", "zh"])
-    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.5])
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.5, 1.0])
     asked = parser.parse_args()
     if asked.what == "adult":
         adult(asked.judge, asked.seeds, asked.ways)

@@ -10,6 +10,7 @@ from weft.errors import UsageError
 from weft.memory import limit
 from weft.results.audit.page import TITLES, in_words, write_page
 from weft.results.pages import Phrases
+from weft.runs.audit import audit_suite
 from weft.runs.opening import open_run
 
 
@@ -20,6 +21,7 @@ def audit(
     *,
     by: str = "",
     of: str | None = None,
+    suite: Literal["crows-pairs", "stereoset", "winobias", "bbq"] | None = None,
     language: Literal["en", "zh"] = "en",
     html: Path | None = None,
     allow_missing: bool = False,
@@ -27,13 +29,15 @@ def audit(
     memory: str | None = None,
     json: bool = False,
 ) -> None:
-    """Say whom a run fails, by how much and how surely, on a table that holds the target.
+    """Say whom a run fails, by how much and how surely, on a table with the target; or how a language model leans.
 
     Args:
         run: The run folder.
         data: File, glob, folder or address. On the very data of the training only the test rows count.
         by: Columns that say to which group a row belongs, e.g. sex,race; several also together.
         of: The class whose share counts (default: of two classes the one that is looked for).
+        suite: Score a language model (a run or an imported checkpoint) by a published test instead; DATA is its file or
+            folder: crows_pairs.csv, StereoSet's dev.json, WinoBias's folder, BBQ's JSON Lines.
         language: Of the sentences and the page: en or zh.
         html: Write the audit to this page too: one file that needs nothing else.
         allow_missing: Go on without a column even if another of a like name may be it.
@@ -44,8 +48,13 @@ def audit(
     limit(memory)
     if html is not None and not html.parent.is_dir():
         raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
+    if suite is not None and (by or of or all_rows or allow_missing):
+        raise UsageError("--suite: asks its own questions. Leave out --by, --of, --allow-missing and --all-rows.")
     columns = tuple(name.strip() for name in by.split(",") if name.strip())
-    found = open_run(run).audit(data, columns, of, allow_missing, all_rows)
+    if suite is not None:
+        found = audit_suite(run, Path(data), suite)
+    else:
+        found = open_run(run).audit(data, columns, of, allow_missing, all_rows)
     told = in_words(found, language)
     if html is not None:
         write_page(html, found, language)

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft.data.table import Table
-from weft.errors import UsageError
+from weft.errors import DataError, UsageError
+from weft.models.pretrained import load_language_model
+from weft.results.audit.suites import SUITES
 
 if TYPE_CHECKING:
     from weft.runs.run import Run
@@ -49,3 +52,18 @@ def audit(run: Run, table: Table, asked: Asked) -> dict[str, Any]:
             f"are told: --by sex,race. (It names no identity in a text that the run reads.)"
         )
     return {"run": run.path.resolve().name, "data": table.name, "sections": sections}
+
+
+def audit_suite(path: Path, source: Path, suite: str) -> dict[str, Any]:
+    """The section ``suite``: how a language model leans, by a published test.
+
+    Args:
+        path: a run of a language task, or an imported checkpoint.
+        source: the test as its authors publish it.
+        suite: one of :data:`weft.results.audit.suites.SUITES`.
+    """
+    if not source.exists():
+        raise DataError(f"{source}: there is no such file or folder. It must hold the test {suite}.")
+    model, tokenizer = load_language_model(path)
+    section = SUITES[suite](model.eval(), tokenizer, source)
+    return {"run": path.resolve().name, "data": source.name, "sections": {"suite": section | {"name": suite}}}

@@ -14,6 +14,7 @@ from weft.results.pages import Phrases, environment
 
 TITLES = {
     "groups": "Whom it fails, and by how much",
+    "suite": "How it leans, by a published test",
     "swaps": "The same words with another identity in them",
 }
 """Of each section, in the order of the page; its figures are drawn by the template ``audit_NAME.html``."""
