@@ -6,13 +6,24 @@ import os
 import signal
 import sys
 from importlib.metadata import version
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from weft.errors import SettingsError, UsageError, WeftError, in_words
 from weft.files import json_text
+
+Json = Annotated[bool, Parameter(help="One JSON object on stdout.")]
+Many = Annotated[tuple[str, ...], Parameter(negative=())]
+Memory = Annotated[
+    str | None,
+    Parameter(
+        help="What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left)."
+    ),
+]
+Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 
 app = App(
     name="weft",

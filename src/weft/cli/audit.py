@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from weft.cli import answer
+from weft.cli import Json, Memory, answer
 from weft.errors import UsageError
 from weft.memory import limit
 from weft.results.audit.page import TITLES, in_words, write_page
@@ -26,8 +26,8 @@ def audit(
     html: Path | None = None,
     allow_missing: bool = False,
     all_rows: bool = False,
-    memory: str | None = None,
-    json: bool = False,
+    memory: Memory = None,
+    json: Json = False,
 ) -> None:
     """Say whom a run fails, by how much and how surely, on a table with the target; or how a language model leans.
 
@@ -42,8 +42,6 @@ def audit(
         html: Write the audit to this page too: one file that needs nothing else.
         allow_missing: Go on without a column even if another of a like name may be it.
         all_rows: Judge on every row even on the data of the training (too good to be true).
-        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
-        json: One JSON object on stdout.
     """
     limit(memory)
     if html is not None and not html.parent.is_dir():

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from weft import config
-from weft.cli import answer
+from weft.cli import Json, Many, Memory, answer
 from weft.data.table import Table
 from weft.estimates.rows import estimate
 from weft.estimates.tasks import estimate_task
@@ -20,16 +17,14 @@ SURVEYED = 2_000
 
 
 def check(
-    file: Path, /, *, set: Annotated[tuple[str, ...], Parameter(negative=())] = (), memory: str | None = None,
-    json: bool = False,
+    file: Path, /, *, set: Many = (), memory: Memory = None,
+    json: Json = False,
 ) -> None:  # fmt: skip
     """Validate a pipeline file and its data, and say what a run will read, build, need and take.
 
     Args:
         file: The pipeline file.
         set: A setting laid over the file, e.g. --set training.epochs=5; may be given several times.
-        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
-        json: One JSON object on stdout.
     """
     limit(memory)
     settings = config.load(file, set)

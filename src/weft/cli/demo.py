@@ -11,15 +11,14 @@ import warnings
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from cyclopts import Parameter
 from PIL import Image
 from sklearn.datasets import load_breast_cancer, load_digits
 
 from weft import config, pipeline
-from weft.cli import answer
+from weft.cli import Json, Out, answer
 from weft.cli.generate import bars, readable
 from weft.data.split import TEST
 from weft.data.table import Table
@@ -64,13 +63,12 @@ _MOST_LETTERS = 3_000_000
 _ASIDE = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages"}
 
 
-def demo(*, out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("weft-demo"), json: bool = False) -> None:
+def demo(*, out: Out = Path("weft-demo"), json: Json = False) -> None:
     """Real data that is on every machine, end to end: a diagnosis from 30 measurements of a tumour, handwritten digits
     read, and a language model pretrained in a minute on the docstrings of the Python standard library.
 
     Args:
         out: The folder for the data, the pipeline files, the runs and their reports; a former demo is replaced.
-        json: One JSON object on stdout.
     """
     if out.exists() and any(out.iterdir()) and not (out / "weft.yaml").exists():
         raise UsageError(

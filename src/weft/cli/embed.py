@@ -9,7 +9,7 @@ from typing import Annotated
 import pyarrow as pa
 from cyclopts import Parameter
 
-from weft.cli import answer
+from weft.cli import Json, Many, Memory, Out, answer
 from weft.data.columns import SAMPLE_ROWS, guess
 from weft.data.table import Table
 from weft.errors import UsageError
@@ -27,12 +27,12 @@ def embed(
     data: str,
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])],
+    out: Out,
     column: str | None = None,
-    keep: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    keep: Many = (),
     graph: Annotated[bool, Parameter(negative=())] = False,
-    memory: str | None = None,
-    json: bool = False,
+    memory: Memory = None,
+    json: Json = False,
 ) -> None:
     """Turn a column of texts into vectors of length one, row by row.
 
@@ -43,8 +43,6 @@ def embed(
         column: The column to read (default: the only one that holds texts).
         keep: A column of the input to repeat in the output; may be given several times.
         graph: Build a graph for fast search beside the vectors, for millions of rows (needs usearch).
-        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
-        json: One JSON object on stdout.
     """
     limit(memory)
     if out.suffix.lower() != ".parquet":

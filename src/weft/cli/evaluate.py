@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weft.cli import answer
+from weft.cli import Json, Memory, answer
 from weft.inference.predict import without_in_words
 from weft.memory import limit
 from weft.results.abstention import abstention_in_words
@@ -19,8 +19,8 @@ def evaluate(
     *,
     allow_missing: bool = False,
     all_rows: bool = False,
-    memory: str | None = None,
-    json: bool = False,
+    memory: Memory = None,
+    json: Json = False,
 ) -> None:
     """Judge a run on a table that holds the target; a language model on texts.
 
@@ -29,8 +29,6 @@ def evaluate(
         data: File, glob, folder or address. On the very data of the training only the test rows count.
         allow_missing: Go on without a column even if another of a like name may be it.
         all_rows: Judge on every row even on the data of the training (too good to be true).
-        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
-        json: One JSON object on stdout.
     """
     limit(memory)
     found = open_run(run).evaluate(data, allow_missing, all_rows)

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
-from weft.cli import answer
+from weft.cli import Json, answer
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.results.explain.page import write_page
@@ -37,7 +37,7 @@ def explain(
     language: Literal["en", "zh"] = "en",
     html: Path | None = None,
     allow_missing: bool = False,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Say why a run answers as it does: which words and values spoke for and against, and what would change it.
 
@@ -52,7 +52,6 @@ def explain(
         language: Of the sentences and the page: en or zh.
         html: Write the rows to this page too: one file that needs nothing else.
         allow_missing: Treat an absent column as all missing values instead of stopping.
-        json: One JSON object on stdout.
     """
     if not 1 <= len(row) <= MOST_ROWS or min(row) < 0:
         raise UsageError(f"--row: must be 1 to {MOST_ROWS} row numbers from 0 on. Got {len(row)}.")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from cyclopts import Parameter
-
-from weft.cli import answer
+from weft.cli import Json, Out, answer
 from weft.exchange import export_hf
 
 
@@ -16,8 +14,8 @@ def export(
     /,
     *,
     to: Literal["hf"],
-    out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    json: bool = False,
+    out: Out,
+    json: Json = False,
 ) -> None:
     """Write a run in the form of another library.
 
@@ -25,7 +23,6 @@ def export(
         run: An imported checkpoint, or a run trained from one (then its fine-tuned encoder is written).
         to: hf is a folder that transformers loads with equal outputs.
         out: The folder, new or empty.
-        json: One JSON object on stdout.
     """
     found = export_hf(run, out)
     answer(json, found, [f"wrote:   {out} ({found['family']}, {found['parameters']:,} parameters)"])

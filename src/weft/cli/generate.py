@@ -8,13 +8,12 @@ import unicodedata
 from dataclasses import asdict
 from math import exp, fsum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from cyclopts import Parameter
 from rich.cells import cell_len
 from tokenizers import Tokenizer
 
-from weft.cli import answer
+from weft.cli import Json, Many, Out, answer
 from weft.errors import UsageError, listing
 from weft.features.chat import TEMPLATE, Chat
 from weft.inference.choices import Choice, score_choices
@@ -61,20 +60,20 @@ def generate(
     repetition_penalty: float = 1.0,
     beams: int = 1,
     length_penalty: float = 1.0,
-    stop: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    stop: Many = (),
     seed: int = 0,
     samples: int = 1,
     cut: bool = False,
     chat: bool = False,
     system: str = "",
     choices: str | None = None,
-    choice: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    choice: Many = (),
     regex: str | None = None,
     json_schema: Path | None = None,
     data: str | None = None,
     column: str | None = None,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
-    json: bool = False,
+    out: Out | None = None,
+    json: Json = False,
 ) -> None:
     """Go on from a prompt, answer it, show what may come next, or write a text for every row of a table.
 
@@ -105,7 +104,6 @@ def generate(
         data: A table of prompts: file, glob, folder or address.
         column: The column of the table that holds the prompts.
         out: Texts for the table: .parquet, .csv or .jsonl. Rows set aside go beside it.
-        json: One JSON object on stdout.
     """
     if system and not chat:
         raise UsageError("--system is for a conversation. Add --chat.")

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
-
-from weft.cli import answer
+from weft.cli import Json, Out, answer
 from weft.exchange import import_checkpoint as import_it
 
 
-def import_checkpoint(
-    checkpoint: str, /, *, out: Annotated[Path, Parameter(name=["--out", "-o"])], json: bool = False
-) -> None:
+def import_checkpoint(checkpoint: str, /, *, out: Out, json: Json = False) -> None:
     """Read a Hugging Face checkpoint (BERT, GPT-2, Llama, Qwen, Mistral, ViT) into a run folder.
 
     Args:
         checkpoint: The folder (config.json, safetensors, tokenizer.json) or hf://OWNER/NAME on the hub.
         out: The run folder, new or empty.
-        json: One JSON object on stdout.
     """
     found = import_it(checkpoint, out)
     lines = [

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from weft.cli import answer
+from weft.cli import Json, Out, answer
 from weft.data.columns import SAMPLE_ROWS, Guess, guess, guess_target
 from weft.data.labels import guess_labels, kind_in_words
 from weft.data.table import Table
@@ -35,9 +32,9 @@ def init(
     /,
     *,
     target: str | None = None,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])] = Path("weft.yaml"),
+    out: Out = Path("weft.yaml"),
     force: bool = False,
-    json: bool = False,
+    json: Json = False,
 ) -> None:
     """Look at a table and write a starter pipeline file with every guess explained.
 
@@ -46,7 +43,6 @@ def init(
         target: The column to predict (default: a guess, to be checked).
         out: Where the pipeline file goes.
         force: Write over a file that is there.
-        json: One JSON object on stdout.
     """
     if out.exists() and not force:
         raise UsageError(f"{out}: there is such a file already. Choose another with -o, or --force.")

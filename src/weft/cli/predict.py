@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from weft.cli import answer
+from weft.cli import Json, Many, Memory, Out, answer
 from weft.data.columns import SAMPLE_ROWS, guess
 from weft.data.table import Table
 from weft.errors import UsageError
@@ -28,9 +25,9 @@ def predict(
     data: str,
     /,
     *,
-    out: Annotated[Path, Parameter(name=["--out", "-o"])],
-    keep: Annotated[tuple[str, ...], Parameter(negative=())] = (),
-    columns: Annotated[tuple[str, ...], Parameter(negative=())] = (),
+    out: Out,
+    keep: Many = (),
+    columns: Many = (),
     allow_missing: bool = False,
     labels: str | None = None,
     column: str | None = None,
@@ -38,8 +35,8 @@ def predict(
     beams: int | None = None,
     top: int | None = None,
     taken: bool | None = None,
-    memory: str | None = None,
-    json: bool = False,
+    memory: Memory = None,
+    json: Json = False,
 ) -> None:
     """Predict the rows of a table of any size, in their order.
 
@@ -58,8 +55,6 @@ def predict(
         beams: Of a run that writes a column: search for the most probable text with this many side by side.
         top: Of a run that recommends: this many items a row (default: 10).
         taken: Of a run that recommends: whether items that the user has had may come again (default: as the run found).
-        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
-        json: One JSON object on stdout.
     """
     limit(memory)
     if labels is not None:

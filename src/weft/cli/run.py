@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter
 
 from weft import config, pipeline
-from weft.cli import answer
+from weft.cli import Json, Many, Memory, Out, answer
 from weft.errors import RunError
 from weft.memory import limit
 from weft.progress import Spoken
@@ -20,11 +17,11 @@ def run(
     file: Path,
     /,
     *,
-    set: Annotated[tuple[str, ...], Parameter(negative=())] = (),
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
+    set: Many = (),
+    out: Out | None = None,
     resume: bool = False,
-    memory: str | None = None,
-    json: bool = False,
+    memory: Memory = None,
+    json: Json = False,
 ) -> None:
     """Train a model as a pipeline file says.
 
@@ -33,8 +30,6 @@ def run(
         set: A setting laid over the file, e.g. --set training.epochs=5; may be given several times.
         out: The run folder (default: runs/1, runs/2, ...).
         resume: Go on with the run in --out that was stopped.
-        memory: What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left).
-        json: One JSON object on stdout.
     """
     limit(memory)
     settings = config.load(file, set)

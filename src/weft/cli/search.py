@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from weft.cli import answer
+from weft.cli import Json, Out, answer
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.inference.search import VectorIndex
@@ -26,8 +26,8 @@ def search(
     exact: Annotated[bool, Parameter(negative=())] = False,
     data: str | None = None,
     column: str | None = None,
-    out: Annotated[Path | None, Parameter(name=["--out", "-o"])] = None,
-    json: bool = False,
+    out: Out | None = None,
+    json: Json = False,
 ) -> None:
     """Find the rows of an index whose meaning is nearest to a query, or to every row of a table.
 
@@ -40,7 +40,6 @@ def search(
         data: A table of queries: file, glob, folder or address.
         column: The column of the table that holds the queries.
         out: What was found for the table: .parquet, .csv or .jsonl.
-        json: One JSON object on stdout.
     """
     if top < 1:
         raise UsageError(f"--top: must be at least 1. Got {top}.")
