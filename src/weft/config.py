@@ -379,6 +379,18 @@ class FairnessSettings(ByGroups):
         return self
 
 
+class PrivacySettings(_Settings):
+    """Private training (Abadi 2016): what is learnt says next to nothing of any one training row."""
+
+    epsilon: Annotated[float, Field(gt=0, le=1000)]
+    """How much it may say at most: whatever is seen of the model is at most e^epsilon times as likely with a row as
+    without it, but for a chance of delta. 1 is strong, 8 weak."""
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Default: 1 / (10 rows)."""
+    clip: Annotated[float, Field(gt=0)] = 4.0
+    """The longest that the gradient of a row may be; longer ones are shortened."""
+
+
 class TrainingSettings(_Settings):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Most passes over the training rows; early stopping usually ends sooner."""
@@ -415,7 +427,30 @@ class TrainingSettings(_Settings):
     """Dropout in the first half of the training only, in the second only, or growing from none (Liu 2023)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; `auto` takes bfloat16 where the machine multiplies it in hardware."""
+    privacy: PrivacySettings | None = None
+    """Train so that nobody can tell whether a row was learnt from."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _private(self) -> TrainingSettings:
+        if self.privacy is None:
+            return self
+        mixes = [n for n in ("mixup", "cutmix") if getattr(self, n)]
+        if mixes:
+            raise ValueError(f"{listing(mixes)} mixes rows, privacy keeps them apart. Keep one of them")
+        if self.class_weight:
+            raise ValueError("class_weight is counted from the rows, without privacy. Keep one of them")
+        if self.augment and self.augment.back_translation:
+            raise ValueError("back_translation goes through models that may have learnt the rows. Remove it or privacy")
+        if self.fairness and self.fairness.how != "thresholds":
+            raise ValueError(f"fairness by {self.fairness.how} looks at other rows. Take thresholds, or remove privacy")
+        if self.patience:
+            raise ValueError("patience: a private training makes all its steps, for which its noise is. Remove it")
+        if self.accumulate:
+            raise ValueError("accumulate: rows of a private step are computed in parts anyway. Remove it")
+        if self.precision == "bfloat16":
+            raise ValueError("precision: private gradients are float32. Remove it")
+        return self
 
     @model_validator(mode="after")
     def _one_of(self) -> TrainingSettings:
@@ -436,8 +471,9 @@ class TrainingSettings(_Settings):
 
 
 class ResultsSettings(_Settings):
-    baselines: bool = True
-    """Train the trivial, the linear and the boosted-tree baselines beside the model."""
+    baselines: bool | None = None
+    """Train the trivial, the linear and the boosted-tree baselines beside the model (default: yes, but not beside a
+    private one: they are not)."""
     language: str | None = None
     """The column that says each row's language, for figures by language (default: detected in the texts)."""
     explain: Literal["shap", "off"] | None = None
@@ -509,9 +545,26 @@ class Settings(_Settings):
                 "each text is compared with all others" if task == "embedding" else "items are drawn for all histories"
             )
             raise ValueError(f"training.accumulate: {what} of its step. Remove it")
+        if self.training.privacy is not None:
+            self._private(task)
         if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):
             raise ValueError("training.optimizer: muon is for the matrices of a Transformer, all trained. Remove it")
         return self
+
+    def _private(self, task: Task) -> None:
+        if task in ("span", "embedding"):
+            why = "a text is in many rows" if task == "span" else "each text is compared with those of others"
+            raise ValueError(f"training.privacy: of target.type {task} {why}. Remove it")
+        if self.preprocess.duplicates == "near":
+            raise ValueError("preprocess.duplicates: near lets a row decide on others. Take exact, or remove privacy")
+        if (self.model.copies or 1) > 1:
+            raise ValueError("model.copies: each copy would spend epsilon anew. Remove it, or training.privacy")
+
+    @property
+    def baselines(self) -> bool:
+        """Whether simple models are trained beside the model."""
+        given = self.results.baselines
+        return self.training.privacy is None if given is None else given
 
 
 def load(path: str | Path, changes: Sequence[str] = (), needs_source: bool = True) -> Settings:

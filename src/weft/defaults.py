@@ -22,6 +22,7 @@ from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig
 from weft.models.transformer import TransformerConfig
 from weft.training.loop import Recipe, machine_has_bfloat16
+from weft.training.private import privately
 
 FINE_TUNING_RATE = 1e-3
 LONG, SUMMARY = 1_024, 16
@@ -69,6 +70,7 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
     """The shape of the model."""
     model = settings.model
     balanced = settings.training.class_weight == "balanced"
+    private = settings.training.privacy is not None  # noise grows with every number that is learnt
     if facts.source is not None:
         given = facts.source.backbone
         if model.dropout is not None:
@@ -77,13 +79,15 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
                 given = replace(given, attention_dropout=model.dropout)
         dropout = 0.1 if model.dropout is None else model.dropout
         return RowConfig(
-            given, given.width, dropout, linear=("text",) if facts.text else (), balanced=balanced,
+            given, given.width, dropout, linear=("text",) if facts.text and not private else (), balanced=balanced,
             smoothing=0.05, pretrained=facts.source.config,
         )  # fmt: skip
     rich = facts.text or facts.image
-    width = model.width or (128 if rich else 32 if facts.small else 64)
+    width = model.width or (128 if rich else 32 if facts.small or private else 64)
     dropout = 0.1 if model.dropout is None else model.dropout
-    linear = (("number", "category", "time") if facts.small else ()) + (("text",) if facts.text else ())
+    linear = (("number", "category", "time") if facts.small or private else ()) + (
+        ("text",) if facts.text and not private else ()
+    )
     if facts.types == {"image"}:
         linear = ()
     recurrent = model.backbone == "rnn"
@@ -97,7 +101,7 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
         hidden=width if rich else 2 * width,
         dropout=2 * dropout if facts.text else dropout,
         linear=linear,
-        linear_first=facts.small and not rich,
+        linear_first=facts.small and not rich and not private,
         balanced=balanced,
         smoothing=0.05 if facts.image else 0.0,
         summaries=summaries(settings, facts),
@@ -136,6 +140,8 @@ def summaries(settings: Settings, facts: Facts) -> dict[str, int]:
 
 def copies(settings: Settings, facts: Facts) -> int:
     """Models trained on different folds of the rows: five where the table is so small that it costs little."""
+    if settings.training.privacy is not None:
+        return 1
     return settings.model.copies or (
         5 if facts.small and not (facts.text or facts.image) and settings.model.backbone != "rnn" else 1
     )
@@ -187,7 +193,7 @@ def resolved(
     hardware, and not on models that are narrow (``width``)."""
     t = settings.training
     faster = machine_has_bfloat16(device) and width >= 128
-    return Recipe(
+    found = Recipe(
         epochs=t.epochs or epochs,
         batch_rows=t.batch_rows or batch,
         learning_rate=t.learning_rate or rate,
@@ -206,6 +212,7 @@ def resolved(
         column_dropout=t.column_dropout or 0.0,
         **own,
     )
+    return privately(found, t) if t.privacy else found
 
 
 def ranking_config(settings: Settings, events: Events, catalogue: Catalogue, repeats: bool) -> RankingConfig:

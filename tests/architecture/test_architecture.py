@@ -29,7 +29,7 @@ ORDER = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-OPTIONAL = {"polars", "pandas", "huggingface_hub", "usearch"}
+OPTIONAL = {"polars", "pandas", "huggingface_hub", "usearch", "dp_accounting"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 COMMANDS = [
     "demo",

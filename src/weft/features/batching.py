@@ -35,6 +35,11 @@ class Batch:
         target, groups = (None if t is None else t.to(device) for t in (self.target, self.groups))
         return Batch(columns, target, self.rows, groups)
 
+    def row(self, place_1: Tensor) -> Batch:
+        """One row alone."""
+        columns = {c: {n: t[place_1] for n, t in fields.items()} for c, fields in self.columns.items()}
+        return Batch(columns, None if self.target is None else self.target[place_1], 1)
+
 
 def collate(codes: RowCodes, rows: int) -> Batch:
     """Tensors of the codes of ``rows`` rows."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from weft.features.codecs import Codes, Ragged
 from weft.features.documents import BYTES, LETTERS, TOKENS, Documents, Marks
-from weft.features.pieces import IGNORED, Corpus, Piece
+from weft.features.pieces import IGNORED, Corpus, Cuts, Piece
 from weft.features.store import Store, StoreWriter
 
 ASKED, PREFIX, ROW = "asked", "prefix", "row"
@@ -79,6 +79,9 @@ class ExampleCorpus(Corpus):
     def __init__(self, examples: Examples, marks: Marks, context: int, seed: int, prefixed: bool, pack: bool):
         super().__init__(examples, marks, context, seed, pack=pack)
         self.prefixed = prefixed
+
+    def owners(self, cuts: Cuts) -> np.ndarray:
+        return self.documents.row[cuts.document]
 
     def _piece(self, document: int, start: int, stop: int, epoch: int | None) -> Piece:
         first, last = self.documents.tokens.offsets[document : document + 2]

@@ -59,6 +59,11 @@ class HistoryBatch:
         columns = {c: {n: t.to(device) for n, t in fields.items()} for c, fields in self.columns.items()}
         return replace(self, **moved, columns=columns)
 
+    def row(self, place_1: Tensor) -> HistoryBatch:
+        """One user alone; the candidates are those of all."""
+        names = ("items_BT", "targets_BT", "lengths_B", "gaps_BT", "ratings_BT")
+        return replace(self, **{name: getattr(self, name)[place_1] for name in names})
+
 
 class Candidates:
     """Which items a step scores: all of them, or those of the batch and some that are drawn.

@@ -46,6 +46,11 @@ class TextBatch:
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         return replace(self, **{name: t.to(device) for name, t in found.items() if t is not None})
 
+    def row(self, place_1: Tensor) -> TextBatch:
+        """One row alone."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: t[place_1] for name, t in found.items() if t is not None})
+
 
 @dataclass
 class Piece:
@@ -103,6 +108,24 @@ class Cuts:
         return np.clip(start, 0, length), np.clip(stop, 0, length)
 
 
+class OneEach:
+    """One piece of each document that is asked for, another one every time.
+
+    Args:
+        owner: whose each piece is [N], ascending.
+    """
+
+    def __init__(self, owner: np.ndarray, seed: int):
+        self.owners, self._first, self._count = np.unique(owner, return_index=True, return_counts=True)
+        self._seed = seed
+
+    def pieces(self, owners: np.ndarray, time: int) -> np.ndarray:
+        """Numbers of pieces of some owners, as drawn at a ``time``."""
+        place = np.searchsorted(self.owners, owners)
+        draw = uniform(self._seed + 1_000_003 * (time + 1), owners)
+        return self._first[place] + (draw * self._count[place]).astype(np.int64)
+
+
 class Corpus:
     """Documents, a batch of pieces at a time.
 
@@ -122,6 +145,10 @@ class Corpus:
         # a writer's first token takes the place of its last, which is only asked for; a reader's is one more
         first = self.masked is not None and self.marks.begin is not None
         return Cuts(rows, self.documents.lengths()[rows], self.context - first)
+
+    def owners(self, cuts: Cuts) -> np.ndarray:
+        """The row of the table that each piece is of."""
+        return cuts.document
 
     def batch(self, cuts: Cuts, numbers: np.ndarray, epoch: int | None) -> TextBatch:
         """Pieces as rows; in an epoch packed, else a row each in their order, an empty one too."""

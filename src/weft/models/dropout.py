@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from weft.models.mapped import mapped
+
 
 def dropout(x: Tensor, share: float, training: bool) -> Tensor:
     """Each element is 0 with probability ``share``, and the others are scaled so that the mean stays."""
     if not training or not share:
         return x
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or mapped(x):
         return F.dropout(x, share)
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     draws = words.view(torch.int16)[: x.numel()].view(x.shape)

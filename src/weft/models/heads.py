@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from weft.features.targets import OUTSIDE, UNSEEN
+from weft.features.targets import OUTSIDE
 
 
 class _Read(nn.Module):
@@ -97,20 +97,19 @@ class ClassHead(nn.Module):
         A row that belongs to none of the classes (OUTSIDE) should be as likely of each: its target is uniform
         (outlier exposure; Hendrycks 2019).
         """
+        out_BC = out_BC.float()
         smoothing = self.smoothing if self.training else 0.0
-        out_BC, outside_B = out_BC.float(), target_B == OUTSIDE
-        if not outside_B.any():
-            return F.cross_entropy(out_BC, target_B, self.weight, ignore_index=UNSEEN, label_smoothing=smoothing)
-        inside = F.cross_entropy(
-            out_BC[~outside_B], target_B[~outside_B], self.weight, ignore_index=UNSEEN, label_smoothing=smoothing,
-            reduction="sum",
+        inside_B = F.cross_entropy(
+            out_BC, target_B.clamp(min=0), self.weight, reduction="none", label_smoothing=smoothing
         )  # fmt: skip
-        uniform = -out_BC[outside_B].log_softmax(dim=-1).mean(dim=-1)
-        return (inside + uniform.sum()) / self.weigh(target_B)
+        uniform_B = -out_BC.log_softmax(dim=-1).mean(dim=-1)
+        each_B = torch.where(target_B >= 0, inside_B, torch.where(target_B == OUTSIDE, uniform_B, 0.0))
+        return each_B.sum() / self.weigh(target_B)
 
     def weigh(self, target_B: Tensor) -> Tensor:
         """What the loss is the mean of: the rows, each by the weight of its class."""
-        return self.weight[target_B[target_B >= 0]].sum() + (target_B == OUTSIDE).sum()
+        inside_B = target_B >= 0
+        return (inside_B * self.weight[target_B.clamp(min=0)]).sum() + (target_B == OUTSIDE).sum()
 
     def answer(self, out_BC: Tensor) -> Tensor:
         """Log probabilities [B, C]."""

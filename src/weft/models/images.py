@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.codecs import ImageCodec
+from weft.models.mapped import mapped
 
 Columns = dict[str, dict[str, Tensor]]
 MOST_TOKENS_A_SIDE = 8
@@ -60,7 +61,7 @@ class Stem(nn.Module):
         return (-(-side // 2**self.halvings)) ** 2
 
     def forward(self, x_BCSS: Tensor) -> Tensor:
-        return self.layers(x_BCSS.contiguous(memory_format=torch.channels_last))
+        return self.layers(x_BCSS if mapped(x_BCSS) else x_BCSS.contiguous(memory_format=torch.channels_last))
 
 
 def standardised(columns: Columns, codec: ImageCodec, channels: int) -> Tensor:
@@ -97,7 +98,7 @@ def absent_as_one(
     states_BTD: Tensor, present_BT: Tensor, widths: Sequence[int], missing_D: Tensor
 ) -> tuple[Tensor, Tensor | None]:
     """States and mask where a missing picture's first place holds ``missing_D`` and its others no token."""
-    if present_BT.all():
+    if not mapped(present_BT) and present_BT.all():
         return states_BTD, None
     first = torch.zeros(present_BT.shape[1], dtype=torch.bool, device=present_BT.device)
     first[torch.tensor([0, *widths[:-1]]).cumsum(0)] = True

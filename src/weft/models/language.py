@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from weft.errors import UsageError
 from weft.features.pieces import IGNORED
 from weft.models.backbone import AroundBackbone, BackboneConfig, build
+from weft.models.mapped import mapped
 from weft.models.tokens import Tokens
 from weft.models.transformer import Transformer, TransformerConfig
 
@@ -96,7 +97,7 @@ class LanguageModel(nn.Module):
             first = torch.ones_like(mask_BT)
             first[:, 1:] = segments_BT[:, 1:] != segments_BT[:, :-1]
             places = places - torch.where(first, places, 0).cummax(dim=1).values
-            if int(segments_BT.max()) <= 1:
+            if mapped(segments_BT) or int(segments_BT.max()) <= 1:
                 segments_BT = None
         elif mask_BT is None:
             places = torch.arange(ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)

@@ -35,6 +35,7 @@ from weft.features.pieces import IGNORED
 from weft.models.backbone import AroundBackbone, BackboneConfig, build
 from weft.models.embeddings import RowEmbedding
 from weft.models.histories import BINS, count_bins, rating_inputs
+from weft.models.mapped import mapped
 from weft.models.tokens import START, Tokens
 
 Columns = dict[str, dict[str, Tensor]]
@@ -172,8 +173,11 @@ class RankingModel(nn.Module):
         """Mean of -log p(what came next) over the places that ask, in nats."""
         vectors, bias = self.items(batch.candidates_M, batch.columns)
         asked = batch.targets_BT != IGNORED
+        if mapped(asked):
+            asked = torch.ones(asked.shape, dtype=torch.bool, device=asked.device)
         plain, scores = self._scores(batch, vectors, bias, asked)
-        targets = batch.targets_BT[asked] - 1
+        targets = batch.targets_BT[asked]
+        targets = torch.where(targets == IGNORED, IGNORED, targets - 1)
 
         def cost(of: Tensor) -> Tensor:
             return F.cross_entropy(of, targets, reduction="sum", label_smoothing=smoothing if self.training else 0.0)
@@ -181,7 +185,7 @@ class RankingModel(nn.Module):
         total = cost(scores)
         if self.training and self.config.repeats:
             total = total + ALONE * cost(plain)
-        return total / max(1, len(targets))
+        return total / (targets != IGNORED).sum().clamp(min=1)
 
     def scores(self, batch: HistoryBatch, vectors_MD: Tensor, bias_M: Tensor) -> Tensor:
         """Scores of what comes after the last event, of every candidate but the first, which is no item [B, M - 1]."""

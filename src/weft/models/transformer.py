@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from weft.errors import DataError
 from weft.models.causal import BLOCK, causal_attention, trains_here
 from weft.models.dropout import dropout
+from weft.models.mapped import mapped
 from weft.models.positions import RotaryScaling, Turn, rotate, rotation, sinusoids
 from weft.models.tokens import Tokens
 
@@ -185,7 +186,7 @@ class Attention(nn.Module):
             q, key, value = self._other(x_BTD, source_BSD, cache, block)
         dropped = c.attention_dropout if self.training else 0.0
         weights, own = None, source_BSD is None and cache is None
-        if transparent:
+        if transparent or mapped(q):
             y, weights = attend(q, key, value, mask, causal, dropped)
         elif trains_here(q) and not dropped and own and c.attention == "writing" and q.shape[2] > BLOCK:
             y = causal_attention(q, key, value, mask)

@@ -196,7 +196,9 @@ def ingest(
         DataError: no row can be used, or a part of the split is empty.
     """
     split = settings.data.split
-    splitter = Splitter(split, settings.training.seed, stratify=plan.target_type == "class")
+    # where a row's part may not depend on other rows, it does not depend on their classes
+    stratify = plan.target_type == "class" and settings.training.privacy is None
+    splitter = Splitter(split, settings.training.seed, stratify)
     events = plan.target_type == "ranking"
     finder = None if events else Finder(cleaner.plans, plan.target, path.with_suffix(".copies"))
     found = _pass(settings, plan, table, cleaner, splitter, finder, path, aside, say)

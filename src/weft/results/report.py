@@ -18,6 +18,7 @@ from weft.results.audit.words import lines
 from weft.results.explain.section import shown as shown_why
 from weft.results.metrics import METRICS
 from weft.results.pages import Phrases, environment
+from weft.results.private import privacy_in_words
 
 _STEPS = (
     ("data", "read the table and guess what each column holds"),
@@ -88,6 +89,7 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
         f=figures, shown=shown, models=models, steps=steps,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
+        privacy=privacy_in_words(figures["privacy"], t) if figures.get("privacy") else "",
         declined=abstention_in_words(declined) if declined else [], METRICS=METRICS,
     )  # fmt: skip
     path = folder / "report.html"
@@ -117,4 +119,6 @@ def write_card(folder: Path, figures: dict[str, Any]) -> None:
     """Write the run's ``README.md``."""
     template = _CARDS.get(figures.get("task", "row"), "language_card.md")
     page = environment().get_template(template).render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
+    if figures.get("privacy"):
+        page = f"{page.rstrip()}\n\n{privacy_in_words(figures['privacy'], Phrases('en'))}\n"
     write_whole(folder / "README.md", page.replace("<", "&lt;"))  # names come from the data, markup does not

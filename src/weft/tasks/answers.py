@@ -159,7 +159,7 @@ class AnswerSteps(ReadingSteps):
         columns = clean.take(judged, [self.question, self.context])
         questions, contexts = columns[self.question].to_pylist(), columns[self.context].to_pylist()
         others = []
-        if self.settings.results.baselines:
+        if self.settings.baselines:
             learnt = np.flatnonzero(clean.parts == TRAIN)
             texts = clean.take(learnt, [self.context])[self.context].to_pylist()
             guesses = Guesses(texts, self._golds(clean, learnt))

@@ -58,7 +58,7 @@ class DialogueSteps(LanguageSteps):
         examples = write_examples(
             dialogue_examples(clean, self.column, chat, self.context, self.counts), self.work / "store"
         )
-        pack = not self._recurrent(source)
+        pack = self._packs(source)
         corpus = ExampleCorpus(examples, marks, self.context, settings.training.seed, prefixed=False, pack=pack)
         self.say.step(
             "features",

@@ -94,7 +94,7 @@ class LanguageSteps(TextModelSteps):
             self.samples = self._samples(run_model, tokenizer, clean, corpus, judged)
         with self._timed("results"):
             others = []
-            if settings.results.baselines and settings.target.task == "next_token":
+            if settings.baselines and settings.target.task == "next_token":
                 size = tokenizer.get_vocab_size()
                 others = ngram_models(corpus, ids[TRAIN], cuts, numbers, size, settings.training.seed)
             figures = self._results(plan, clean, ids, lost, others)
@@ -105,6 +105,7 @@ class LanguageSteps(TextModelSteps):
         tokens = corpus.documents.lengths()[ids[TRAIN]].sum() / trained.steps_an_epoch
         figures["curves"] = {"learning": learning(self.out / "metrics.jsonl", float(tokens))}
         figures["model"] = self._model_facts(model, trained, self.context)
+        figures |= self._private(trained.progress, "texts" if self.settings.target.type is None else "rows")
         figures |= {"samples": self.samples, "seconds": dict(self.seconds)}
         self._finish(figures)
         return self.kind(self.out)
@@ -144,11 +145,15 @@ class LanguageSteps(TextModelSteps):
         documents = encode_documents(clean, self.column, tokenizer, marks.end, self.work / "store", self.say)
         size = tokenizer.get_vocab_size()
         longest = self.context = context(settings, self.column, source.model if source else None)
-        pack = not self._recurrent(source)
+        pack = self._packs(source)
         corpus = Corpus(documents, marks, longest, settings.training.seed, size if self.masked else None, pack=pack)
         learnt = "of the checkpoint" if source else "learnt"
         self.say.step("features", f"{corpus.documents.lengths().sum():,} tokens of {size:,} kinds ({learnt})")
         return corpus, tokenizer
+
+    def _packs(self, source: TextModel | None) -> bool:
+        """Whether texts may share a row of a batch: not where each is learnt by itself."""
+        return not self._recurrent(source) and self.settings.training.privacy is None
 
     def _recurrent(self, source: TextModel | None) -> bool:
         if source is not None:

@@ -95,7 +95,7 @@ class PairSteps(ReadingSteps):
         rows = len(ranks)
         ours = Judged.of("weft", "Weft", rank_metrics(ranks), rows, seconds=self.seconds["model"])
         others = []
-        if self.settings.results.baselines:
+        if self.settings.baselines:
             simple = [("tfidf", "TF-IDF", tfidf(retrieval.documents)), ("bm25", "BM25", bm25(retrieval.documents))]
             if source is not None:
                 untouched = nearness(Embedder(source), retrieval.documents)

@@ -76,6 +76,7 @@ class RankingSteps(Steps):
             figures["examples"] = self._examples(data, ranker, ours, places)
         figures |= self._data_facts(plan, clean, found) | {"seconds": dict(self.seconds)}
         figures |= self._facts(plan, gathered, catalogue, cleaner, ranker.model, trained)
+        figures |= self._private(trained.progress, "users")
         figures |= {"part_judged": NAMES[judged], "rows_judged": len(places)}
         figures["data"] |= {"split": self.parts, "split_words": self.split_words}
         if len(places) < all_places:
@@ -187,14 +188,16 @@ class RankingSteps(Steps):
         """The batches, and the model as it begins."""
         settings = self.settings
         columns = catalogue.encode()
-        full = len(catalogue) <= (FULL_WITH_COLUMNS if columns else FULL)
+        private = settings.training.privacy is not None  # a candidate must not come from another user
+        full = private or len(catalogue) <= (FULL_WITH_COLUMNS if columns else FULL)
         drawn = None if full else DRAWN_WITH_COLUMNS if columns else DRAWN
         config = ranking_config(settings, events, catalogue, self.repeats)
         data = NextItems(events, Candidates(catalogue.counts, drawn, columns), config.context, settings.training.seed)
         device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(settings.training.seed)
         model = RankingModel(config, catalogue.codecs).to(device)
-        model.begin_with(catalogue.counts)
+        if not private:
+            model.begin_with(catalogue.counts)
         self.recipe = ranking_recipe(settings, data, config.backbone.width, device)
         self.parameters = sum(p.numel() for p in model.parameters())
         self.objective = "every item is a candidate" if full else f"{drawn:,} drawn candidates a step, corrected"
@@ -215,7 +218,7 @@ class RankingSteps(Steps):
     def _results(self, data: NextItems, catalogue: Catalogue, ours: Ranked, places: np.ndarray) -> dict[str, Any]:
         counts, others = catalogue.counts, []
         mine = Judged("weft", "Weft", ours.estimates(), ours.metrics(), seconds=self.seconds["model"])
-        if self.settings.results.baselines:
+        if self.settings.baselines:
             for key, title, score in baselines(data.events, counts, self.taken):
                 with self.say.bar(title, 1) as bar:
                     other = rank_questions(score, data.events, counts, data.in_turn(places), self.taken)

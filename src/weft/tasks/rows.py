@@ -150,7 +150,7 @@ class RowSteps(Steps):
             output = self._inference(store, judged)
         with self._timed("results"):
             figures = self._results(plan, clean, columns, store, ids, judged, output)
-        figures |= self._facts(plan, clean, found, columns, models, fitted)
+        figures |= self._facts(plan, clean, found, columns, models, fitted) | self._private(fitted.copies[0], "rows")
         self._finish(figures)
         return Run(self.out)
 
@@ -291,7 +291,7 @@ class RowSteps(Steps):
         )
         others: list[Judged] = []
         note = ""
-        if self.settings.results.baselines:
+        if self.settings.baselines:
             pool = clean.places(TRAIN, VALID) if len(ids[TEST]) else ids[TRAIN]
             names = list(columns.types)
             most = self._baseline_rows(clean, columns, pool)

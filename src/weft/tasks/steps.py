@@ -38,11 +38,13 @@ from weft.preprocess.duplicates import copies_said
 from weft.preprocess.ingest import COPIES_FILE, CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.preprocess.letters import Redactor
 from weft.progress import Silent, duration
+from weft.results.pages import Phrases
+from weft.results.private import privacy_in_words
 from weft.results.report import write_card, write_report
 from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
 from weft.training.adapters import merge
 from weft.training.language import Trained
-from weft.training.loop import Recipe
+from weft.training.loop import Progress, Recipe
 
 BEFORE_CHECKPOINTS = {
     "weft.yaml", "work", "rejected.parquet", COPIES_FILE, "split.npy", "columns.json", "tokenizer.json",
@@ -208,6 +210,14 @@ class Steps(ABC):
             "left_out": plan.left_out,
             "warnings": plan.warnings,
         }  # fmt: skip
+
+    def _private(self, progress: Progress, unit: str) -> dict[str, Any]:
+        """The account of a private training; ``unit``: what epsilon is for."""
+        if progress.privacy is None:
+            return {}
+        account = progress.privacy | {"unit": unit}
+        self.say.line(privacy_in_words(account, Phrases("en")))
+        return {"privacy": account}
 
     def _finish(self, figures: dict[str, Any]) -> None:
         if self.redact is not None:

@@ -66,9 +66,7 @@ class TextSteps(LanguageSteps):
         prefixed = not self._recurrent(source) and (
             source is None or getattr(source.model.config.backbone, "attention", "") == "rewriting"
         )
-        corpus = ExampleCorpus(
-            found, marks, self.context, settings.training.seed, prefixed, pack=not self._recurrent(source)
-        )
+        corpus = ExampleCorpus(found, marks, self.context, settings.training.seed, prefixed, pack=self._packs(source))
         self.say.step(
             "features",
             f"{found.lengths().sum():,} tokens of {tokenizer.get_vocab_size():,} kinds, {found.answers():,} of them to "
@@ -117,7 +115,7 @@ class TextSteps(LanguageSteps):
         references = self.rows[-1]
         found, scores = judge_texts(self.texts, references)
         ours = Judged("weft", "Weft", writing_figures(found, lost), seconds=self.seconds["model"]).to_dict()
-        if self.settings.results.baselines:
+        if self.settings.baselines:
             others = simple_writers(self._training_pairs(clean, ids[TRAIN]), self.rows[0], references)
         where = f"{len(references):,} {'rows it never saw' if part == 'test' else 'validation rows'}"
         headline = writing_sentence(found, others, where)

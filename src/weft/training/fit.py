@@ -27,8 +27,9 @@ from weft.training.adapters import attach
 from weft.training.calibration import fit_temperature, tempered_loss
 from weft.training.checkpoint import Checkpoints
 from weft.training.fairness import Fairness, group_thresholds
-from weft.training.loop import Loop, Progress, Recipe
+from weft.training.loop import Progress, Recipe
 from weft.training.optimizers import fit_ridge
+from weft.training.private import loop_of
 from weft.training.regularise import Objective
 from weft.training.thresholds import choose_score, coverage_threshold, label_thresholds
 from weft.training.tracking import Tracker
@@ -163,10 +164,10 @@ def _fit(
         torch.manual_seed(recipe.seed * 1_000 + number)
         if copy.config.linear_first and copy.linear is not None:
             _fit_linear(copy, fetch(learn), fair)
-        if copy.config.pretrained is not None:
+        if copy.config.pretrained is not None and recipe.privacy is None:
             _begin(copy, store, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
-        loop = Loop(
+        loop = loop_of(recipe)(
             copy, recipe, fetch_training, learn, lengths, validate, tracker,
             Checkpoints(folder / "checkpoints" / f"copy-{number}"), say, Objective(copy, recipe, fair),
             weigh=copy.weigh if fair is None else lambda batch: batch.rows,

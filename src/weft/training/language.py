@@ -11,11 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.batching import in_turn
-from weft.features.pieces import IGNORED, Corpus, Cuts, TextBatch
+from weft.features.pieces import IGNORED, Corpus, Cuts, OneEach, TextBatch
 from weft.models.language import LanguageModel
+from weft.models.mapped import mapped
 from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
-from weft.training.loop import Loop, Progress, Recipe
+from weft.training.loop import Progress, Recipe
+from weft.training.private import loop_of
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 16_384
@@ -38,7 +40,7 @@ class TokenObjective(nn.Module):
         smoothing = self.smoothing if self.training else 0.0
         # a batch may ask for nothing: the first piece of a document that is cut can be empty
         total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
-        return total / max(1, len(targets))
+        return total / (targets != IGNORED).sum().clamp(min=1)
 
     @torch.no_grad()
     def nats(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
@@ -58,7 +60,7 @@ class TokenObjective(nn.Module):
         """States [N, D] and targets [N] of the places where something is asked; the others cost no output."""
         tokens = self.model.tokens(batch.ids_BT, prefix_BT=batch.prefix_BT, segments_BT=batch.segments_BT)
         states, asked = self.model.backbone(tokens), batch.targets_BT != IGNORED
-        if bool(asked.all()):
+        if mapped(asked) or bool(asked.all()):
             return states.flatten(0, 1), batch.targets_BT.flatten()
         return states[asked], batch.targets_BT[asked]
 
@@ -82,8 +84,10 @@ def fit_language(
     few = watched.some(MOST_CHECKED, recipe.seed)
     objective = TokenObjective(model, smoothing).to(device)
 
+    each = OneEach(corpus.owners(cuts), recipe.seed) if recipe.privacy else None
+
     def fetch(numbers: np.ndarray, epoch: int) -> TextBatch:
-        return corpus.batch(cuts, numbers, epoch).to(device)
+        return corpus.batch(cuts, each.pieces(numbers, epoch) if each else numbers, epoch).to(device)
 
     def validate(trained: nn.Module) -> float:
         assert isinstance(trained, TokenObjective)
@@ -96,8 +100,9 @@ def fit_language(
         return tokens * p.step / loop.steps_an_epoch / max(p.seconds, 1e-9)
 
     torch.manual_seed(recipe.seed)
-    loop = Loop(
-        objective, recipe, fetch, np.arange(len(cuts)), None, validate, Tracker(folder),
+    learnt = each.owners if each else np.arange(len(cuts))
+    loop = loop_of(recipe)(
+        objective, recipe, fetch, learnt, None, validate, Tracker(folder),
         Checkpoints(folder / "checkpoints"), say, pace=lambda p: f"{rate(p):,.0f} tokens a second",
         weigh=lambda batch: float((batch.targets_BT != IGNORED).sum()),
     )  # fmt: skip

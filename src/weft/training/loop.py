@@ -36,6 +36,16 @@ DropoutSchedule = Literal["early", "late", "rising"]
 
 
 @dataclass(frozen=True)
+class Privacy:
+    """How little may be learnt of any one row."""
+
+    epsilon: float
+    delta: float | None
+    clip: float
+    batch_rows: int | None = None
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Settings of a training with every default resolved."""
 
@@ -70,6 +80,7 @@ class Recipe:
     dropout_schedule: DropoutSchedule | None = None
     column_dropout: float = 0.0
     """Share of a row's columns that are hidden while it is learnt."""
+    privacy: Privacy | None = None
 
 
 @dataclass
@@ -82,6 +93,8 @@ class Progress:
     worse: int = 0
     seconds: float = 0.0
     stopped: str = ""
+    privacy: dict[str, float] | None = None
+    """The account of a private training."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -147,11 +160,11 @@ class Loop:
         with _polite() as asked, self.say.bar("training", 1 - shown) as bar:
             while p.step < self.total and not p.stopped:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
-                for rows in shuffled(self.train, self.lengths, recipe.batch_rows, recipe.seed, epoch, first):
+                for rows in self._batches(epoch, first):
                     if saved is not None:  # after all that a beginning may draw
                         restore_random(saved)
                         saved = None
-                    self._step([self.fetch(some, epoch) for some in _parts(rows, recipe.accumulate)])
+                    self._step(rows)
                     p.seconds = before + time.monotonic() - started
                     if p.step % self.check_steps == 0 or p.step == self.total:
                         checked = self._check()
@@ -181,8 +194,12 @@ class Loop:
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
 
-    def _step(self, parts: list[Batch | TextBatch | HistoryBatch]) -> None:
-        """One step of the optimiser on a batch that comes in parts."""
+    def _batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
+        """The rows of each step of an epoch, from its ``first`` on."""
+        return shuffled(self.train, self.lengths, self.recipe.batch_rows, self.recipe.seed, epoch, first)
+
+    def _step(self, rows: np.ndarray) -> None:
+        """One step of the optimiser."""
         p, recipe = self.progress, self.recipe
         self.model.train()
         share = 0.0
@@ -193,21 +210,26 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self._gradients(parts, min(1.0, now / self.total))
-        length = nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
-        if not (torch.isfinite(loss) and torch.isfinite(length)):
-            raise TrainingError(
-                f"training step {p.step + 1}: the loss and its gradient must be finite. Got a loss of "
-                f"{loss.item():g}. The weights are as they were; lower training.learning_rate "
-                f"(now {recipe.learning_rate:g}) or look for extreme values in the data."
-            )
+        found = self._descend(rows, p.step // self.steps_an_epoch, min(1.0, now / self.total))
         self.optimizer.step()
         p.step += 1
         # an average over the few steps done so far while there are few (a bias-corrected decay)
         decay = min(recipe.average, p.step / (p.step + 9))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), [q.detach() for _, q in self._trained()], 1 - decay)
-        self.tracker.log(p.step, train_loss=loss.item(), train_rate=rate, train_gradient=length.item())
+        self.tracker.log(p.step, train_rate=rate, **found)
+
+    def _descend(self, rows: np.ndarray, epoch: int, done: float) -> dict[str, float]:
+        """Put the gradient of some rows into the parameters; returns what is recorded of it."""
+        loss = self._gradients([self.fetch(some, epoch) for some in _parts(rows, self.recipe.accumulate)], done)
+        length = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        if not (torch.isfinite(loss) and torch.isfinite(length)):
+            raise TrainingError(
+                f"training step {self.progress.step + 1}: the loss and its gradient must be finite. Got a loss of "
+                f"{loss.item():g}. The weights are as they were; lower training.learning_rate "
+                f"(now {self.recipe.learning_rate:g}) or look for extreme values in the data."
+            )
+        return {"train_loss": loss.item(), "train_gradient": length.item()}
 
     def _gradients(self, parts: list[Batch | TextBatch | HistoryBatch], done: float) -> Tensor:
         """The loss of the batch, its gradients in the parameters: the mean over all parts of what each is a mean of."""

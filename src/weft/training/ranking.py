@@ -11,12 +11,13 @@ from torch import nn
 from weft.data.split import VALID
 from weft.features.events import histories
 from weft.features.next_items import HistoryBatch, NextItems
-from weft.features.pieces import IGNORED
+from weft.features.pieces import IGNORED, OneEach
 from weft.models.ranking import RankingModel
 from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
 from weft.training.language import Trained
-from weft.training.loop import Loop, Recipe
+from weft.training.loop import Recipe
+from weft.training.private import loop_of
 from weft.training.tracking import Tracker
 
 TOP = 10
@@ -39,8 +40,10 @@ def fit_ranking(
     if len(places) > MOST_CHECKED:
         places = np.sort(np.random.default_rng(recipe.seed).choice(places, MOST_CHECKED, replace=False))
 
+    each = OneEach(cuts.document, recipe.seed) if recipe.privacy else None
+
     def fetch(numbers: np.ndarray, epoch: int) -> HistoryBatch:
-        return data.batch(cuts, numbers, epoch).to(device)
+        return data.batch(cuts, each.pieces(numbers, epoch) if each else numbers, epoch).to(device)
 
     def validate(trained: nn.Module) -> float:
         assert isinstance(trained, RankingModel)
@@ -53,8 +56,9 @@ def fit_ranking(
         return events * p.step / loop.steps_an_epoch / max(p.seconds, 1e-9)
 
     torch.manual_seed(recipe.seed)
-    loop = Loop(
-        model, recipe, fetch, np.arange(len(cuts)), data.windows(cuts), validate, Tracker(folder),
+    learnt, lengths = (each.owners, None) if each else (np.arange(len(cuts)), data.windows(cuts))
+    loop = loop_of(recipe)(
+        model, recipe, fetch, learnt, lengths, validate, Tracker(folder),
         Checkpoints(folder / "checkpoints"), say, lambda batch, done: model.loss(batch, smoothing),
         pace=lambda p: f"{rate():,.0f} events a second",
     )  # fmt: skip
