@@ -13,6 +13,7 @@ from rich.text import Text
 from weft.cli import Json, answer
 from weft.data.table import Table
 from weft.errors import UsageError
+from weft.results.explain.nearest import Nearest
 from weft.results.explain.page import write_page
 from weft.results.explain.why import EVALUATIONS, Explanation
 from weft.results.explain.words import sentences
@@ -36,6 +37,8 @@ def explain(
     seed: int = 0,
     language: Literal["en", "zh"] = "en",
     html: Path | None = None,
+    nearest: int = 0,
+    training: str | None = None,
     allow_missing: bool = False,
     json: Json = False,
 ) -> None:
@@ -51,6 +54,8 @@ def explain(
         seed: Of the questions that are drawn.
         language: Of the sentences and the page: en or zh.
         html: Write the rows to this page too: one file that needs nothing else.
+        nearest: Show so many of the training rows that are most like each row, with their answers.
+        training: Where the table that it was trained on lies, if not where it lay then.
         allow_missing: Treat an absent column as all missing values instead of stopping.
     """
     if not 1 <= len(row) <= MOST_ROWS or min(row) < 0:
@@ -59,7 +64,11 @@ def explain(
         raise UsageError(f"--evaluations: must be at least 64. Got {evaluations}.")
     if html is not None and not html.parent.is_dir():
         raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
-    found = open_run(run).explain(Table.open(data).rows(row), method, of, evaluations, seed, allow_missing)
+    if nearest < 0 or (training is not None and not nearest):
+        raise UsageError("--nearest: must be the number of training rows to show, from 1 on; --training needs it.")
+    found = open_run(run).explain(
+        Table.open(data).rows(row), method, of, evaluations, seed, allow_missing, nearest, training
+    )
     for why, number in zip(found, row, strict=True):
         why.row = number
     if html is not None:
@@ -98,11 +107,21 @@ def _print(console: Console, why: Explanation, language: str) -> None:
         bars = Text(f"{name[:WIDTH]:{WIDTH}} {share:+8.3f}{error:9} ")
         bars.append(bar, style="green" if share >= 0 else "red")
         console.print(bars)
+    if why.nearest is not None:
+        _print_nearest(console, why.nearest)
     checks = ", ".join(f"{c.name} {c.value:.3g} {'ok' if c.passed else 'FAILED'}" for c in why.checks)
     console.print(
         Text(f"checks: {checks or 'none'}; {why.evaluations:,} evaluations in {why.seconds:.1f} s", style="dim")
     )
     console.print()
+
+
+def _print_nearest(console: Console, found: Nearest) -> None:
+    console.print(Text(f"most like it, of {found.seen:,} of {found.of:,} training rows:", style="dim"))
+    for n in found.neighbours:
+        truth = ", ".join(n.truth) if isinstance(n.truth, list) else str(n.truth)
+        cells = "; ".join(f"{name}: {cell}" for name, cell in n.cells.items())
+        console.print(Text(f"  {n.likeness:.3f}  {truth}  ", style="bold").append(f"row {n.row}  {cells}", style=""))
 
 
 def _style(share: float) -> str:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from weft.data.split import uniform
 from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
-from weft.features.batching import collate, in_turn, tokens_to_read
+from weft.features.batching import Batch, collate, in_turn, tokens_to_read
 from weft.features.columns import Columns
 from weft.features.ragged import take
 from weft.features.store import RowCodes, fixed_tokens, lengths
@@ -34,18 +35,22 @@ class Predicted:
 
 
 def predict_codes(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
-    """Outputs of encoded rows in their order. Rows of like length share a batch."""
+    """Outputs of encoded rows in their order."""
+    outputs = read_codes(model, codes, rows, model.predict)
+    return np.empty(0 if model.width is None else (0, model.width)) if outputs is None else outputs
+
+
+def read_codes(model: RowModels, codes: RowCodes, rows: int, read: Callable[[Batch], Tensor]) -> np.ndarray | None:
+    """What ``read`` makes of encoded rows, in their order; None of no rows. Rows of like length share a batch."""
     outputs: np.ndarray | None = None
     device = model.temperature.device
     budget = tokens_to_read(model.each()[0].config.backbone.width, device.type)
     for chosen in in_turn(np.arange(rows), lengths(codes), budget, fixed_tokens(codes)):
         picked = {c: {n: take(a, chosen) for n, a in fields.items()} for c, fields in codes.items()}
-        out = model.predict(collate(picked, len(chosen)).to(device)).cpu().numpy()
+        out = read(collate(picked, len(chosen)).to(device)).cpu().numpy()
         if outputs is None:
             outputs = np.empty((rows, *out.shape[1:]), out.dtype)
         outputs[chosen] = out
-    if outputs is None:
-        return np.empty(0 if model.width is None else (0, model.width))
     return outputs
 
 
@@ -75,9 +80,11 @@ class Predictor:
         for raw, clean in self._cleaned(table, with_target, keep, chosen):
             yield Predicted(raw, clean, predict_codes(self.model, self.columns.encode(clean), len(clean.rows)))
 
-    def clean(self, table: Table) -> Iterator[CleanBatch]:
+    def clean(
+        self, table: Table, with_target: bool = False, chosen: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> Iterator[CleanBatch]:
         """The rows of a table as the model's codecs read them, batch by batch. Raises as :meth:`stream`."""
-        for _, clean in self._cleaned(table, False, ()):
+        for _, clean in self._cleaned(table, with_target, (), chosen):
             yield clean
 
     def _cleaned(

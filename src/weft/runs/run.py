@@ -38,6 +38,7 @@ from weft.progress import Silent
 from weft.results.abstention import judge_abstention
 from weft.results.audit.groups import groups_section
 from weft.results.audit.swaps import swaps_section
+from weft.results.explain.nearest import find_nearest
 from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
 from weft.results.report import write_report
 from weft.results.summary import judge
@@ -269,7 +270,7 @@ class Run:
 
     def explain(
         self, table: Any, method: str = "shap", of: str | None = None, evaluations: int = EVALUATIONS, seed: int = 0,
-        allow_missing: bool = False,
+        allow_missing: bool = False, nearest: int = 0, training: Any = None,
     ) -> list[Explanation]:  # fmt: skip
         """Why the model says of each row what it says; hold the rows to a few, each costs up to ``evaluations``.
 
@@ -278,10 +279,12 @@ class Run:
             method: shap, lime, gradient or attention.
             of: the class or label to explain; default: the one that the model gives.
             evaluations: most questions that shap and lime put to the model about one row.
+            nearest: how many of the training rows most like each row to look for.
+            training: the table it was trained on; default: where it lay then.
 
         Raises:
             UsageError: the method or the class is not known.
-            DataError: a column that the model reads is absent, or a row cannot be read.
+            DataError: a column that the model reads is absent, a row cannot be read, or the training rows.
         """
         if method not in METHODS:
             raise UsageError(
@@ -291,6 +294,7 @@ class Run:
         if of is not None and of not in classes:
             known_here = f"It may be {listing(classes)}." if classes else "The target is a number. Leave it out."
             raise UsageError(f"of: must be an answer of the run. Got {of!r}.{did_you_mean(of, classes)} {known_here}")
+        trained = self._trained_on(training) if nearest else None
         source = Table.of(table)
         predictor = Predictor(self.columns, self.model, allow_missing)
         found: list[Explanation] = []
@@ -298,10 +302,36 @@ class Run:
         for clean in predictor.clean(source):
             for bad in clean.rejected:
                 raise DataError(f"{source.name}: row {bad.row}, column '{bad.column}': {bad.reason}. Correct it.")
-            found += explain(self.columns, self.model, clean, method, place, evaluations, seed)
+            told = explain(self.columns, self.model, clean, method, place, evaluations, seed)
+            if trained is not None:
+                parts = np.load(self.path / "split.npy", allow_pickle=False)
+                for why, near in zip(told, find_nearest(predictor, clean, trained, parts, nearest), strict=True):
+                    why.nearest = near
+            found += told
         if not found:
             raise DataError(f"{source.name}: must hold rows to explain. Got none.")
         return found
+
+    def _trained_on(self, given: Any) -> Table:
+        """The table it was trained on, as it was then."""
+        source = self.settings.data.source if given is None else given
+        if source is None:
+            raise UsageError(
+                "nearest: must find the training rows. The run was trained on a table in memory, which it does not "
+                "keep. Give that table: --training DATA, or training=table."
+            )
+        try:
+            table = Table.of(source) if given is not None else Table.open(source)
+        except DataError as error:
+            raise DataError(
+                f"{error} The training rows are looked for there. Say where they are: --training."
+            ) from None
+        if table.fingerprint() != self.figures["data"]["fingerprint"]:
+            raise DataError(
+                f"{table.name}: must be the table that {self.path} was trained on, as it was then. Got another, or a "
+                f"changed one. Give the old one with --training, or leave out --nearest."
+            )
+        return table
 
     def report(self, language: str | None = None) -> Path:
         """Write ``report.html`` again from ``report.json``, in English (en), Chinese (zh) or the language that the run

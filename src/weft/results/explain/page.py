@@ -67,7 +67,7 @@ def drawn(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
              "sign": "≥" if c["name"] in AT_LEAST else "≤", "limit": f"{c['limit']:g}", "passed": c["passed"]}
             for c in row["checks"]
         ],
-        "evaluations": row["evaluations"],
+        "evaluations": row["evaluations"], "nearest": _nearest(row.get("nearest"), t),
     }  # fmt: skip
 
 
@@ -99,6 +99,21 @@ def _bar(player: dict[str, Any], largest: float, method: str) -> dict[str, Any]:
 
 def _side(share: float, method: str) -> str:
     return "looked" if method == "attention" else "for" if share > 0 else "against"
+
+
+def _nearest(found: dict[str, Any] | None, t: Phrases) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    rows = [
+        {**n, "likeness": f"{n['likeness']:.3f}",
+         "truth": t.listed(n["truth"]) if isinstance(n["truth"], list) else f"{n['truth']}"}
+        for n in found["neighbours"]
+    ]  # fmt: skip
+    return {
+        "rows": rows,
+        "note": t("Found among {seen:,} of {of:,} training rows, by the cosine of what the model makes of them.",
+                  seen=found["seen"], of=found["of"]),
+    }  # fmt: skip
 
 
 def _unit(row: dict[str, Any], t: Phrases) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from weft.results.explain.counterfactual import Counterfactual, counterfactual
 from weft.results.explain.game import Games
 from weft.results.explain.gradient import integrated_gradients, rollout
 from weft.results.explain.lime import by_line, draw_near
+from weft.results.explain.nearest import Nearest
 from weft.results.explain.sampling import SURE, alike, owen
 from weft.results.explain.texts import Player
 
@@ -68,6 +69,7 @@ class Explanation:
     seconds: float = 0.0
     texts: dict[str, str] = field(default_factory=dict)
     """The text columns as the model reads them; ``start`` and ``end`` of their players count its characters."""
+    nearest: Nearest | None = None
 
     @property
     def reliable(self) -> bool:
@@ -79,6 +81,13 @@ class Explanation:
         for player, share in zip(self.players, self.shares.tolist(), strict=True):
             found[player.column] = found.get(player.column, 0.0) + share
         return found
+
+    def _nearest(self) -> dict[str, Any] | None:
+        if self.nearest is None:
+            return None
+        found = self.nearest
+        told = {"agreeing": None if self.of is None else found.agreeing(self.answer)}
+        return asdict(found) | told | {"disagrees": found.disagrees(self.answer)}
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -98,7 +107,8 @@ class Explanation:
             "checks": [
                 {"name": c.name, "value": c.value, "limit": c.limit, "passed": c.passed} for c in self.checks
             ],
-            "reliable": self.reliable, "change": change, "evaluations": self.evaluations, "seconds": self.seconds,
+            "reliable": self.reliable, "change": change, "nearest": self._nearest(), "evaluations": self.evaluations,
+            "seconds": self.seconds,
         }  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from weft.results.explain.counterfactual import Change
+from weft.results.explain.nearest import Nearest
 from weft.results.explain.why import Check, Explanation
 
 TOLD = 3  # parts named on one side
@@ -29,6 +30,12 @@ _ENGLISH = {
     "would": "{changes} it would have said {answer}.",
     "sure": " ({p} sure)",
     "and": " and ", "comma": ", ", "stop": ".", "semi": "; ",
+    "agree": "Of the {k} training rows most like this one {n} have the answer {answer}.",
+    "disagree": "Of the {k} training rows most like this one only {n} have the answer {answer}: what it learnt from "
+                "speaks against it.",
+    "near": "The {k} training rows most like this one have {low} to {high}.",
+    "beyond": "The {k} training rows most like this one have {low} to {high}: what it learnt from speaks against "
+              "{answer}.",
     "unreliable": "Take this with caution: {checks}.",
     "adds up": "the shares do not add up to the answer",
     "sampling error": "the shares are known only roughly (more evaluations help)",
@@ -50,6 +57,10 @@ _CHINESE = {
     "would": "如果{changes}，模型会判断为{answer}。",
     "sure": "（把握 {p}）",
     "and": "和", "comma": "、", "stop": "。", "semi": "；",
+    "agree": "在与这一行最相似的 {k} 个训练样本中，有 {n} 个的答案是{answer}。",
+    "disagree": "在与这一行最相似的 {k} 个训练样本中，只有 {n} 个的答案是{answer}：它学过的数据并不支持这个判断。",
+    "near": "与这一行最相似的 {k} 个训练样本，取值在 {low} 到 {high} 之间。",
+    "beyond": "与这一行最相似的 {k} 个训练样本，取值在 {low} 到 {high} 之间：它学过的数据并不支持 {answer}。",
     "unreliable": "请谨慎看待：{checks}。",
     "adds up": "各部分的份额加起来不等于结果",
     "sampling error": "份额只是粗略的估计（增加评估次数会更准）",
@@ -67,6 +78,8 @@ def sentences(why: Explanation, language: str = "en") -> list[str]:
     if why.change is not None and why.change_to is not None:
         text = say["would"].format(changes=_changes(why.change.changes, say), answer=_name(why.change_to, say))
         told.append(text[0].upper() + text[1:])
+    if why.nearest is not None and why.nearest.neighbours:
+        told.append(_nearest(why.nearest, why.answer, say))
     failed = [check for check in why.checks if not check.passed]
     if failed:
         told.append(say["unreliable"].format(checks=_list([check_in_words(c, language) for c in failed], say)))
@@ -100,6 +113,16 @@ def _shares(why: Explanation, say: dict[str, str]) -> list[str]:
     if hardly and len(columns) > 1:
         told.append(say["hardly"].format(parts=_list(hardly, say)))
     return [say["semi"].join(told) + say["stop"]]
+
+
+def _nearest(found: Nearest, answer: str | float, say: dict[str, str]) -> str:
+    k, against = len(found.neighbours), found.disagrees(answer)
+    if isinstance(answer, str):
+        n = found.agreeing(answer)
+        return say["disagree" if against else "agree"].format(k=k, n=n, answer=_name(answer, say))
+    truths = [float(n.truth) for n in found.neighbours if not isinstance(n.truth, list)]
+    ends = {"low": _number(min(truths)), "high": _number(max(truths))}
+    return say["beyond" if against else "near"].format(k=k, answer=_number(answer), **ends)
 
 
 def _attention(why: Explanation, say: dict[str, str]) -> str:
