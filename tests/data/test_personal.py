@@ -74,6 +74,7 @@ def test_each_kind_is_found_in_its_place(text: str, kind: str, value: str | None
         "Order 20231105-8812 of 2023-11-08 14:30:22 cost 3,299.00 for 1200 pieces, ratio 0.123456789012",
         "订单号202311058812345678，金额3,299.00元，单价59.9元，共365页，版本3.12.4。",
         "身份证110105194912310021", "card 4111 1111 1111 1112", "GB83 WEST 1234 5698 7654 32", "999.1.1.1 and 11:34:35",
+        "23.110105491231002",
         "EAN 6901234567892, ISBN 9787111128069", "今天很高兴，任何女士都可以来，许多先生也在。",
         "Sir, it is great. Dear Customer, hello there!", "He is 180 cm, born in 1977, size 12-14, 50% off",
         "the size 8 fits, the 10 is too big, I am 5'4 and 125 lbs",

@@ -221,7 +221,6 @@ def test_a_run_is_audited_by_columns_that_it_does_not_read(run, capsys):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ([], "--by sex,race"),
         (["--by", "sex", "--of", "perhaps"], "'yes'"),
         (["--by", "sex", "--html", "nowhere/a.html"], "there is no folder nowhere"),
         (["--by", "colour,sox"], "Did you mean 'sex'?"),

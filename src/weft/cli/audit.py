@@ -59,4 +59,6 @@ def audit(
     t = Phrases(language)
     lines = [line for name in TITLES if name in told for line in (t(TITLES[name]), *told[name], "")]
     page = None if html is None else str(html)
+    if not (columns or suite):
+        lines.append(f"next: weft audit {run} {data} --by sex,race    says whom it fails, by columns that tell groups")
     answer(json, {**found, "sentences": told, "page": page}, lines + ([f"page: {page}"] if page else []))

@@ -148,7 +148,7 @@ _EMAIL = re.compile(  # no run without an end: a cell may hold a book of one let
     r"(?:[A-Za-z0-9À-ɏ](?:[A-Za-z0-9À-ɏ-]{0,61}[A-Za-z0-9À-ɏ])?\.){1,8}[A-Za-z]{2,24}(?![A-Za-z0-9])"
 )
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?:[ -]?[A-Za-z0-9]){11,34}")
-_RESIDENT = re.compile(r"(?<![\dA-Za-z])[1-8]\d{5}(?:[ -]?(?:18|19|20)\d{6}[ -]?\d{3}[\dXx]|\d{9})(?![\dA-Za-z])")
+_RESIDENT = re.compile(r"(?<![\dA-Za-z.,])[1-8]\d{5}(?:[ -]?(?:18|19|20)\d{6}[ -]?\d{3}[\dXx]|\d{9})(?![\dA-Za-z])")
 _SOCIAL = re.compile(r"(?<![\d-])(?!000|666)\d{3}(?P<by>[- ])(?!00)\d\d(?P=by)(?!0000)\d{4}(?![\d-])")
 _SOCIAL_SAID = re.compile(r"(?i:ssn|social security)[^\d\n]{0,20}(?P<value>\d{3}[- ]?\d{2}[- ]?\d{4})(?!\d)")
 _CARD = re.compile(r"(?<![\dA-Za-z.,])(?<!\d[ -])[1-6]\d{3}(?:[ -]?\d){8,15}(?![\d])")

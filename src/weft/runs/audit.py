@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft.data.table import Table
-from weft.errors import DataError, UsageError
+from weft.errors import DataError
 from weft.models.pretrained import load_language_model
 from weft.results.audit.suites import SUITES
 
@@ -38,6 +38,7 @@ class Asked:
 SECTIONS: dict[str, Callable[[Run, Table, Asked], dict[str, Any] | None]] = {
     "groups": lambda run, table, asked: run.judge_groups(table, asked) if asked.by else None,
     "swaps": lambda run, table, asked: run.judge_swaps(table, asked),
+    "personal": lambda run, table, asked: run.judge_personal(table),
 }
 """Each gives None where it has nothing to say."""
 
@@ -46,11 +47,6 @@ def audit(run: Run, table: Table, asked: Asked) -> dict[str, Any]:
     """All sections that apply: ``run``, ``data`` and ``sections`` by name."""
     found = {name: make(run, table, asked) for name, make in SECTIONS.items()}
     sections = {name: section for name, section in found.items() if section is not None}
-    if not sections:
-        raise UsageError(
-            f"{run.path}: an audit must be asked something of this run and {table.name}. Say by which columns groups "
-            f"are told: --by sex,race. (It names no identity in a text that the run reads.)"
-        )
     return {"run": run.path.resolve().name, "data": table.name, "sections": sections}
 
 

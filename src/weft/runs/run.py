@@ -37,6 +37,7 @@ from weft.preprocess.letters import Letters
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
 from weft.results.audit.groups import groups_section
+from weft.results.audit.personal import personal_section
 from weft.results.audit.swaps import swaps_section
 from weft.results.explain.nearest import find_nearest
 from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
@@ -206,9 +207,14 @@ class Run:
 
         Raises:
             DataError: a column of ``by`` is absent, has one value, or holds no groups.
-            UsageError: nothing is asked for that this run can answer.
         """
         return audit(self, Table.of(table), Asked(tuple(by), of, allow_missing, everything))
+
+    def judge_personal(self, source: Table) -> dict[str, Any]:
+        """The section ``personal`` of an audit."""
+        redact = self.settings.preprocess.redact
+        read = [column["name"] for column in self.figures["columns"]] + [self.settings.target.name]
+        return personal_section(source, redact.kinds if redact else (), read)
 
     def judge_groups(self, source: Table, asked: Asked) -> dict[str, Any]:
         """The section ``groups`` of an audit."""

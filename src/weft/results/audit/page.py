@@ -16,6 +16,7 @@ TITLES = {
     "groups": "Whom it fails, and by how much",
     "suite": "How it leans, by a published test",
     "swaps": "The same words with another identity in them",
+    "personal": "What personal data is in here",
 }
 """Of each section, in the order of the page; its figures are drawn by the template ``audit_NAME.html``."""
 
