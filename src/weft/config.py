@@ -27,6 +27,15 @@ class _Settings(BaseModel):
     )
 
 
+def _check_owners(settings: Any, owners: Mapping[str, tuple[str | None, ...]], what: str) -> None:
+    """Raises ValueError where a setting is given that is for other types, which ``what`` has in words."""
+    for name, types in owners.items():
+        if getattr(settings, name) is not None and settings.type not in types:
+            words = [word for word in types if word]
+            whose = " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+            raise ValueError(f"{name} is for {what.format(whose)}, this one is {settings.type or 'guessed'}. Remove it")
+
+
 class SplitSettings(_Settings):
     """Which rows are learnt from, watched, and judged on. The same rows on every run with one seed."""
 
@@ -99,13 +108,11 @@ class FeatureSettings(_Settings):
 
     @model_validator(mode="after")
     def _fits_type(self) -> FeatureSettings:
-        owners = {"max_tokens": ("text",), "summary": ("text", "image", "sequence"), "vocabulary": ("text",),
-                  "max_categories": ("category", "sequence"), "size": ("image",), "range": ("image",),
-                  "max_events": ("sequence",), "separator": ("sequence",)}  # fmt: skip
-        for name, types in owners.items():
-            if getattr(self, name) is not None and self.type not in types:
-                whose = " or ".join(filter(None, (", ".join(types[:-1]), types[-1])))
-                raise ValueError(f"{name} is for {whose} columns, this one is {self.type}. Remove it")
+        _check_owners(self, {
+            "max_tokens": ("text",), "summary": ("text", "image", "sequence"), "vocabulary": ("text",),
+            "max_categories": ("category", "sequence"), "size": ("image",), "range": ("image",),
+            "max_events": ("sequence",), "separator": ("sequence",),
+        }, "{} columns")  # fmt: skip
         if self.range is not None and not self.range[0] < self.range[1]:
             raise ValueError(f"range must go up, from black to white. Got {list(self.range)}")
         return self
@@ -197,15 +204,6 @@ class TargetSettings(_Settings):
     out_of_scope: str | None = None
     """The word of the column for rows that belong to none of the classes: it is never an answer."""
 
-    @model_validator(mode="after")
-    def _fits_type(self) -> TargetSettings:
-        for name, kind in (("coverage", "class"), ("out_of_scope", "class"), ("separator", "labels")):
-            if getattr(self, name) is not None and self.type not in (None, kind):
-                raise ValueError(f"{name} is for a target of type {kind}, this one is {self.type}. Remove it")
-        if self.separator is not None and (self.coverage or self.out_of_scope):
-            raise ValueError("separator is for a target of labels, coverage for one of classes. Keep one of them")
-        return self
-
     @property
     def declines(self) -> float | None:
         """The share of rows to answer, where some are declined."""
@@ -216,21 +214,17 @@ class TargetSettings(_Settings):
         given = [n for n in ("column", "next_token", "masked_token") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ValueError(f"one thing is learnt: column, next_token or masked_token. Got {listing(given) or 'none'}")
-        alone = ("type", "positive", "max_tokens", "beams", "separator", "coverage", "out_of_scope", "user", "time",
-                 "taken")  # fmt: skip
-        own = [n for n in alone if getattr(self, n) is not None]
+        owners: dict[str, tuple[str | None, ...]] = {
+            **dict.fromkeys(("positive", "coverage", "out_of_scope"), (None, "class")), "separator": (None, "labels"),
+            **dict.fromkeys(("max_tokens", "beams"), ("text",)), "start": ("span",),
+            **dict.fromkeys(("user", "time", "taken"), ("ranking",)),
+        }  # fmt: skip
+        own = [n for n in ("type", *owners) if getattr(self, n) is not None]
         if self.column is None and own:
             raise ValueError(f"{listing(own)} is for target.column. Remove it")
-        writes = [n for n in ("max_tokens", "beams") if getattr(self, n) is not None]
-        if self.type != "text" and writes:
-            raise ValueError(f"{listing(writes)} is for a text that is written. Say type: text, or remove it")
-        if self.type not in (None, "class") and self.positive is not None:
-            raise ValueError("positive is for a target of two classes. Remove it")
-        if self.type != "span" and self.start is not None:
-            raise ValueError("start is for a target of type span. Remove it")
-        ranks = [n for n in ("user", "time", "taken") if getattr(self, n) is not None]
-        if self.type != "ranking" and ranks:
-            raise ValueError(f"{listing(ranks)} is for a target of type ranking. Remove it")
+        _check_owners(self, owners, "a target of type {}")
+        if self.separator is not None and (self.coverage or self.out_of_scope):
+            raise ValueError("separator is for a target of labels, coverage for one of classes. Keep one of them")
         return self
 
     @property

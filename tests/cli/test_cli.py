@@ -137,7 +137,7 @@ def test_asked_to_stop_it_saves_and_goes_on_later(here, how):
     pq.write_table(numeric(4000), "t.parquet")
     (here / "weft.yaml").write_text(
         "data: {source: t.parquet}\ntarget: label\nfeatures: {y: off}\nmodel: {copies: 1}\n"
-        "training: {epochs: 6, patience: 9, batch_rows: 8}\nresults: {baselines: false}\n"
+        "training: {epochs: 2, patience: 9, batch_rows: 8}\nresults: {baselines: false}\n"
     )
     command = [sys.executable, "-m", "weft", "run", "weft.yaml", "-o", "model"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -209,10 +209,12 @@ def squad_normal(text):
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 
 
+PUNCTUATION = {chr(i) for i in range(0x30000) if unicodedata.category(chr(i))[0] == "P"} | set(string.punctuation)
+
+
 def mlqa_normal(text):
-    punctuation = {chr(i) for i in range(0x30000) if unicodedata.category(chr(i))[0] == "P"} | set(string.punctuation)
     units, word = [], ""
-    for c in (c for c in text.lower() if c not in punctuation):
+    for c in (c for c in text.lower() if c not in PUNCTUATION):
         if "\u4e00" <= c <= "\u9fa5":
             units += [*word.split(), c]
             word = ""

@@ -194,8 +194,8 @@ def test_several_sources_and_wrong_ones(tmp_path):
         ({"features": {"id": "text"}}, "'id' must hold texts"),
         ({"features": {"t": "text"}}, "cannot be read as well"),
         ({"features": {"s": "off", "id": "off"}}, "there must be a text column"),
-        ({"target": {"column": "t", "type": "text", "positive": "a"}}, "two classes"),
-        ({"target": {"column": "t", "type": "class", "beams": 2}}, "for a text that is written"),
+        ({"target": {"column": "t", "type": "text", "positive": "a"}}, "positive is for a target of type class"),
+        ({"target": {"column": "t", "type": "class", "beams": 2}}, "beams is for a target of type text"),
         ({"target": "t", "training": {"label_smoothing": 0.1}}, "label_smoothing is for"),
     ],
 )
