@@ -16,7 +16,7 @@ import weft
 from weft.features.chat import PLAIN
 from weft.models.stored import save_language_model
 from weft.server.app import create_app
-from weft.server.listen import listen
+from weft.server.listen import server_of, take
 from weft.server.served import Served
 
 KEY = "a key that nobody guesses"
@@ -54,7 +54,7 @@ def ranking_run(tmp_path_factory: pytest.TempPathFactory) -> weft.runs.run.Run:
 def listening(*served: Served, **settings: object) -> Iterator[str]:
     """A server of these runs; its address."""
     app = create_app(served, **settings)  # type: ignore[arg-type]
-    server, socket, found = listen(app, "127.0.0.1", 0)
+    server, (socket, found) = server_of(app), take("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([socket],))
     thread.start()
     try:

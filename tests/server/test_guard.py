@@ -3,6 +3,9 @@
 import asyncio
 import base64
 import logging
+import signal
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -124,3 +127,19 @@ def test_the_command_refuses_what_is_not_safe(arguments, said, writer, capsys, m
     assert said in capsys.readouterr().err
     monkeypatch.setenv("WEFT_API_KEY", "short")
     assert call(["serve", str(writer)]) == 2 and "16 letters" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_ends_by_a_signal_once_all_is_answered(writer):
+    command = [sys.executable, "-m", "weft", "serve", str(writer), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        address = next(line for line in process.stderr if "page:" in line).split()[1]
+        body = BODY | {"max_tokens": 100, "stream": True, "temperature": 0}
+        with httpx.stream("POST", address + "v1/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            assert next(lines).startswith("data: {")
+            process.send_signal(signal.SIGTERM)
+            assert "data: [DONE]" in list(lines)
+        assert "stopped; all that was asked is answered" in process.stderr.read()
+    assert process.returncode == 0

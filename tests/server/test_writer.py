@@ -113,3 +113,16 @@ def test_an_error_of_the_model_ends_the_text_it_belongs_to():
     assert asked[0].said[-1] is None and asked[2].said[-1] is None
     assert isinstance(writer.memory, Keys)
     assert writer.memory.pool.free == writer.memory.most
+
+
+def test_what_belongs_to_no_text_ends_all_of_them():
+    model = untrained("transformer", ends=())
+    writer = Writer(model, rows=2)
+    asked = [Asked(model, "The cat", Sampling(max_tokens=50)) for _ in range(3)]
+    writer.waiting.extend(a.row for a in asked)
+    writer.step()
+    writer.abandon(MemoryError("the secret"))
+    assert not writer.busy and all("secret" not in str(a.said[-1]) for a in asked)
+    assert all(isinstance(a.said[-1], CheckpointError) for a in asked)
+    assert isinstance(writer.memory, Keys)
+    assert writer.memory.pool.free == writer.memory.most

@@ -11,7 +11,7 @@ from pathlib import Path
 from weft.errors import DataError, UsageError, listing
 from weft.progress import Spoken
 from weft.server.app import QUEUE, create_app
-from weft.server.listen import listen
+from weft.server.listen import server_of, take
 from weft.server.served import Served
 
 KEY = "WEFT_API_KEY"
@@ -51,6 +51,7 @@ def serve(
     if not loopback and not known:
         raise UsageError(f"--host {host}: other machines can reach it, so it needs a key. Set {KEY}, or give --keys.")
     say = Spoken()
+    socket, address = take(host, port)
     served = [Served(run, name) for run, name in zip(runs, names, strict=True)]
     for one in served:
         if not one.can:
@@ -59,7 +60,7 @@ def serve(
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     for name in ("uvicorn.error", "uvicorn.access", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    server, socket, address = listen(create_app(served, known, rate, loopback, queue), host, port)
+    server = server_of(create_app(served, known, rate, loopback, queue))
     say.line(f"page: {address}/    routes: {address}/docs    Ctrl-C stops it")
     try:
         server.run([socket])

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from weft.errors import DataError, UsageError, WeftError, did_you_mean, listing
+from weft.features.chat import Refused as ChatRefused
 from weft.results.explain.page import told as explanation_told
 from weft.server import bodies
 from weft.server.bodies import Body
@@ -345,7 +346,7 @@ async def _invalid(request: Request, error: Any) -> Response:
 
 
 async def _wrong(request: Request, error: Any) -> Response:
-    good = isinstance(error, (UsageError, DataError))
+    good = isinstance(error, (UsageError, DataError, ChatRefused))
     return _error(400 if good else 500, str(error), "invalid_value" if good else "failed")
 
 

@@ -35,7 +35,7 @@ class Writing(Body):
     """How a text is written."""
 
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
-    """0: always the most probable token. Default: 1."""
+    """0: always the most probable token. Default: 1; of a run that writes a column from another 0."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     """Draw from the fewest tokens that reach this probability together."""
     top_k: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -68,7 +68,7 @@ class CompletionBody(Writing):
     )
     """One text or several, as letters or as the ids of tokens."""
     max_tokens: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    """Write at most this many tokens (default: 16; 0 only with echo)."""
+    """Write at most this many tokens (default: 16, or of a run that writes a column what it learnt)."""
     logprobs: Annotated[int, Field(ge=0, le=MOST_TOP)] | None = None
     """The log probability of every token, and of this many most probable ones in its place."""
     echo: bool | None = None

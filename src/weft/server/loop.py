@@ -125,8 +125,11 @@ class Loop(threading.Thread):
                     self._rows.clear()
             if calls:
                 self._answer(calls)
-            if self.writer is not None and self._busy:
-                self.writer.step()
+            if self.writer is not None and self.writer.busy:
+                try:
+                    self.writer.step()
+                except Exception as error:
+                    self.writer.abandon(error)
             self._hand_over()
 
     @property

@@ -15,6 +15,7 @@ from weft.inference.constraint import Constraint, Grammar
 from weft.inference.generate import read_prompt
 from weft.inference.letters import Line
 from weft.inference.sampling import Sampling
+from weft.runs.texts import TextRun
 from weft.server.bodies import ChatBody, CompletionBody, Message, Writing
 from weft.server.loop import Ticket
 from weft.server.metrics import Metrics
@@ -85,12 +86,13 @@ def _at_end(tell: Callable[[Any], None]) -> Callable[[Any], None]:
     return lambda event: None if isinstance(event, str) else tell(event)
 
 
-def sampling_of(body: Writing, tokens: int, constraint: Constraint | None = None) -> Sampling:
+def sampling_of(body: Writing, tokens: int, constraint: Constraint | None = None, usual: float = 1.0) -> Sampling:
     """The settings of a request. Greedy, the filters have nothing to choose from: the most probable is always in."""
-    warm = body.temperature is None or body.temperature > 0
+    temperature = usual if body.temperature is None else body.temperature
+    warm = temperature > 0
     stop = [body.stop] if isinstance(body.stop, str) else body.stop or []
     return Sampling(
-        max_tokens=tokens, temperature=1.0 if body.temperature is None else body.temperature,
+        max_tokens=tokens, temperature=temperature,
         top_k=body.top_k if warm else None, top_p=(body.top_p or 1.0) if warm else 1.0,
         min_p=(body.min_p or 0.0) if warm else 0.0, repetition_penalty=body.repetition_penalty or 1.0,
         stop=tuple(stop), seed=secrets.randbits(63) if body.seed is None else body.seed, constraint=constraint,
@@ -99,7 +101,10 @@ def sampling_of(body: Writing, tokens: int, constraint: Constraint | None = None
 
 def completion_work(served: Served, body: CompletionBody) -> Work:
     """Raises UsageError or DataError where the request cannot be answered."""
-    tokens = COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
+    # a run that writes a column from another does so as it predicts it
+    task = served.run if isinstance(served.run, TextRun) else None
+    usual = COMPLETION_TOKENS if task is None else task.pairing.target_room
+    tokens = usual if body.max_tokens is None else body.max_tokens
     if tokens == 0 and not body.echo:
         raise UsageError("max_tokens: must be above 0, unless echo is true.")
     given = body.prompt
@@ -109,7 +114,7 @@ def completion_work(served: Served, body: CompletionBody) -> Work:
     if body.echo:
         texts = given if several else [given]
         shown = [t if isinstance(t, str) else served.tokenizer.decode(p) for t, p in zip(texts, prompts, strict=True)]
-    sampling = sampling_of(body, max(1, tokens))
+    sampling = sampling_of(body, max(1, tokens), usual=1.0 if task is None else 0.0)
     return Work(served, body, False, sampling, prompts, shown, None, body.logprobs, tokens > 0)
 
 

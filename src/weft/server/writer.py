@@ -93,6 +93,12 @@ class Writer:
         if self.writing:
             self._write()
 
+    def abandon(self, error: Exception) -> None:
+        """End every text: what went wrong belongs to none of them."""
+        for row in [*self.writing, *self.waiting, *([self._reading] if self._reading else [])]:
+            self._fail(row, error)
+        self.waiting.clear()
+
     def _drop(self) -> None:
         """Leave out the texts that nobody waits for."""
         self.waiting = deque(row for row in self.waiting if not row.gone())
@@ -196,7 +202,9 @@ class Writer:
 
     def _fail(self, row: Row, error: Exception) -> None:
         self._end(row)
-        row.tell(error if isinstance(error, CheckpointError) else RuntimeError(type(error).__name__))
+        # of another error only its kind: a message may hold what was asked
+        known = isinstance(error, CheckpointError)
+        row.tell(error if known else CheckpointError(f"the model must answer. It failed: {type(error).__name__}."))
 
     def _end(self, row: Row) -> None:
         if row.held is not None:
