@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft.data.table import Table
-from weft.errors import DataError
+from weft.errors import DataError, UsageError
 from weft.models.pretrained import load_language_model
 from weft.results.audit.suites import SUITES
 
@@ -35,9 +35,22 @@ class Asked:
     everything: bool = False
 
 
+def _groups(run: Run, table: Table, asked: Asked) -> dict[str, Any] | None:
+    if asked.by and _task(run) not in ("row", "text", "ranking"):
+        raise UsageError(
+            f"{run.path}: must be a run that predicts a column, writes one or recommends, to be judged by groups. "
+            f"Leave out --by. How a language model leans, a published test says: --suite crows-pairs."
+        )
+    return run.judge_groups(table, asked) if asked.by else None
+
+
+def _task(run: Run) -> str:
+    return str(run.figures.get("task", "row"))
+
+
 SECTIONS: dict[str, Callable[[Run, Table, Asked], dict[str, Any] | None]] = {
-    "groups": lambda run, table, asked: run.judge_groups(table, asked) if asked.by else None,
-    "swaps": lambda run, table, asked: run.judge_swaps(table, asked),
+    "groups": _groups,
+    "swaps": lambda run, table, asked: run.judge_swaps(table, asked) if _task(run) == "row" else None,
     "personal": lambda run, table, asked: run.judge_personal(table),
 }
 """Each gives None where it has nothing to say."""

@@ -7,20 +7,24 @@ report.html  report.json  rejected.parquet  README.md  manifest.json
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from weft.config import SplitSettings
-from weft.data.plan import look_ranking
+from weft.data.plan import group_types, look_ranking
 from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import RawBatch, Table
 from weft.errors import DataError, UsageError
 from weft.features.catalogue import CATALOGUE_FILE, Catalogue
-from weft.features.events import gather_events, leave_last, recode
+from weft.features.events import Gathered, gather_events, leave_last, recode
+from weft.features.groups import GroupColumns, Members
 from weft.inference.ranking import (
     USERS_FILE,
     KnownUsers,
@@ -33,14 +37,29 @@ from weft.inference.ranking import (
 from weft.models.ranking import RankingConfig, RankingModel
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.events import EventCleaner, EventColumns
-from weft.preprocess.ingest import ingest
+from weft.preprocess.ingest import GROUP, CleanRows, ingest
 from weft.progress import Silent
-from weft.results.ranking import rank_questions, some_questions
+from weft.results.audit.figures import by_weights, exposure
+from weft.results.audit.groups import said_of
+from weft.results.ranking import Ranked, rank_questions, some_questions
+from weft.runs.audit import Asked
 from weft.runs.judged import JudgedRows
 from weft.runs.run import Run
 from weft.runs.weights import load_weights, save_weights
 
 TOP = 10
+
+
+@dataclass
+class _Found:
+    """Where what users had next stands, how often each item was it [V], and the users' groups."""
+
+    ranked: Ranked
+    had: np.ndarray
+    questions: int
+    rejected: int
+    part: str
+    groups: list[Members] | None
 
 
 class RankingRun(Run):
@@ -111,7 +130,37 @@ class RankingRun(Run):
         On the very data of the training what was kept for the test is judged; of other data, or with ``everything``,
         each user's last event by those before it.
         """
-        source = Table.of(table)
+        found = self._ranked(Table.of(table), everything)
+        return {
+            "rows": found.questions, "rejected": found.rejected, "unknown_class": 0, "part": found.part,
+            "metrics": {k: e.to_dict() for k, e in found.ranked.estimates().items()},
+        }  # fmt: skip
+
+    def judge_groups(self, source: Table, asked: Asked) -> dict[str, Any]:
+        """The section ``groups`` of an audit: hits of each group of users, exposure of each group of items.
+
+        A column of the events tells the groups of users (what stands in a user's last row), one of the catalogue those
+        of items.
+        """
+        catalogue = self._ranker.catalogue
+        of_items = [name for name in asked.by if name not in source.columns and name in catalogue.columns]
+        of_users = [name for name in asked.by if name not in of_items]
+        found = self._ranked(source, asked.everything, of_users)
+        columns = []
+        if of_users and found.groups is not None:
+            metrics = {key: m for key, m in found.ranked.metrics().items() if key in ("hit_at_10", "ndcg_at_10", "mrr")}
+            columns += [by_weights(members, metrics) for members in found.groups]
+        if of_items:
+            types = {c.name: "number" if c.type == "number" else "category" for c in catalogue.codecs}
+            groups = GroupColumns(of_items, types, None)
+            columns += [
+                exposure(m, found.ranked.recommended, found.had)
+                for m in groups.members(groups.codes(catalogue.columns))
+            ]
+        return said_of(columns, found.questions) | {"part": found.part}
+
+    def _ranked(self, source: Table, everything: bool, by: Sequence[str] = ()) -> _Found:
+        """Where what users had next stands, and their groups ``by`` columns of the events."""
         columns, cleaner = self._reads
         source.require([name for name in (columns.item, columns.user, columns.time) if name is not None])
         same = JudgedRows.of(self.path, self.figures, source, everything).parts is not None
@@ -123,6 +172,7 @@ class RankingRun(Run):
         ranker = self._ranker
         with tempfile.TemporaryDirectory() as work:
             plan = look_ranking(settings, source)
+            plan.groups = group_types(source, by)
             folder = Path(work)
             clean, _, found = ingest(
                 settings, plan, source, cleaner, folder / "clean.arrow", folder / "rejected.parquet", Silent()
@@ -139,11 +189,14 @@ class RankingRun(Run):
             data, taken = ranker.data(events), self._may_take(None)
             ranked = rank_questions(lambda p: ranker.scores(data, p), events, ranker.catalogue.counts,
                                     data.in_turn(places), taken)  # fmt: skip
-        return {
-            "rows": len(places), "rejected": found.rejected, "unknown_class": 0,
-            "part": f"{NAMES[judged]} events of the training data" if same else "the last event of each user",
-            "metrics": {k: e.to_dict() for k, e in ranked.estimates().items()},
-        }  # fmt: skip
+            had = np.bincount(events.items[places], minlength=len(ranker.catalogue) + 1)[1:]
+            groups = None
+            if by:
+                cells = _of_users(clean, columns, gathered, by).take(pa.array(np.unique(events.owners(places))))
+                reader = GroupColumns(by, plan.groups, None)
+                groups = reader.members(reader.codes({n: cells[n].combine_chunks() for n in by}))
+        part = f"{NAMES[judged]} events of the training data" if same else "the last event of each user"
+        return _Found(ranked, had, len(places), found.rejected, part, groups)
 
     def _may_take(self, given: bool | None) -> bool:
         return bool(self.figures["ranking"]["taken"]) if given is None else given
@@ -157,6 +210,19 @@ class RankingRun(Run):
 
     def _no_rows(self) -> Recommended:
         return Recommended(np.zeros((0, 1), np.int64), np.zeros((0, 1), np.float32))
+
+
+def _of_users(clean: CleanRows, columns: EventColumns, gathered: Gathered, by: Sequence[str]) -> pa.Table:
+    """What the last row of each user says in the columns ``by``, in the order of the users."""
+    last = np.arange(len(clean))
+    if gathered.users is not None and columns.user is not None:
+        names = clean.take(np.arange(len(clean)), [columns.user])[columns.user]
+        owner = pc.index_in(names, value_set=gathered.users)
+        last = np.zeros(len(gathered.users), np.int64)
+        there = owner.is_valid().to_numpy(zero_copy_only=False)
+        last[owner.drop_null().to_numpy()] = np.flatnonzero(there)
+    cells = clean.take(last, [GROUP + name for name in by])
+    return pa.table({name: cells[GROUP + name] for name in by})
 
 
 def _cleaner_from(stored: dict[str, Any]) -> EventCleaner:

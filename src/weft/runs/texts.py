@@ -13,13 +13,17 @@ from weft.data.table import Table
 from weft.errors import DataError, UsageError, listing
 from weft.features.documents import Marks
 from weft.features.examples import ExampleCorpus, Examples
+from weft.features.groups import GroupColumns
 from weft.features.pairs import PairCounts, Pairing, examples_of
 from weft.inference.generate import Written, write
 from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
+from weft.results.audit.figures import by_weights
+from weft.results.audit.groups import said_of
 from weft.results.language import Surprise
 from weft.results.text import TextScores
 from weft.results.writing import FAMILIES, writing_figures
+from weft.runs.audit import Asked
 from weft.runs.judged import JudgedRows
 from weft.runs.language import LanguageRun, surprise
 
@@ -95,6 +99,19 @@ class TextRun(LanguageRun):
             },
             "signatures": scores.signatures(),
         }  # fmt: skip
+
+    def judge_groups(self, source: Table, asked: Asked) -> dict[str, Any]:
+        """The section ``groups`` of an audit: BLEU and chrF of what is written for each group."""
+        groups = GroupColumns.of(source, asked.by)
+        judged = JudgedRows.of(self.path, self.figures, source, asked.everything)
+        scores, codes = TextScores(("bleu", "chrf"), self.figures.get("language")), [np.zeros((0, len(groups.by)))]
+        predictor = self._predictor(asked.allow_missing)
+        for part in predictor.stream(source, with_target=True, keep=groups.by, chosen=judged):
+            scores.add(part.output.tolist(), [[t] for t in part.clean.columns[self.pairing.target].to_pylist()])
+            codes.append(groups.read(part.raw, part.clean.rows))
+        metrics = scores.metrics()
+        found = [by_weights(members, metrics) for members in groups.members(np.concatenate(codes))]
+        return said_of(found, scores.rows) | {"part": judged.words(), "absent": predictor.without}
 
     def _surprise(self, columns: Any, counts: PairCounts) -> Surprise:
         model, tokenizer = self.loaded

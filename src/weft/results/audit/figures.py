@@ -16,7 +16,7 @@ from scipy.stats import t as student
 from weft.features.groups import Members
 from weft.features.targets import ClassTarget, LabelsTarget, Target
 from weft.results.groups import SMALL
-from weft.results.metrics import Estimate, reliability, share
+from weft.results.metrics import Estimate, Weighted, reliability, share, with_intervals
 
 Values = dict[str, tuple[np.ndarray, np.ndarray]]
 """Of each figure the rows that it is a mean over [M], and what each of them adds [M]."""
@@ -72,17 +72,59 @@ def by_members(
     members: Members, values: Values, output: np.ndarray | None = None, truth: np.ndarray | None = None
 ) -> dict[str, Any]:
     """The figures of each group and their gaps, as JSON; ``output`` [N, C] and ``truth`` [N] draw how sure it is."""
-    groups, found = [], []
-    for number, name in enumerate(members.names):
+    found = []
+    for number in range(len(members.names)):
         own = {key: v[members.place[rows] == number] for key, (rows, v) in values.items()}
+        found.append({key: (mean_of(v), len(v)) for key, v in own.items()})
+    told = _told(members, found)
+    for number, group in enumerate(told["groups"]):
         rows = members.rows(number)
-        found.append({key: mean_of(v) for key, v in own.items()})
-        groups.append({
-            "group": name, "rows": len(rows), "small": len(rows) < SMALL,
-            "metrics": {key: found[-1][key].to_dict() | {"rows": len(v)} for key, v in own.items()},
-            "reliability": None if output is None or truth is None else reliability(output[rows], truth[rows]),
-        })  # fmt: skip
-    return {"column": members.column, "binned": members.binned, "groups": groups, "gaps": gaps(groups, found)}
+        group["reliability"] = None if output is None or truth is None else reliability(output[rows], truth[rows])
+    return told
+
+
+def by_weights(members: Members, metrics: Mapping[str, Weighted]) -> dict[str, Any]:
+    """As :func:`by_members`, of figures that are no mean over rows: functions of the rows' weights [N]."""
+    found = []
+    for number in range(len(members.names)):
+        rows, weights = members.rows(number), np.zeros(len(members.place))
+
+        def of(metric: Weighted, rows: np.ndarray = rows, weights: np.ndarray = weights) -> Weighted:
+            def weighted(w: np.ndarray) -> float:
+                weights[rows] = w
+                return metric(weights)
+
+            return weighted
+
+        own = with_intervals({key: of(metric) for key, metric in metrics.items()}, len(rows))
+        found.append({key: (e, len(rows)) for key, e in own.items()})
+    return _told(members, found)
+
+
+def exposure(members: Members, recommended: np.ndarray, had: np.ndarray) -> dict[str, Any]:
+    """How much of what is recommended each group of items has, beside what users had next, and all items.
+
+    Args:
+        recommended, had: how often each item was recommended, and was what a user had next [V].
+    """
+    whole = (recommended / max(1, recommended.sum()), had / max(1, had.sum()), np.full(len(had), 1 / len(had)))
+    groups = []
+    for number, name in enumerate(members.names):
+        rows = members.rows(number)
+        shares = {k: {"value": float(s[rows].sum()), "low": None, "high": None, "rows": len(rows)}
+                  for k, s in zip(("exposure", "had_next", "offered"), whole, strict=True)}  # fmt: skip
+        groups.append({"group": name, "rows": len(rows), "small": False, "metrics": shares})
+    return {"column": members.column, "binned": members.binned, "groups": groups, "gaps": {}}
+
+
+def _told(members: Members, found: Sequence[Mapping[str, tuple[Estimate, int]]]) -> dict[str, Any]:
+    groups = []
+    for number, (name, own) in enumerate(zip(members.names, found, strict=True)):
+        rows = len(members.rows(number))
+        shown = {key: e.to_dict() | {"rows": made} for key, (e, made) in own.items()}
+        groups.append({"group": name, "rows": rows, "small": rows < SMALL, "metrics": shown})
+    estimates = [{key: e for key, (e, _) in own.items()} for own in found]
+    return {"column": members.column, "binned": members.binned, "groups": groups, "gaps": gaps(groups, estimates)}
 
 
 def gaps(groups: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Estimate]]) -> dict[str, Any]:

@@ -41,6 +41,10 @@ _OVER = "For {group} it is surer than it is right, by {gap:.1f} points ({low:.1f
 _UNDER = "For {group} it is right more often than it is sure, by {gap:.1f} points ({low:.1f} to {high:.1f})."
 _ABOVE = "For {group} its answers are too high by {gap:.4g} on average ({low:.4g} to {high:.4g})."
 _BELOW = "For {group} its answers are too low by {gap:.4g} on average ({low:.4g} to {high:.4g})."
+_SHOWN = (
+    "Items of {group} have {a:.1%} of the recommended places; of what users had next {b:.1%} are of them, and {c:.1%} "
+    "of the catalogue."
+)
 _SMALL = "Few rows (less than {small}), so that their figures may be chance: {groups}."
 _BINNED = "{column} holds numbers: its groups are quarters of the rows."
 _NOTE = (
@@ -70,6 +74,9 @@ def column_in_words(found: dict[str, Any], of: str | None) -> list[Said]:
                 said += _shares(gap, groups, of)
     for g in found["groups"]:
         said += _off(g, of)
+        if "exposure" in g["metrics"]:
+            a, b, c = (g["metrics"][key]["value"] for key in ("exposure", "had_next", "offered"))
+            said.append((_SHOWN, {"group": g["group"], "a": a, "b": b, "c": c}))
     few = [f"{g['group']} ({g['rows']:,})" for g in found["groups"] if g["small"]]
     if few:
         said.append((_SMALL, {"small": SMALL, "groups": few}))
