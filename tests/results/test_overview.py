@@ -15,7 +15,9 @@ import weft
 from weft.cli import call
 from weft.config import SettingsError, from_mapping
 from weft.features.targets import ClassTarget
+from weft.preprocess import duplicates
 from weft.preprocess.clean import CleanBatch
+from weft.results import mislabelled, quality
 from weft.results.explain import page
 from weft.results.explain import section as section_module
 from weft.results.explain.overview import budget, effect, interactions
@@ -208,11 +210,12 @@ def test_every_phrase_of_the_templates_is_known_in_chinese():
         if name.endswith(".html"):
             source = loader.get_source(environment(), name)[0]
             said |= set(re.findall(r'\bt\("((?:[^"\\]|\\.)*)"', source))
-    for module in (section_module, page):
+    for module in (section_module, page, quality, mislabelled, duplicates):
         said |= {phrase for phrase in strings(module) if re.search(r"[a-z] \{|\} [a-z]", phrase)}
     said |= {
         phrase for key in SHOWN.values() for name in key for phrase in (METRICS[name].title, METRICS[name].meaning)
     }
+    said |= {*quality._MEASURED.values(), "different", "very different"}
     said |= {what for step in _STEPS for what in step} | set(page.CHECKS.values()) | set(_WITHIN_CHANCE.values())
     assert len(said) > 100 and said <= set(chinese()), said - set(chinese())
     for english, words in chinese().items():  # a phrase that names a figure names it in both

@@ -65,7 +65,7 @@ _COUNTED = (
 _CROSSED = {
     True: "Of the copies left out {count:,} were {part} rows whose original is learnt from: they would have made the "
     "figures too good.",
-    False: "Of the {part} rows {count:,} are copies of rows that are learnt from: they make the figures too good. "
+    False: "Of the {part} rows {count:,} are copies of rows that are learnt from: they may make the figures too good. "
     "preprocess.duplicates: exact leaves them out.",
 }  # fmt: skip
 _DIFFERING = (
@@ -85,7 +85,7 @@ def first_copies(finder: Finder, columns: Mapping[str, pa.Array], near: bool) ->
     return int(np.count_nonzero(found.of >= 0))
 
 
-def copies_said(facts: Mapping[str, Any]) -> list[Said]:
+def copies_said(facts: Mapping[str, Any] | None) -> list[Said]:
     """What the figures of copies (as in ``report.json``) mean: phrases and what fills them."""
     said: list[Said] = []
     if not facts:
@@ -162,10 +162,9 @@ class Finder:
                          second=second)  # fmt: skip
         edges = []
         for records in proposed:
-            pairs = np.unique(records[["first", "second"]])
-            for start in range(0, len(pairs), at_once):
-                some = pairs[start : start + at_once]
-                first, second = some["first"], some["second"]
+            pairs = _different(records["first"], records["second"])
+            for start in range(0, len(pairs[0]), at_once):
+                first, second = (side[start : start + at_once] for side in pairs)
                 alike, equal = self._compare(take, first, second)
                 near = alike >= ALIKE
                 found.differ(first[near & ~equal], second[near & ~equal])
@@ -211,9 +210,9 @@ class Finder:
             one, same = _as_before(records, "key"), _as_before(records, "key", "label")
             first = np.where(same, _run_start(same), _run_start(one))
             second = np.flatnonzero(one)
-            pairs = np.stack([np.concatenate([place[first[second]], place[second - 1]]), np.tile(place[second], 2)])
-            pairs = np.unique(pairs[:, pairs[0] != pairs[1]], axis=1)
-            yield pairs[0].copy(), pairs[1].copy()
+            pairs = np.concatenate([place[first[second]], place[second - 1]]), np.tile(place[second], 2)
+            other = pairs[0] != pairs[1]
+            yield _different(pairs[0][other], pairs[1][other])
 
     def _compare(self, take: Take, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How like the rows of each pair are, 0 where a text is not, and whether their labels are equal."""
@@ -246,7 +245,8 @@ def jaccard(
         pair = np.repeat(np.arange(len(texts), dtype=np.uint64), many)
         keys.append(pair << np.uint64(41) | values[np.repeat(starts[texts], many) + within(many)] << np.uint64(1)
                     | np.uint64(side))  # fmt: skip
-    different = np.unique(np.concatenate(keys))
+    different = np.sort(np.concatenate(keys))
+    different = different[np.append(True, different[1:] != different[:-1])[: len(different)]]
     shared = different[1:][different[1:] >> np.uint64(1) == different[:-1] >> np.uint64(1)]
     total, both = (
         np.bincount((k >> np.uint64(41)).astype(np.int64), minlength=len(first)) for k in (different, shared)
@@ -273,8 +273,18 @@ def _leave_out(found: Copies, parts: np.ndarray, first: np.ndarray, second: np.n
 
 def _repeated(records: np.ndarray) -> np.ndarray:
     """Those whose key another one has."""
-    _, number, counts = np.unique(records["key"], return_inverse=True, return_counts=True)
-    return records[counts[number] > 1]
+    order = np.argsort(records["key"])
+    again = np.concatenate([[False], np.diff(records["key"][order]) == 0, [False]])
+    return records[order[again[1:] | again[:-1]]]
+
+
+def _different(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair once."""
+    order = np.lexsort((second, first))
+    first, second = first[order], second[order]
+    new = np.ones(len(order), bool)
+    new[1:] = (first[1:] != first[:-1]) | (second[1:] != second[:-1])
+    return first[new], second[new]
 
 
 def _as_before(records: np.ndarray, *names: str) -> np.ndarray:

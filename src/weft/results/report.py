@@ -12,11 +12,13 @@ from typing import Any
 from markupsafe import Markup
 
 from weft.files import write_whole
+from weft.preprocess.duplicates import copies_said
 from weft.results import svg
 from weft.results.abstention import abstention_in_words
 from weft.results.audit.words import lines
 from weft.results.explain.section import shown as shown_why
 from weft.results.metrics import METRICS
+from weft.results.mislabelled import mislabelled_said
 from weft.results.pages import Phrases, environment
 from weft.results.private import privacy_in_words
 
@@ -40,6 +42,9 @@ _PAGES = {"row": "report.html", "text": "text.html", "span": "answers.html", "em
           "ranking": "ranking.html"}  # fmt: skip
 _CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "embedding": "pairs_card.md",
           "ranking": "ranking_card.md"}  # fmt: skip
+
+
+_NAMED = ("title", "metric", "part", "how", "measure")
 
 
 def write_report(folder: Path, figures: dict[str, Any], language: str = "en") -> Path:
@@ -86,6 +91,7 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
         why=shown_why(why, number, figures["rows_judged"], t) if why else None, number=number,
         headline=_in_words(figures, t) or figures["headline"],
         verdict=[_sentence(s, t) for s in verdict["said"]] if "said" in verdict else verdict.get("lines", []),
+        copies=[_sentence(s, t) for s in copies_said(figures["data"].get("copies"))], q=_quality(figures, t),
         f=figures, shown=shown, models=models, steps=steps,
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
@@ -102,10 +108,19 @@ def _in_words(figures: dict[str, Any], t: Phrases) -> str:
     return t(" ").join(_sentence(said, t) for said in figures.get("said", ()))
 
 
+def _quality(figures: dict[str, Any], t: Phrases) -> dict[str, Any] | None:
+    """What the template shows of the data's quality; of runs of earlier versions nothing."""
+    found = figures.get("quality")
+    if found is None:
+        return None
+    labels = [_sentence(s, t) for s in mislabelled_said(found.get("mislabelled"))]
+    return {**found, "said": [_sentence(s, t) for s in found["said"]], "labels": labels}
+
+
 def _sentence(said: Sequence[Any], t: Phrases) -> str:
-    """A phrase and what fills it, whose names of models and metrics are phrases themselves."""
+    """A phrase and what fills it, of which some are phrases themselves."""
     phrase, values = said
-    return t(phrase, **{k: t(v) if k in ("title", "metric") else v for k, v in values.items()})
+    return t(phrase, **{k: t(v) if k in _NAMED else v for k, v in values.items()})
 
 
 def _ends(figure: dict[str, float | None]) -> dict[str, float | None]:

@@ -26,7 +26,7 @@ from weft.features.targets import ClassTarget, NumberTarget, Target, known, most
 from weft.inference.predict import predict_codes
 from weft.models.backbone import build
 from weft.models.pretrained import PictureModel, TextModel
-from weft.models.row import RowModels, shape_in_words
+from weft.models.row import RowModels, combine, shape_in_words
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import GROUP, CleanRows, Ingested
 from weft.results.abstention import abstention_in_words, judge_abstention, recall_at
@@ -35,8 +35,10 @@ from weft.results.beside import Judged
 from weft.results.explain.section import relies, section
 from weft.results.groups import by_group, languages
 from weft.results.labels import each_label
+from weft.results.mislabelled import mislabelled, mislabelled_said
 from weft.results.pages import Phrases
 from weft.results.pictures import chosen_rows, shown
+from weft.results.quality import quality
 from weft.results.summary import (
     SHOWN,
     curves,
@@ -150,6 +152,7 @@ class RowSteps(Steps):
             output = self._inference(store, judged)
         with self._timed("results"):
             figures = self._results(plan, clean, columns, store, ids, judged, output)
+            figures["quality"] = self._quality(plan, clean, columns, store, fitted, judged, output)
         figures |= self._facts(plan, clean, found, columns, models, fitted) | self._private(fitted.copies[0], "rows")
         self._finish(figures)
         return Run(self.out)
@@ -383,6 +386,28 @@ class RowSteps(Steps):
         )  # fmt: skip
         for line in relies(found, Phrases(self.settings.results.report or "en")):
             self.say.line(line)
+        return found
+
+    def _quality(
+        self, plan: Plan, clean: CleanRows, columns: Columns, store: Store, fitted: Fitted, judged: np.ndarray,
+        output: np.ndarray,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What looks wrong with the data: columns, copies, and labels of rows that were not learnt."""
+        target, part = columns.target, TEST if clean.count(TEST) else VALID
+        found = quality(columns.types, (target.name, target.type), clean, part)
+        if isinstance(target, ClassTarget):
+            rows, answers, truth = [judged], [output], [store.target(judged)]
+            for seen in fitted.watched:
+                answers.append(combine([torch.from_numpy(seen.answers)], "class", self.model.temperature.cpu()).numpy())
+                rows, truth = [*rows, seen.rows], [*truth, seen.truth]
+            places, first = np.unique(np.concatenate(rows), return_index=True)
+            given, p = np.concatenate(truth)[first], np.concatenate(answers)[first, : len(target.classes)]
+            usable = known(given)
+            found["mislabelled"] = mislabelled(
+                p[usable], given[usable], places[usable], target.classes, clean, list(columns.types)[:4]
+            )
+        for phrase, values in [*found["said"][:3], *mislabelled_said(found.get("mislabelled"))]:
+            self.say.line(phrase.format(**values))
         return found
 
     def _facts(

@@ -202,7 +202,7 @@ class Steps(ABC):
             "data": {
                 "name": self.table.name, "fingerprint": self.fingerprint, "rows": found.read,
                 "used": len(clean) - found.copies.get("left_out", 0), "rejected": found.rejected,
-                "duplicates": found.copies.get("left_out", 0), "reasons": found.reasons(),
+                "copies": found.copies, "reasons": found.reasons(),
                 "split": {name: clean.count(part) for part, name in enumerate(NAMES)},
                 "split_words": split_in_words(self.settings, clean),
             },

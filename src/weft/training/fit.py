@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,8 @@ class Fitted:
     """By which score, chosen how, some rows are declined."""
     thresholds: list[float] | None = None
     """Of each group, by the codes of its columns."""
+    watched: list[Watched] = field(default_factory=list)
+    """What each copy says of the rows it did not learn."""
 
     @property
     def seconds(self) -> float:
@@ -85,6 +87,7 @@ def fit(
     with _threads(recipe.threads):
         done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal, held)
         _decide(models, done, watched, coverage)
+        done.watched = watched
         if models.shift is not None and fair is not None:
             done.thresholds = _thresholds(models, models.shift, watched, fair.settings, say)
     return done
