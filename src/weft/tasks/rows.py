@@ -391,8 +391,11 @@ class RowSteps(Steps):
     def _quality(
         self, plan: Plan, clean: CleanRows, columns: Columns, store: Store, fitted: Fitted, judged: np.ndarray,
         output: np.ndarray,
-    ) -> dict[str, Any]:  # fmt: skip
-        """What looks wrong with the data: columns, copies, and labels of rows that were not learnt."""
+    ) -> dict[str, Any] | None:  # fmt: skip
+        """What looks wrong with the data: columns, and labels of rows that were not learnt; None where the rows that
+        were are to stay private."""
+        if self.settings.training.privacy is not None:
+            return None
         target, part = columns.target, TEST if clean.count(TEST) else VALID
         found = quality(columns.types, (target.name, target.type), clean, part)
         if isinstance(target, ClassTarget):
