@@ -97,6 +97,9 @@ def _print(console: Console, why: Explanation, language: str) -> None:
                 told.append(player.shown, style=_style(share / largest))
                 told.append(" ")
         console.print(told)
+    for column in why.pictures:
+        _print_patches(console, column, [s / largest for p, s in zip(why.players, why.shares.tolist(), strict=True)
+                                         if p.column == column])  # fmt: skip
     unit = "share of the looks" if why.method == "attention" else "log odds" if why.of is not None else why.target
     console.print(Text(f"{'':{WIDTH}} {unit}", style="dim"))
     for place in np.argsort(-np.abs(why.shares), kind="stable")[:SHOWN].tolist():
@@ -114,6 +117,18 @@ def _print(console: Console, why: Explanation, language: str) -> None:
         Text(f"checks: {checks or 'none'}; {why.evaluations:,} evaluations in {why.seconds:.1f} s", style="dim")
     )
     console.print()
+
+
+def _print_patches(console: Console, column: str, shares: list[float]) -> None:
+    """The patches of a picture as signs: ++ and + for the answer, -- and - against it."""
+    side = round(len(shares) ** 0.5)
+    console.print(Text(f"{column}, patch by patch:", style="dim"))
+    for start in range(0, len(shares), side):
+        line = Text("  ")
+        for share in shares[start : start + side]:
+            sign = "·" if abs(share) < FAINT else ("+" if share > 0 else "-") * (1 + (abs(share) > STRONG))
+            line.append(f"{sign:3}", style=_style(share))
+        console.print(line)
 
 
 def _print_nearest(console: Console, found: Nearest) -> None:

@@ -155,6 +155,26 @@ def effect(points: Sequence[Sequence[float]], line: Sequence[Sequence[float]], a
     return draw.svg(label, 24)
 
 
+def patches(source: str, marks: Sequence[tuple[str, float]], label: str) -> str:
+    """A picture (a data address) with its patches marked, row by row: the side of each (for, against, looked) and how
+    strongly, 0 to 1."""
+    side = round(len(marks) ** 0.5)
+    cell, rects = 28, []
+    for place, (kind, strength) in enumerate(marks):
+        if strength:
+            x, y = place % side * cell + 2, place // side * cell + 2
+            rects.append(
+                f'<rect class="patch {kind}" x="{x}" y="{y}" width="{cell - 4}" height="{cell - 4}" '
+                f'style="--strength:{strength:.2f}"/>'
+            )
+    size = side * cell
+    image = f'<image href="{escape(source)}" width="{size}" height="{size}" preserveAspectRatio="none"/>'
+    return (
+        f'<svg class="patches" viewBox="0 0 {size} {size}" width="{size}" height="{size}" role="img" '
+        f'aria-label="{escape(label)}">{image}{"".join(rects)}</svg>'
+    )
+
+
 def learning(lines: Sequence[dict[str, Any]], across: str, label: str) -> str:
     """Losses (up) over what was read (across); ``lines``: title, ours, points [[x, y], ...], the last to the right.
 

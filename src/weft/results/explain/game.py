@@ -86,6 +86,10 @@ class Games:
         """The texts of a row, whose characters its words count."""
         return {name: part.texts[row] for name, part in self.players.words.items()}
 
+    def seen(self, row: int) -> dict[str, np.ndarray]:
+        """The pictures of a row, as the model sees them."""
+        return {name: part.picture(row) for name, part in self.players.pictures.items() if part.players[row]}
+
     def output_of(self, codes: RowCodes, rows: int) -> np.ndarray:
         """What the model says of encoded rows [N, C], or numbers [N]; not whether it would decline them."""
         self.evaluations += rows

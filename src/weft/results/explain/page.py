@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from weft.files import write_whole
+from weft.results import svg
 from weft.results.explain.why import Explanation
 from weft.results.explain.words import sentences
 from weft.results.pages import Phrases, environment
@@ -61,6 +63,10 @@ def drawn(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
             name: marked(text, [p for p in players if p["column"] == name], largest, row["method"])
             for name, text in row["texts"].items() if text
         },
+        "pictures": [
+            {"column": name, "svg": _patches(name, source, row, largest, t), "plain": source}
+            for name, source in row.get("pictures", {}).items()
+        ],
         "unit": _unit(row, t), "ends": _ends(row, t), "change": row["change"],
         "checks": [
             {"words": t(CHECKS[c["name"]]), "value": "–" if c["value"] is None else f"{c['value']:.3g}",
@@ -85,6 +91,16 @@ def marked(text: str, words: Sequence[dict[str, Any]], largest: float, method: s
             end = word["end"]
     pieces.append({"text": text[end:], "side": "", "level": 0})
     return [piece for piece in pieces if piece["text"]]
+
+
+def _patches(name: str, source: str, row: dict[str, Any], largest: float, t: Phrases) -> Markup:
+    shares = [p["share"] for p in row["players"] if p["column"] == name]
+    strong = [abs(share) / largest for share in shares]
+    marks = [
+        (_side(share, row["method"]), s if s >= LEVELS[0] else 0.0) for share, s in zip(shares, strong, strict=True)
+    ]
+    label = t("{column}, its telling patches marked", column=name)
+    return Markup(svg.patches(source, marks, label))
 
 
 def _bar(player: dict[str, Any], largest: float, method: str) -> dict[str, Any]:

@@ -107,6 +107,11 @@ class _Patches:
                 picture[:] = np.where(shown, picture, self._mean)
         return {"pixels": pixels, "present": self._codes["present"][row]}
 
+    def picture(self, row: int) -> np.ndarray:
+        """As the model sees it: [S, S] or [S, S, 3]."""
+        assert isinstance(self._pixels, np.ndarray)
+        return self._pixels[row].transpose(1, 2, 0).squeeze()
+
     def _grid(self, places: int) -> np.ndarray:
         """The row (or column) of patches in which the middle of each of so many places along a side lies."""
         return (np.arange(places) * 2 + 1) * self.side // (2 * places)

@@ -27,6 +27,7 @@ from weft.results.explain.lime import by_line, draw_near
 from weft.results.explain.nearest import Nearest
 from weft.results.explain.sampling import SURE, alike, owen
 from weft.results.explain.texts import Player
+from weft.results.pictures import data_address
 
 EVALUATIONS = 1_024
 METHODS = ("shap", "lime", "gradient", "attention")
@@ -69,6 +70,8 @@ class Explanation:
     seconds: float = 0.0
     texts: dict[str, str] = field(default_factory=dict)
     """The text columns as the model reads them; ``start`` and ``end`` of their players count its characters."""
+    pictures: dict[str, str] = field(default_factory=dict)
+    """The pictures as the model sees them, as data addresses; their players are the patches, row by row."""
     nearest: Nearest | None = None
 
     @property
@@ -99,7 +102,7 @@ class Explanation:
             "row": self.row, "method": self.method, "target": self.target, "of": self.of, "answer": self.answer,
             "probability": self.probability, "score": self.score, "base": self.base,
             "unit": "log odds" if self.of is not None else self.target, "columns": self.by_column(),
-            "texts": self.texts,
+            "texts": self.texts, "pictures": self.pictures,
             "players": [
                 {"column": p.column, "shown": p.shown, "start": p.start, "end": p.end, "share": s, "error": e}
                 for p, s, e in zip(self.players, self.shares.tolist(), self.errors.tolist(), strict=True)
@@ -141,6 +144,7 @@ def explain(
                 float(games.output[r, games.of[r]]) if classes else None, games.named(r), shares, errors,
                 float(games.full[r]), float(games.empty[r]), checks, flip, classes[flip.answer] if flip else None,
                 games.evaluations // max(1, len(rows)), seconds, games.texts(r),
+                {name: data_address(pixels) for name, pixels in games.seen(r).items()},
             )
         )  # fmt: skip
     return explained
