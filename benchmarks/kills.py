@@ -29,6 +29,7 @@ import torch
 
 import weft
 from weft import pipeline
+from weft.files import MANIFEST
 from weft.inference import parts
 from weft.training import loop
 
@@ -57,7 +58,8 @@ def train(source: str, out: str) -> None:
     loop.SECONDS_BETWEEN_SAVES = 0.0
     torch.set_num_threads(1)
     settings = {**SETTINGS, "data": {**SETTINGS["data"], "source": source}, "features": {"price": "number"}}
-    pipeline.run(weft.Pipeline(settings).settings, out=out, resume=(Path(out) / "weft.yaml").exists())
+    if not (Path(out) / MANIFEST).exists():  # else it was killed after its end
+        pipeline.run(weft.Pipeline(settings).settings, out=out, resume=(Path(out) / "weft.yaml").exists())
 
 
 def predict(run: str, source: str, out: str) -> None:

@@ -78,7 +78,10 @@ def mapped(path: str | Path) -> memoryview:
 
 def release() -> None:
     """Let go of the pages of mapped files where more than their share of the bound is resident."""
-    if _file_pages() - _kept > bound() // 8:
+    global _kept
+    pages = _file_pages()
+    _kept = min(_kept, pages)  # the machine may have taken some of the libraries' pages
+    if pages - _kept > bound() // 8:
         let_go()
 
 

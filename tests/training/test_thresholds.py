@@ -69,7 +69,8 @@ def test_a_row_with_a_label_that_was_never_learnt_moves_no_threshold():
     found = []
     for codes, answers in ((truth, logits), (np.vstack([truth, unseen]), np.vstack([logits, 9 * logits[:30]]))):
         models = RowModels([], target, shape, 1)
-        watched = Watched(answers.astype(np.float32), np.zeros(len(answers)), codes)
+        rows = np.arange(len(answers))
+        watched = Watched(rows, answers.astype(np.float32), np.zeros(len(rows)), codes, np.zeros(0, np.int64))
         _decide(models, Fitted([], 1, 1.0), [watched], None)
         found.append(models.threshold.tolist())
     assert found[0] == found[1] != [0.5, 0.5]
