@@ -56,14 +56,13 @@ def embed(
     table.require(wanted)  # before the model is loaded
     embedder = open_embedder(run)
     kind = pa.list_(pa.float32(), embedder.width)
-    schema = pa.schema([("row", pa.int64()), *((n, table.columns[n]) for n in wanted), (VECTOR, kind)])
+    schema = output.schema_of(table, wanted, {VECTOR: kind})
     builder = GraphBuilder(out, embedder.width) if graph else None
 
     def work(rest: Table) -> Iterator[Piece]:
         for some in embedder.table(rest, column, wanted):
-            columns = {n: some.kept.column(i).cast(table.columns[n]) for i, n in enumerate(wanted)}
             vectors = pa.FixedSizeListArray.from_arrays(pa.array(some.vectors.ravel()), embedder.width)
-            rows = pa.table({"row": pa.array(some.rows), **columns, VECTOR: vectors}, schema=schema)
+            rows = pa.table({"row": pa.array(some.rows), **some.kept, VECTOR: vectors}, schema=schema)
             yield Piece(rows, some.rejected, some.end, {"rows": len(some.rows), "cut": some.cut})
 
     done = write_job(

@@ -15,9 +15,10 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
-from weft.data.table import Rejected, Table, shown
+from weft.data.table import Rejected, Table
 from weft.errors import UsageError, listing
 from weft.features.batching import in_turn, tokens_to_read
+from weft.inference.output import kept
 from weft.models.pretrained import TextModel
 from weft.preprocess.clean import Cleaner, ColumnPlan
 from weft.preprocess.letters import Redactor
@@ -32,7 +33,7 @@ class TextRows:
 
     rows: np.ndarray
     texts: list[str | None]
-    kept: pa.RecordBatch
+    kept: dict[str, pa.Array]
     rejected: list[Rejected]
     end: int
 
@@ -94,9 +95,8 @@ def read_texts(table: Table, column: str, keep: tuple[str, ...] = ()) -> Iterato
     cleaner = Cleaner({column: ColumnPlan("text")})
     for raw in table.batches(list(dict.fromkeys([column, *keep])), rows=ROWS_AT_ONCE):
         clean = cleaner(raw)
-        places = pa.array(np.searchsorted(raw.rows, clean.rows))
-        kept = shown(raw.batch.select(list(keep)), table.columns).take(places)
-        yield TextRows(clean.rows, clean.columns[column].to_pylist(), kept, clean.rejected, raw.end(0))
+        texts, cells = clean.columns[column].to_pylist(), kept(table, keep, raw, clean.rows)
+        yield TextRows(clean.rows, texts, cells, clean.rejected, raw.end(0))
 
 
 def text_column(table: Table, guesses: dict[str, str]) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from weft.data.table import RawBatch, Table, shown
 from weft.errors import UsageError, did_you_mean, listing
 from weft.files import json_text
 
@@ -57,8 +59,20 @@ def check(path: Path) -> None:
         raise UsageError(f"{path}: the folder {folder} must be writable. It is not. Choose another.")
 
 
-def chosen(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
-    """Some columns of an output, in the order asked for; all where none is named. Raises UsageError."""
+def schema_of(
+    table: Table, keep: Sequence[str], said: Mapping[str, pa.DataType], columns: Sequence[str] = ()
+) -> pa.Schema:
+    """Columns of an output: ``row``, those kept of a table, what is said of each row; or some, in the order asked for.
+
+    Raises:
+        UsageError: a kept column has the name of another, or one that is asked for is none.
+        DataError: the table lacks one that is to be kept.
+    """
+    for name in keep:
+        if name in ("row", *said):
+            raise UsageError(f"--keep {name}: the output has a column of that name already. Rename it in the input.")
+    table.require(keep)
+    schema = pa.schema([("row", pa.int64()), *((n, table.columns[n]) for n in keep), *said.items()])
     for name in columns:
         if name not in schema.names:
             near = did_you_mean(name, schema.names)
@@ -66,6 +80,13 @@ def chosen(schema: pa.Schema, columns: Sequence[str]) -> pa.Schema:
     if len(set(columns)) < len(columns):
         raise UsageError(f"--columns: each column is written once. Got {listing(columns)}.")
     return pa.schema([schema.field(name) for name in columns]) if columns else schema
+
+
+def kept(table: Table, keep: Sequence[str], raw: RawBatch, rows: np.ndarray) -> dict[str, pa.Array]:
+    """Cells of columns of a table as they came, of some rows of a batch."""
+    places = pa.array(np.searchsorted(raw.rows, rows))
+    cells = shown(raw.batch.select(list(keep)), table.columns).take(places)
+    return {name: cells.column(i).cast(table.columns[name]) for i, name in enumerate(keep)}
 
 
 class _Parquet:

@@ -24,7 +24,7 @@ from weft.errors import UsageError, listing
 from weft.features.batching import in_turn
 from weft.inference.embed import Embedder, read_texts
 from weft.inference.generate import encode_prompt
-from weft.inference.output import chosen
+from weft.inference.output import schema_of
 from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.predict import class_columns
 from weft.models.language import LanguageModel, check_writes
@@ -186,13 +186,9 @@ def classify_table(
     Returns the counts: rows in = predicted + missing + rejected.
     """
     classes = list(labels)
-    table.require([column, *keep])
+    table.require([column])
     nothing = class_columns(classes, np.zeros((0, len(classes))))
-    taken = [name for name in keep if name in {"row", *nothing}]
-    if taken:
-        raise UsageError(f"--keep {taken[0]}: the output has a column of that name already. Rename it in the input.")
-    whole = [("row", pa.int64()), *((n, table.columns[n]) for n in keep), *((n, a.type) for n, a in nothing.items())]
-    schema = chosen(pa.schema(whole), columns)
+    schema = schema_of(table, keep, {name: array.type for name, array in nothing.items()}, columns)
 
     def work(rest: Table) -> Iterator[Piece]:
         for some in read_texts(rest, column, keep):
@@ -201,8 +197,12 @@ def classify_table(
             found = pa.table(class_columns(classes, probabilities))
             place = np.cumsum(there) - 1
             found = found.take(pa.array(place, mask=~there))
-            kept = [some.kept.column(i).cast(table.columns[n]) for i, n in enumerate(keep)]
-            rows = pa.table([pa.array(some.rows), *kept, *found.columns], schema=pa.schema(whole)).select(schema.names)
+            cells = {
+                "row": pa.array(some.rows),
+                **some.kept,
+                **dict(zip(found.column_names, found.columns, strict=True)),
+            }
+            rows = pa.table({name: cells[name] for name in schema.names}, schema=schema)
             counts = {"predicted": int(there.sum()), "missing": int((~there).sum()), "cut": cut}
             yield Piece(rows, some.rejected, some.end, counts)
 

@@ -22,13 +22,13 @@ import pyarrow as pa
 from weft import config, memory
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
-from weft.data.table import Table, shown
+from weft.data.table import Table
 from weft.errors import DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.groups import GroupColumns
 from weft.features.targets import known, most_rows
 from weft.files import MANIFEST, sha256, verify_manifest
-from weft.inference.output import chosen
+from weft.inference.output import kept, schema_of
 from weft.inference.parts import Piece, write_job
 from weft.inference.predict import Predictor, Sample, predict_codes, without_in_words
 from weft.models.row import GroupShift, RowConfig, RowModels
@@ -132,33 +132,15 @@ class Run:
         Returns the counts: rows in, predicted, rejected; ``in = predicted + rejected``.
         """
         table, out = Table.of(source), Path(out)
-        taken = {"row", *self._outputs()}
-        for name in keep:
-            if name in taken:
-                raise UsageError(
-                    f"--keep {name}: the output has a column of that name already. Rename it in the input."
-                )
-            if name not in table.columns:
-                raise DataError(
-                    f"{table.name}: there is no column '{name}' to keep.{did_you_mean(name, table.columns)}"
-                )
         predictor = self._predictor(allow_missing)
         used: list[memory.Used] = []
-        schema = chosen(pa.schema(
-            [("row", pa.int64()), *((name, table.columns[name]) for name in keep)]
-            + [(name, array.type) for name, array in predictor.as_columns(self._no_rows()).items()]
-        ), columns)  # fmt: skip
+        said = {name: array.type for name, array in predictor.as_columns(self._no_rows()).items()}
+        schema = schema_of(table, keep, said, columns)
 
         def work(rest: Table) -> Iterator[Piece]:
             predictor.cut = 0
             for part in predictor.stream(rest, keep=keep):
-                found: dict[str, Any] = {"row": pa.array(part.clean.rows)}
-                places = pa.array(np.searchsorted(part.raw.rows, part.clean.rows))
-                kept = shown(part.raw.batch.select(list(keep)), table.columns) if keep else None
-                for name in keep:
-                    assert kept is not None
-                    cells = kept.column(kept.schema.get_field_index(name))
-                    found[name] = cells.take(places).cast(table.columns[name])
+                found = {"row": pa.array(part.clean.rows), **kept(table, keep, part.raw, part.clean.rows)}
                 found |= predictor.as_columns(part.output)
                 cut, predictor.cut = predictor.cut, 0
                 counts = {"predicted": len(part.clean.rows), "cut": cut}
@@ -360,9 +342,6 @@ class Run:
     def _asked(self) -> dict[str, Any]:
         """What its predictions depend on beside the run."""
         return {}
-
-    def _outputs(self) -> list[str]:
-        return list(self._predictor(False).as_columns(self._no_rows()))
 
     def _no_rows(self) -> Any:
         return np.zeros(0 if self.model.width is None else (0, self.model.width))
