@@ -10,7 +10,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from weft.data.plan import Plan, look_span
-from weft.data.split import TEST, TRAIN, VALID
+from weft.data.split import TRAIN, VALID
 from weft.errors import DataError, SettingsError
 from weft.features.pieces import IGNORED
 from weft.features.store import Store, StoreWriter
@@ -38,6 +38,8 @@ EXAMPLES, EXCERPT = 8, 160
 class AnswerSteps(ReadingSteps):
     """The span of a context that answers a question, or that there is none."""
 
+    kind, asked = AnswerRun, "questions"
+
     def _ready(self) -> Ready:
         plan = look_span(self.settings, self.table)
         if self.settings.preprocess.normalize not in (None, "off"):
@@ -60,23 +62,13 @@ class AnswerSteps(ReadingSteps):
         objective = SpanObjective(self._reader(tokenizer, source, letters, span=True))
         return Ready(plan, clean, found, source, tokenizer, store, parts, BATCH, objective)
 
-    def run(self) -> AnswerRun:
-        ready = self._ready()
-        plan, clean, model = ready.plan, ready.clean, ready.objective.model
-        with self._timed("model"):
-            trained = self._fit(ready)
-        with self._timed("inference"):
-            answerer = Answerer(model, ready.tokenizer, self.longest, self.most, -math.inf)
-            self._calibrate(answerer, clean)
-            judged = np.flatnonzero(clean.parts == (TEST if clean.count(TEST) else VALID))
-            answers = self._answers(answerer, clean, judged)
-            self.say.step("inference", f"{len(judged):,} questions answered")
-        with self._timed("results"):
-            figures = self._results(plan, clean, judged, answers, answerer.threshold)
-        figures |= self._data_facts(plan, clean, ready.found) | {"seconds": dict(self.seconds)}
-        figures["model"] = self._model_facts(model, trained, self.longest)
-        self._finish(figures)
-        return AnswerRun(self.out)
+    def _infer(self, ready: Ready, judged: np.ndarray) -> tuple[np.ndarray, Answers, float]:
+        """The judged rows, their answers, and the threshold below which there is none."""
+        answerer = Answerer(ready.objective.model, ready.tokenizer, self.longest, self.most, -math.inf)
+        self._calibrate(answerer, ready.clean)
+        answers = self._answers(answerer, ready.clean, judged)
+        self.say.step("inference", f"{len(judged):,} questions answered")
+        return judged, answers, answerer.threshold
 
     def _cleaner(self, plan: Plan) -> AnswerCleaner:
         return AnswerCleaner(self.question, self.context, plan.target, self.start)
@@ -150,9 +142,8 @@ class AnswerSteps(ReadingSteps):
         answerer.threshold = threshold
         self.say.line(f"no answer where the best span is not ahead by {threshold:.2f} (validation rows)")
 
-    def _results(
-        self, plan: Plan, clean: CleanRows, judged: np.ndarray, answers: Answers, threshold: float
-    ) -> dict[str, Any]:
+    def _results(self, ready: Ready, said: tuple[np.ndarray, Answers, float], seen: str) -> dict[str, Any]:
+        (judged, answers, threshold), clean = said, ready.clean
         golds, rows = self._golds(clean, judged), len(judged)
         written = np.where(answers.given(threshold), answers.text, "").tolist()
         ours = Judged.of("weft", "Weft", answer_metrics(written, golds), rows, seconds=self.seconds["model"])
@@ -170,18 +161,10 @@ class AnswerSteps(ReadingSteps):
             for key, title, guess in (("sentence", "The most similar sentence", guesses.sentence),
                                       ("window", "The nearest words", guesses.span)):  # fmt: skip
                 others.append(Judged.of(key, title, answer_metrics([guess(*a) for a in asked], golds), rows, words))
-        found = beside(ours, others, rows, ["answer_f1"])
-        tested = bool(clean.count(TEST))
-        seen = "questions it never saw" if tested else "validation questions, which chose the best epoch"
-        headline = answer_sentence(ours.estimates, rows, seen)
-        self.say.step("results", headline)
-        for line in found["verdict"]["lines"]:
-            self.say.line(line)
-        return found | {
-            "task": "span", "headline": headline, "part_judged": "test" if tested else "valid", "rows_judged": rows,
-            "shown": SHOWN_BOTH if "no_answer" in ours.estimates else SHOWN, "samples": [],
+        return beside(ours, others, rows, ["answer_f1"]) | {
+            "headline": answer_sentence(ours.estimates, rows, seen),
+            "shown": SHOWN_BOTH if "no_answer" in ours.estimates else SHOWN,
             "examples": self._examples(questions, contexts, golds, written, answers),
-            "target": {"name": plan.target, "type": "span", "reason": plan.target_reason},
             "answers": {
                 "question": self.question, "context": self.context, "start_column": self.start,
                 "most_tokens": self.most, "threshold": None if math.isinf(threshold) else threshold,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from weft.data.plan import Plan, look_embedding
-from weft.data.split import TEST, TRAIN, VALID
+from weft.data.split import TRAIN, VALID
 from weft.errors import DataError
 from weft.features.twins import encode_pairs
 from weft.inference.embed import Embedder
@@ -32,6 +32,8 @@ EXAMPLES = 8
 
 class PairSteps(ReadingSteps):
     """The vectors of a text and its target are to be nearer than those of any other two."""
+
+    kind, asked = PairRun, "queries"
 
     def _ready(self) -> Ready:
         plan = look_embedding(self.settings, self.table)
@@ -59,27 +61,17 @@ class PairSteps(ReadingSteps):
         batch = BATCH if source else BATCH_FROM_NOTHING
         return Ready(plan, clean, found, source, tokenizer, store, clean.parts, batch, objective)
 
-    def run(self) -> PairRun:
-        ready = self._ready()
-        plan, clean, source = ready.plan, ready.clean, ready.source
+    def _infer(self, ready: Ready, judged: np.ndarray) -> tuple[Retrieval, np.ndarray, np.ndarray]:
+        """The judged pairs, the place of each one's text and the nearest of all."""
         model, tokenizer = ready.objective.model, ready.tokenizer
-        with self._timed("model"):
-            trained = self._fit(ready)
-        with self._timed("inference"):
-            embedder = Embedder(TextModel(model, tokenizer, self.family, describe(model, tokenizer)))
-            judged = np.flatnonzero(clean.parts == (TEST if clean.count(TEST) else VALID))
-            columns = clean.take(judged, [self.query, plan.target])
-            retrieval = Retrieval(*(columns[n].to_pylist() for n in (self.query, plan.target)))
-            ranks, nearest = retrieval.ranks(nearness(embedder, retrieval.documents))
-            self.say.step(
-                "inference", f"{len(judged):,} queries compared with {len(retrieval.documents):,} different texts"
-            )
-        with self._timed("results"):
-            figures = self._results(plan, clean, retrieval, ranks, nearest, source)
-        figures |= self._data_facts(plan, clean, ready.found) | {"seconds": dict(self.seconds)}
-        figures["model"] = self._model_facts(model, trained, self.longest)
-        self._finish(figures)
-        return PairRun(self.out)
+        embedder = Embedder(TextModel(model, tokenizer, self.family, describe(model, tokenizer)))
+        columns = ready.clean.take(judged, [self.query, ready.plan.target])
+        retrieval = Retrieval(*(columns[n].to_pylist() for n in (self.query, ready.plan.target)))
+        ranks, nearest = retrieval.ranks(nearness(embedder, retrieval.documents))
+        self.say.step(
+            "inference", f"{len(judged):,} queries compared with {len(retrieval.documents):,} different texts"
+        )
+        return retrieval, ranks, nearest
 
     def _cleaner(self, plan: Plan) -> PairCleaner:
         return pair_cleaner(self.query, plan.target, Letters.of(self.settings.preprocess))
@@ -88,35 +80,24 @@ class PairSteps(ReadingSteps):
         rows = np.flatnonzero(clean.parts == TRAIN)
         return sum(len(t) for texts in clean.take(rows, [self.query, target]).values() for t in texts.to_pylist())
 
-    def _results(
-        self, plan: Plan, clean: CleanRows, retrieval: Retrieval, ranks: np.ndarray, nearest: np.ndarray,
-        source: TextModel | None,
-    ) -> dict[str, Any]:  # fmt: skip
+    def _results(self, ready: Ready, said: tuple[Retrieval, np.ndarray, np.ndarray], seen: str) -> dict[str, Any]:
+        retrieval, ranks, nearest = said
         rows = len(ranks)
         ours = Judged.of("weft", "Weft", rank_metrics(ranks), rows, seconds=self.seconds["model"])
         others = []
         if self.settings.baselines:
             simple = [("tfidf", "TF-IDF", tfidf(retrieval.documents)), ("bm25", "BM25", bm25(retrieval.documents))]
-            if source is not None:
-                untouched = nearness(Embedder(source), retrieval.documents)
+            if ready.source is not None:
+                untouched = nearness(Embedder(ready.source), retrieval.documents)
                 simple.append(("untouched", "The checkpoint as it was", untouched))
             for key, title, score in simple:
                 others.append(Judged.of(key, title, rank_metrics(retrieval.ranks(score)[0]), rows))
-        found = beside(ours, others, rows, ["recall_at_1"])
-        tested = bool(clean.count(TEST))
-        seen = "queries it never saw" if tested else "validation queries, which chose the best epoch"
-        headline = retrieval_sentence(ours.estimates, rows, len(retrieval.documents), seen)
-        self.say.step("results", headline)
-        for line in found["verdict"]["lines"]:
-            self.say.line(line)
-        return found | {
-            "task": "embedding", "headline": headline, "part_judged": "test" if tested else "valid",
-            "rows_judged": rows, "shown": SHOWN, "samples": [],
+        return beside(ours, others, rows, ["recall_at_1"]) | {
+            "headline": retrieval_sentence(ours.estimates, rows, len(retrieval.documents), seen), "shown": SHOWN,
             "examples": [
                 {"query": retrieval.queries[row][:300], "found": retrieval.documents[nearest[row]][:300],
                  "place": int(ranks[row])}
                 for row in range(min(EXAMPLES, rows))
             ],
-            "target": {"name": plan.target, "type": "embedding", "reason": plan.target_reason},
             "pairs": {"query": self.query, "documents": len(retrieval.documents)},
         }  # fmt: skip

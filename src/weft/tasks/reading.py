@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
 
 from weft.data.plan import Plan
-from weft.data.split import TRAIN, VALID
+from weft.data.split import NAMES, TEST, TRAIN, VALID
 from weft.defaults import lora_rank
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
@@ -21,6 +22,7 @@ from weft.language_defaults import language_config, reading_recipe, with_dropout
 from weft.models.language import LanguageModel, reader_of
 from weft.models.pretrained import TextModel, find
 from weft.preprocess.ingest import CleanRows, Ingested
+from weft.runs.run import Run
 from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
 from weft.training.adapters import attach
 from weft.training.fit import LORA_RATE
@@ -48,6 +50,10 @@ class Ready:
 class ReadingSteps(TextModelSteps):
     """A model that reads both ways, from a checkpoint or from nothing, learns something of two texts a row."""
 
+    kind: type[Run]
+    """The run that it leaves."""
+    asked: str
+    """What is judged, in words."""
     longest: int
     """Tokens of the longest row that is read."""
 
@@ -92,6 +98,37 @@ class ReadingSteps(TextModelSteps):
     @property
     def device(self) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def run(self) -> Run:
+        ready = self._ready()
+        plan, clean, part = ready.plan, ready.clean, TEST if ready.clean.count(TEST) else VALID
+        with self._timed("model"):
+            trained = self._fit(ready)
+        judged = np.flatnonzero(clean.parts == part)
+        with self._timed("inference"):
+            said = self._infer(ready, judged)
+        with self._timed("results"):
+            seen = "{} it never saw" if part == TEST else "validation {}, which chose the best epoch"
+            figures = self._results(ready, said, seen.format(self.asked))
+            self.say.step("results", figures["headline"])
+            for line in figures["verdict"]["lines"]:
+                self.say.line(line)
+        task = self.settings.target.task
+        figures |= self._data_facts(plan, clean, ready.found) | {
+            "task": task, "part_judged": NAMES[part], "rows_judged": len(judged), "samples": [],
+            "target": {"name": plan.target, "type": task, "reason": plan.target_reason},
+            "model": self._model_facts(ready.objective.model, trained, self.longest), "seconds": dict(self.seconds),
+        }  # fmt: skip
+        self._finish(figures)
+        return self.kind(self.out)
+
+    @abstractmethod
+    def _infer(self, ready: Ready, judged: np.ndarray) -> Any:
+        """What the model says of the judged rows."""
+
+    @abstractmethod
+    def _results(self, ready: Ready, said: Any, seen: str) -> dict[str, Any]:
+        """What ``report.json`` says of it beside simple ways. ``seen``: what was judged, in words."""
 
     @abstractmethod
     def _ready(self) -> Ready:
