@@ -41,10 +41,10 @@ class Batch:
         return Batch(columns, None if self.target is None else self.target[place_1], 1)
 
 
-def collate(codes: RowCodes, rows: int) -> Batch:
-    """Tensors of the codes of ``rows`` rows."""
+def collate(codes: RowCodes, rows: int, multiple: int = 1) -> Batch:
+    """Tensors of the codes of ``rows`` rows, ragged ones of a width that is a multiple of ``multiple``."""
     columns = {
-        column: {name: _tensor(array) for name, array in fields.items()}
+        column: {name: _tensor(array, multiple) for name, array in fields.items()}
         for column, fields in codes.items()
         if column != TARGET
     }
@@ -52,12 +52,13 @@ def collate(codes: RowCodes, rows: int) -> Batch:
     return Batch(columns, target, rows)
 
 
-def _tensor(array: np.ndarray | Ragged) -> Tensor:
+def _tensor(array: np.ndarray | Ragged, multiple: int = 1) -> Tensor:
     if not isinstance(array, Ragged):
         return torch.from_numpy(np.ascontiguousarray(array))
     lengths = array.lengths()
     nothing = 0 if array.values.dtype.kind == "f" else -1
-    padded = np.full((len(lengths), max(1, int(lengths.max(initial=0)))), nothing, array.values.dtype)
+    width = -(-max(1, int(lengths.max(initial=0))) // multiple) * multiple
+    padded = np.full((len(lengths), width), nothing, array.values.dtype)
     padded[np.arange(padded.shape[1])[None, :] < lengths[:, None]] = array.values
     return torch.from_numpy(padded)
 

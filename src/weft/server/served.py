@@ -20,6 +20,7 @@ from weft.errors import DataError, WeftError
 from weft.exchange import is_checkpoint, open_text_model
 from weft.features.batching import collate
 from weft.features.chat import TEMPLATE, Chat
+from weft.features.codecs import RAGGED
 from weft.features.ragged import Ragged, take
 from weft.features.store import RowCodes, joined_codes
 from weft.inference.constraint import Constraint, Grammar
@@ -42,7 +43,7 @@ from weft.runs.texts import TextRun
 
 LEAST_ROWS = 4
 """Rows that are predicted together at least: fewer would be rounded otherwise than several."""
-MOST_ROWS, MOST_SHOWN = 256, 50
+MOST_ROWS, MOST_SHOWN, FILLED = 256, 50, 16
 
 
 class Served:
@@ -221,8 +222,7 @@ class Served:
         return found
 
     def _predict_rows(self, run: Run, given: list[list[dict[str, Any]]]) -> list[Any]:
-        """Rows of several requests are predicted together where they have as many tokens in each column: nothing is
-        padding then, which changes no bit of a row's answer."""
+        """Rows of several requests are predicted together where that changes no bit of a row's answer."""
         predictor = Predictor(run.columns, run.model)
         read = _each(lambda rows: list(predictor.clean(self.table(rows))), given)
         cleaned = [clean for one in read if not isinstance(one, Exception) for clean in one]
@@ -269,16 +269,20 @@ def _joined(pieces: list[RowCodes]) -> RowCodes:
 
 
 def _predict_alike(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
-    """Outputs of encoded rows in their order; only rows of one shape share a batch."""
-    ragged = [a.lengths() for fields in codes.values() for a in fields.values() if isinstance(a, Ragged)]
-    shapes = np.stack(ragged, axis=1) if ragged else np.zeros((rows, 1), np.int64)
+    """Outputs of encoded rows in their order. A row's texts are filled up to a multiple of ``FILLED`` tokens whether it
+    is alone or not, and only rows of one shape share a batch."""
+    counted = [
+        a.lengths() for f in codes.values() for n, a in f.items() if n in RAGGED.values() and isinstance(a, Ragged)
+    ]
+    shapes = np.stack([-(-lengths // FILLED) for lengths in counted] or [np.zeros(rows, np.int64)], axis=1)
     _, group = np.unique(shapes, axis=0, return_inverse=True)
-    output = np.empty(rows if model.width is None else (rows, model.width), np.float32)
+    output = np.empty(rows if model.width is None else (rows, model.width))
     for number in range(group.max(initial=-1) + 1):
-        for places in np.array_split(alike := np.flatnonzero(group == number), -(-len(alike) // MOST_ROWS)):
+        alike = np.flatnonzero(group == number)
+        for places in np.array_split(alike, -(-len(alike) // MOST_ROWS)):
             padded = np.resize(places, max(len(places), LEAST_ROWS))
             picked = {c: {n: take(a, padded) for n, a in fields.items()} for c, fields in codes.items()}
-            batch = collate(picked, len(padded)).to(model.temperature.device)
+            batch = collate(picked, len(padded), FILLED).to(model.temperature.device)
             output[places] = model.predict(batch).cpu().numpy()[: len(places)]
     return output
 
