@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
 from cyclopts import Parameter
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
 from weft.cli import Json, answer
+from weft.data.columns import SAMPLE_ROWS, guess
 from weft.data.table import Table
 from weft.errors import UsageError
+from weft.exchange import is_checkpoint
+from weft.inference.embed import read_texts, text_column
+from weft.models.language import check_writes
+from weft.models.pretrained import load_language_model
+from weft.results.explain.asked import check_method
+from weft.results.explain.asked import why as explain_why
 from weft.results.explain.nearest import Nearest
-from weft.results.explain.page import write_page
+from weft.results.explain.page import strongest, write_page
 from weft.results.explain.why import EVALUATIONS, Explanation
 from weft.results.explain.words import sentences
-from weft.runs.opening import open_run
+from weft.results.explain.writing import METHODS, Writing
+from weft.runs.asked import AskedRun
+from weft.runs.language import prompt_source
+from weft.runs.opening import open_run, task_of
 
 MOST_ROWS = 100
 SHOWN = 12
 WIDTH = 32
+COLUMNS, CELL, LINES = 8, 10, 60
 FAINT, STRONG = 0.1, 0.5
 
 
 def explain(
     run: Path,
-    data: str,
+    data: str | None = None,
     /,
     *,
+    prompt: str | None = None,
     row: Annotated[tuple[int, ...], Parameter(negative=())] = (0,),
     method: Literal["shap", "lime", "gradient", "attention"] = "shap",
     of: str | None = None,
+    column: str | None = None,
     evaluations: int = EVALUATIONS,
     seed: int = 0,
     language: Literal["en", "zh"] = "en",
@@ -42,14 +57,17 @@ def explain(
     allow_missing: bool = False,
     json: Json = False,
 ) -> None:
-    """Say why a run answers as it does: which words and values spoke for and against, and what would change it.
+    """Say why a run answers, writes or recommends as it does: which words, values and past items spoke for and against.
 
     Args:
         run: The run folder.
         data: File, glob, folder or address of CSV, JSON Lines, Parquet or Arrow.
+        prompt: Of a run that writes: one text in the place of a table.
         row: The row to explain, counted from 0; may be given several times.
         method: shap (what each part adds), lime (a line near the row), gradient, or attention (where it looked).
-        of: The class or label to explain (default: the one that the run answers).
+        of: What to explain (default: what the run says): a class or label, a text that it may have written, the id of
+            an item, a part of the context.
+        column: Of an imported checkpoint that writes: the column of texts (default: the only one that holds texts).
         evaluations: Most questions that shap and lime put to the model about one row; more is surer.
         seed: Of the questions that are drawn.
         language: Of the sentences and the page: en or zh.
@@ -66,13 +84,27 @@ def explain(
         raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
     if nearest < 0 or (training is not None and not nearest):
         raise UsageError("--nearest: must be the number of training rows to show, from 1 on; --training needs it.")
-    found = open_run(run).explain(
-        Table.open(data).rows(row), method, of, evaluations, seed, allow_missing, nearest, training
-    )
-    for why, number in zip(found, row, strict=True):
+    if (data is None) == (prompt is None):
+        raise UsageError("there must be DATA, or of a run that writes a text (--prompt TEXT); not both.")
+    rows = None if data is None else Table.open(data).rows(row)
+    found: Sequence[Explanation | Writing]
+    if not task_of(run) and is_checkpoint(run):
+        found = _of_checkpoint(
+            run, [prompt or ""] if rows is None else _texts(rows, column), method, of, evaluations, seed
+        )
+    elif column is not None:
+        raise UsageError("--column is for an imported checkpoint. A run knows its columns. Leave it out.")
+    elif rows is not None:
+        found = open_run(run).explain(rows, method, of, evaluations, seed, allow_missing, nearest, training)
+    else:
+        finished = open_run(run)
+        if not isinstance(finished, AskedRun):
+            raise UsageError("--prompt is for a run that writes. This one reads rows. Give DATA.")
+        found = finished.explain(None, method, of, evaluations, seed, prompt=prompt)
+    for why, number in zip(found, row if rows is not None else (0,), strict=True):
         why.row = number
     if html is not None:
-        write_page(html, found, run.resolve().name, Path(data).name, language)
+        write_page(html, found, run.resolve().name, "" if data is None else Path(data).name, language)
     if json:
         told = [{**why.to_dict(), "sentences": sentences(why, language)} for why in found]
         answer(True, {"explanations": told, "page": None if html is None else str(html)}, [])
@@ -84,10 +116,65 @@ def explain(
         console.print(f"page: {html}")
 
 
-def _print(console: Console, why: Explanation, language: str) -> None:
+def _of_checkpoint(
+    run: Path, texts: list[str], method: str, of: str | None, evaluations: int, seed: int
+) -> list[Writing]:  # fmt: skip
+    """What an imported checkpoint that writes says after some texts."""
+    check_method(method, METHODS)
+    model, tokenizer = load_language_model(run)
+    check_writes(model)
+    return [explain_why(prompt_source(model, tokenizer, t, of, "text"), 0, method, evaluations, seed) for t in texts]
+
+
+def _texts(rows: Table, column: str | None) -> list[str]:
+    if column is None:
+        head = rows.sample(SAMPLE_ROWS)
+        column = text_column(rows, {n: guess(n, head.column(n)).type for n in rows.columns})
+    return [text or "" for some in read_texts(rows, column) for text in some.texts]
+
+
+def _print(console: Console, why: Explanation | Writing, language: str) -> None:
     console.print(Text(f"row {why.row}, {why.target}", style="bold"))
     for line in sentences(why, language):
         console.print(Text(line))
+    if isinstance(why, Writing):
+        _heat(console, why)
+    else:
+        _bars(console, why)
+    checks = ", ".join(f"{c.name} {c.value:.3g} {'ok' if c.passed else 'FAILED'}" for c in why.checks)
+    console.print(
+        Text(f"checks: {checks or 'none'}; {why.evaluations:,} evaluations in {why.seconds:.1f} s", style="dim")
+    )
+    console.print()
+
+
+def _heat(console: Console, why: Writing) -> None:
+    """A line for each word written, a column for each of the words of the source that count most."""
+    for name, text in why.texts.items():
+        console.print(Text(f"{name}: ", style="dim").append(text, style="default"))
+    shown = strongest(why.shares, COLUMNS)
+    largest = max(float(np.abs(why.shares).max(initial=0.0)), 1e-12)
+    head = Text(f"{'log probability':{WIDTH}}", style="dim")
+    for player in shown:
+        head.append(" " + _fitted(why.players[player].shown, CELL - 1, right=True))
+    console.print(head)
+    for word, shares, score in zip(why.words[:LINES], why.shares.T, why.score.tolist(), strict=False):
+        line = Text(_fitted(word.shown, WIDTH - 7) + f"{np.exp(score):>6.1%} ")
+        for player in shown:
+            line.append(f" {shares[player]:>+{CELL - 1}.2f}", style=_style(shares[player] / largest))
+        console.print(line)
+    if len(why.words) > LINES:
+        console.print(Text(f"{len(why.words) - LINES:,} more words: --json, --html", style="dim"))
+
+
+def _fitted(text: str, width: int, right: bool = False) -> str:
+    """A text in so many places of a terminal, where some letters take two."""
+    text = set_cell_size(text, width) if cell_len(text) > width else text
+    gap = " " * (width - cell_len(text))
+    return gap + text if right else text + gap
+
+
+def _bars(console: Console, why: Explanation) -> None:
     largest = max(float(np.abs(why.shares).max(initial=0.0)), 1e-12)
     texts = dict.fromkeys(p.column for p in why.players if p.start is not None)
     for column in texts:
@@ -112,11 +199,6 @@ def _print(console: Console, why: Explanation, language: str) -> None:
         console.print(bars)
     if why.nearest is not None:
         _print_nearest(console, why.nearest)
-    checks = ", ".join(f"{c.name} {c.value:.3g} {'ok' if c.passed else 'FAILED'}" for c in why.checks)
-    console.print(
-        Text(f"checks: {checks or 'none'}; {why.evaluations:,} evaluations in {why.seconds:.1f} s", style="dim")
-    )
-    console.print()
 
 
 def _print_patches(console: Console, column: str, shares: list[float]) -> None:

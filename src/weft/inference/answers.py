@@ -19,9 +19,8 @@ from torch import Tensor
 
 from weft.data.table import RawBatch, Table
 from weft.features.batching import collate, in_turn, tokens_to_read
-from weft.features.codecs import Codes
 from weft.features.ragged import take
-from weft.features.windows import WINDOW, Frame, cut_windows
+from weft.features.windows import WINDOW, Frame, Windows, cut_windows
 from weft.models.language import LanguageModel
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.paired import AnswerCleaner
@@ -88,7 +87,7 @@ class Answerer:
     def __call__(self, questions: Sequence[str], contexts: Sequence[str]) -> Answers:
         windows = cut_windows(questions, contexts, self.tokenizer, self.frame, self.longest)
         self.cut += windows.cut
-        begin, last, score, total, nothing = self._windows(windows.codes())
+        begin, last, score, total, nothing, _ = self._windows(windows)
         rows = len(questions)
         texts, starts, ends = np.full(rows, "", object), np.full(rows, -1, np.int64), np.full(rows, -1, np.int64)
         margin, probability, none = np.full(rows, -np.inf), np.zeros(rows), np.ones(rows)
@@ -108,17 +107,37 @@ class Answerer:
             probability[row], none[row] = np.exp(score[best] - everything), np.exp(null - everything)
         return Answers(texts, starts, ends, margin, probability, none)
 
+    def log_odds(self, questions: Sequence[str], contexts: Sequence[str], starts: np.ndarray, letters: int
+                 ) -> np.ndarray:  # fmt: skip
+        """ln p / (1 - p) [N] of the answer of so many ``letters`` from each of ``starts`` on; below 0: of no answer."""
+        windows = cut_windows(questions, contexts, self.tokenizer, self.frame, self.longest)
+        _, _, _, total, nothing, asked = self._windows(windows, windows.targets(starts, starts + letters))
+        first = np.searchsorted(windows.row, np.arange(len(starts)))
+        null = np.minimum.reduceat(nothing, first)
+        least = np.logaddexp(np.logaddexp.reduceat(total, first), null)
+        # an answer may be longer than those that are looked for
+        share = np.where(starts < 0, null, np.maximum.reduceat(asked, first)) - least
+        share = np.minimum(share, -1e-12)
+        return share - np.log(-np.expm1(share))
+
     @torch.no_grad()
-    def _windows(self, codes: Codes) -> tuple[np.ndarray, ...]:
-        """Of each window: first and last token of its best span, its score, log of the sum over spans, no answer's."""
+    def _windows(self, windows: Windows, at: dict[str, np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
+        """Of each window: first and last token of its best span, its score, log of the sum over spans, no answer's;
+        and the score of the span ``at`` its first and last token, where the window holds it."""
+        codes = windows.codes()
         lengths = codes["tokens"].lengths()  # type: ignore[union-attr]
-        found = np.zeros((5, len(lengths)))
+        begin, end = np.zeros((2, len(lengths)), np.int64) if at is None else (at["begin"], at["end"])
+        found = np.full((6, len(lengths)), -np.inf)
         weight = self.model.table.weight
         budget = tokens_to_read(weight.shape[1], weight.device.type)
         for places in in_turn(np.arange(len(lengths)), lengths, budget):
             batch = collate({WINDOW: {n: take(a, places) for n, a in codes.items()}}, len(places))
             fields = batch.to(weight.device).columns[WINDOW]
-            found[:, places] = _best(span_logits(self.model, fields).float(), fields["context"], self.most)
+            logits = span_logits(self.model, fields).float()
+            found[:5, places] = _best(logits, fields["context"], self.most)
+            held = np.flatnonzero(begin[places] > 0)
+            ends = logits[held, begin[places[held]], 0] + logits[held, end[places[held]], 1]
+            found[5, places[held]] = ends.double().cpu().numpy()
         return (found[0].astype(np.int64), found[1].astype(np.int64), *found[2:])
 
     def as_columns(self, output: Answers) -> dict[str, pa.Array]:
@@ -165,7 +184,15 @@ class AnswerPredictor(Answerer):
     def stream(
         self, table: Table, keep: Sequence[str] = (), answer: str | None = None, start: str | None = None
     ) -> Iterator[Answered]:
-        """Answers batch by batch, in order. Columns in ``keep`` come along in ``raw``, the ``answer`` in ``clean``.
+        """Answers batch by batch, in order. Raises as :meth:`read`."""
+        for raw, clean in self.read(table, keep, answer, start):
+            columns = (clean.columns[n].to_pylist() for n in (self.question, self.context))
+            yield Answered(raw, clean, self(*columns))
+
+    def read(
+        self, table: Table, keep: Sequence[str] = (), answer: str | None = None, start: str | None = None
+    ) -> Iterator[tuple[RawBatch, CleanBatch]]:
+        """Questions and contexts. Columns in ``keep`` come along in ``raw``, the ``answer`` in ``clean``.
 
         Raises:
             DataError: a column that is read is absent.
@@ -173,6 +200,4 @@ class AnswerPredictor(Answerer):
         cleaner = AnswerCleaner(self.question, self.context, answer, start)
         table.require(list(cleaner.plans))
         for raw in table.batches(dict.fromkeys([*cleaner.plans, *keep]), rows=ROWS_AT_ONCE):
-            clean = cleaner(raw)
-            columns = (clean.columns[n].to_pylist() for n in (self.question, self.context))
-            yield Answered(raw, clean, self(*columns))
+            yield raw, cleaner(raw)

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import torch
 
 from weft.data.histories import MOST_EVENTS
-from weft.data.table import Rejected, Table
+from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import CheckpointError, DataError, UsageError, did_you_mean
 from weft.features.catalogue import Catalogue
 from weft.features.codecs import Ragged
@@ -52,11 +52,11 @@ class Ranker:
         return NextItems(events, self.candidates, self.model.config.context)
 
     @torch.no_grad()
-    def scores(self, data: NextItems, places: np.ndarray) -> np.ndarray:
-        """Scores of every item for what comes at each place (an event) [N, V]."""
-        return self._scores(data, places, data.events.owners(places))
+    def scores(self, data: NextItems, places: np.ndarray, users: np.ndarray | None = None) -> np.ndarray:
+        """Scores of every item for what comes at each place (an event) [N, V].
 
-    def _scores(self, data: NextItems, places: np.ndarray, users: np.ndarray) -> np.ndarray:
+        ``users``: whose places they are, where one may be that after a user's last event.
+        """
         batch = data.questions(places, users).to(self.vectors.device)
         return self.model.scores(batch, self.vectors, self.bias).cpu().numpy()
 
@@ -68,7 +68,7 @@ class Ranker:
         found = Recommended(np.zeros((users, top), np.int64), np.zeros((users, top), np.float32))
         data, ends = self.data(events), events.offsets[1:]
         for some in data.groups(events.lengths()):
-            scores = self._scores(data, ends[some], some).astype(np.float64)
+            scores = self.scores(data, ends[some], some).astype(np.float64)
             chance = _softmax(scores)
             if not taken:
                 row, item = histories(events, ends[some], some)
@@ -104,10 +104,11 @@ def events_of(array: pa.Array, catalogue: Catalogue) -> Events:
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     items = catalogue.codes_of(pc.struct_field(flat, "item"))
     beside = [pc.struct_field(flat, n).to_numpy(zero_copy_only=False).astype(np.float64) for n in ("time", "rating")]
-    return _events(np.concatenate([[0], np.cumsum(lengths)]), items, *beside)
+    return events_from(np.concatenate([[0], np.cumsum(lengths)]), items, *beside)
 
 
-def _events(offsets: np.ndarray, items: np.ndarray, times: np.ndarray | None, ratings: np.ndarray | None) -> Events:
+def events_from(offsets: np.ndarray, items: np.ndarray, times: np.ndarray | None, ratings: np.ndarray | None) -> Events:
+    """Events of users one after the other: where each user's begin [U + 1], and what they are."""
     # one event more, of nobody, so that the place after the last one can be named
     items = np.append(items, 0)
     times, ratings = (None if v is None else np.append(v, np.nan) for v in (times, ratings))
@@ -135,7 +136,7 @@ class KnownUsers:
         items, times, ratings = (found.get(name) for name, _ in FIELDS)
         assert isinstance(items, Ragged)
         beside = [v.values if isinstance(v, Ragged) else None for v in (times, ratings)]
-        return _events(items.offsets, items.values, *beside)
+        return events_from(items.offsets, items.values, *beside)
 
 
 def write_users(folder: Path, users: pa.Array, events: Events) -> None:
@@ -180,7 +181,16 @@ class RankingPredictor:
         return given if self.columns.lists else ColumnPlan("sequence", separator=",")
 
     def stream(self, table: Table, keep: Sequence[str] = ()) -> Iterator[Predicted]:
-        """Raises DataError where the table holds neither histories nor users that can be known."""
+        """Recommend batch by batch, in order. Raises as :meth:`read`."""
+        for raw, clean, events in self.read(table, keep):
+            yield Predicted(raw, clean, self.ranker.recommend(events, self.top, self.taken))  # type: ignore[arg-type]
+
+    def read(self, table: Table, keep: Sequence[str] = ()) -> Iterator[tuple[RawBatch, CleanBatch, Events]]:
+        """The rows and the events of each.
+
+        Raises:
+            DataError: the table holds neither histories nor users that can be known.
+        """
         name, by_name = self._column(table)
         plan = self.cleaner.plans[name] if by_name else self.history_plan
         cleaner = EventCleaner({name: plan}, self.cleaner.letters, [name] if by_name else [])
@@ -190,7 +200,7 @@ class RankingPredictor:
                 clean, events = self._known(clean, name)
             else:
                 events = events_of(clean.columns[name], self.ranker.catalogue)
-            yield Predicted(raw, clean, self.ranker.recommend(events, self.top, self.taken))  # type: ignore[arg-type]
+            yield raw, clean, events
 
     def _column(self, table: Table) -> tuple[str, bool]:
         item, user = self.columns.item, self.columns.user

@@ -8,14 +8,14 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from weft.data.table import Table
+from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
 from weft.features.pairs import Pairing
 from weft.inference.generate import read_prompt, write_prompts
 from weft.inference.predict import Predicted, filled
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
-from weft.preprocess.clean import Cleaner, ColumnPlan
+from weft.preprocess.clean import CleanBatch, Cleaner, ColumnPlan
 from weft.preprocess.letters import Letters
 
 ROWS_AT_ONCE = 1_024
@@ -53,7 +53,20 @@ class Rewriter:
     ) -> Iterator[Predicted]:  # fmt: skip
         """Write a table's texts batch by batch, in order; ``output`` is an array of texts [N].
 
-        ``chosen``: row numbers -> a mask of those to write for; default: all.
+        ``chosen``: row numbers -> a mask of those to write for; default: all. Raises as :meth:`read`.
+        """
+        for raw, clean in self.read(table, with_target, keep):
+            if chosen is not None:
+                clean = clean.chosen(chosen(clean.rows))
+            sources = self.pairing.encode(clean.columns, self.tokenizer)
+            self.cut += sum(cut > 0 for _, cut in sources)
+            texts = write_targets(self.model, self.tokenizer, [ids for ids, _ in sources], self.sampling)
+            yield Predicted(raw, clean, np.array(texts, dtype=object))
+
+    def read(
+        self, table: Table, with_target: bool = False, keep: Sequence[str] = ()
+    ) -> Iterator[tuple[RawBatch, CleanBatch]]:
+        """The columns that the model reads, batch by batch.
 
         Raises:
             DataError: columns that the model reads are absent (and ``allow_missing`` is not set), or the target.
@@ -76,13 +89,7 @@ class Rewriter:
         cleaner = Cleaner(plans, self.letters, pairing.target if with_target else None)
         read = [name for name in wanted if name not in absent]
         for raw in table.batches([*read, *(name for name in keep if name not in read)], rows=ROWS_AT_ONCE):
-            clean = cleaner(filled(raw, absent))
-            if chosen is not None:
-                clean = clean.chosen(chosen(clean.rows))
-            sources = pairing.encode(clean.columns, self.tokenizer)
-            self.cut += sum(cut > 0 for _, cut in sources)
-            texts = write_targets(self.model, self.tokenizer, [ids for ids, _ in sources], self.sampling)
-            yield Predicted(raw, clean, np.array(texts, dtype=object))
+            yield raw, cleaner(filled(raw, absent))
 
     def as_columns(self, output: np.ndarray) -> dict[str, pa.Array]:
         """The texts under the name of the target."""

@@ -8,6 +8,7 @@ The folder is a checkpoint as well; one of BERT's shape is a BertForQuestionAnsw
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Any
 
@@ -19,12 +20,14 @@ from weft.errors import DataError, UsageError
 from weft.inference.answers import AnswerPredictor, Answers
 from weft.models.pretrained import load_language_model
 from weft.results.answers import answer_metrics
+from weft.results.explain.reading import AnswerQuestion
 from weft.results.metrics import with_intervals
+from weft.runs.asked import AskedRun
 from weft.runs.judged import JudgedRows
-from weft.runs.run import Run
+from weft.runs.run import check_readable
 
 
-class AnswerRun(Run):
+class AnswerRun(AskedRun):
     """A finished run whose model finds the answer to a question in a text, or that there is none."""
 
     @cached_property
@@ -36,6 +39,15 @@ class AnswerRun(Run):
         """The answer to one question: ``prediction`` (None: there is none), ``start`` and ``probability``."""
         found = self._answerer([question], [context])
         return pa.table(self._answerer.as_columns(found)).to_pylist()[0]
+
+    def _questions(self, source: Table, of: str | None, allow_missing: bool) -> Iterator[tuple[int, AnswerQuestion]]:
+        predictor = self._predictor(allow_missing)
+        for _, clean in predictor.read(source):
+            check_readable(source.name, clean)
+            columns = {n: clean.columns[n].to_pylist() for n in (predictor.question, predictor.context)}
+            for place, row in enumerate(clean.rows.tolist()):
+                texts = {name: cells[place] for name, cells in columns.items()}
+                yield row, AnswerQuestion(predictor, texts, self.settings.target.name, of)
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """SQuAD's exact match and F1 on a table with the answers, each figure with its interval.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,9 @@ from weft.inference.generate import Written, write
 from weft.inference.sampling import Sampling
 from weft.models.checkpoints import load_words
 from weft.models.language import LanguageModel
-from weft.runs.language import Judged, LanguageRun
+from weft.results.explain.asked import words_of
+from weft.results.explain.writing import NEW_TOKENS, Source
+from weft.runs.language import Judged, LanguageRun, new_tokens
 
 
 class DialogueRun(LanguageRun):
@@ -40,6 +43,36 @@ class DialogueRun(LanguageRun):
         model, tokenizer = self.loaded
         messages = [{**m, "content": self.cleaned(m["content"])} for m in messages]
         return write(model, tokenizer, [self.chat.prompt(messages)], sampling)[0]
+
+    def _questions(self, source: Table, of: str | None, allow_missing: bool) -> Iterator[tuple[int, Source]]:
+        """The last answer of each dialogue, or ``of`` in its place, by the words of the messages before it."""
+        for row, cell in self._cells(source):
+            messages = json.loads(cell)
+            last = max(i for i, m in enumerate(messages) if m["role"] == "assistant")
+            before, answer = messages[:last], messages[last]["content"] if of is None else self.cleaned(of)
+            yield row, self._asked_answer(before, answer)
+
+    def _source_of(self, prompt: str, of: str | None) -> Source:
+        return self._asked_answer([{"role": "user", "content": prompt}], of)
+
+    def _asked_answer(self, messages: Sequence[Message], answer: str | None) -> Source:
+        """An answer to a dialogue, or the one that the model gives, with the words of the messages as players."""
+        model, tokenizer = self.loaded
+        roles = [m["role"] for m in messages]
+
+        def encode(contents: Sequence[str]) -> list[int]:
+            told = [{"role": role, "content": text} for role, text in zip(roles, contents, strict=True)]
+            return self.chat.prompt(told)
+
+        texts = {f"{m['role']} {number}": m["content"] for number, m in enumerate(messages, start=1)}
+        words, prompt = words_of(texts, tokenizer), encode(list(texts.values()))
+        if answer is None:
+            ids = new_tokens(model, tokenizer, prompt, Sampling(max_tokens=NEW_TOKENS))
+        else:
+            told = {"role": "assistant", "content": answer}
+            ids = self.chat.examples([*messages, told])[-1][0][len(prompt) :]
+            ids = [i for i in ids if i not in (*model.config.end, self.chat.end)]
+        return Source(model, tokenizer, words, encode, "assistant", ids)
 
     def judge(self, source: Table, model: LanguageModel, everything: bool = False) -> Judged:
         self._counts = DialogueCounts()

@@ -9,6 +9,7 @@ has the shape of a family, ``transformers`` read it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,16 +22,19 @@ from weft.data.table import RawBatch, Table
 from weft.errors import DataError, UsageError
 from weft.features.documents import Documents, Marks
 from weft.features.pieces import Corpus, Cuts
-from weft.inference.generate import Written, check_letters, write
+from weft.inference.generate import Written, check_letters, encode_prompt, write
 from weft.inference.predict import Predictor
 from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
-from weft.models.language import LanguageModel
+from weft.models.language import LanguageModel, check_writes
 from weft.models.pretrained import load_language_model
 from weft.preprocess.clean import Cleaner, ColumnPlan
+from weft.results.explain.asked import words_of
+from weft.results.explain.writing import METHODS, NEW_TOKENS, Source
 from weft.results.language import Surprise, estimates
+from weft.runs.asked import AskedRun
 from weft.runs.judged import JudgedRows
-from weft.runs.run import Run
+from weft.runs.run import check_readable
 from weft.training.language import TokenObjective, document_nats
 
 
@@ -46,9 +50,10 @@ class Judged:
     """What was cut or left out."""
 
 
-class LanguageRun(Run):
+class LanguageRun(AskedRun):
     """A finished run of a language task."""
 
+    methods = METHODS
     cell = "document"
     """How the cells of its column are read."""
 
@@ -76,6 +81,33 @@ class LanguageRun(Run):
         model, tokenizer = self.loaded
         texts = [prompts] if isinstance(prompts, str) else prompts
         return write(model, tokenizer, [self.cleaned(text) for text in texts], sampling)
+
+    def _question(self, prompt: str, of: str | None) -> Source:
+        return self._source_of(self.cleaned(prompt), of)
+
+    def _source_of(self, prompt: str, of: str | None) -> Source:
+        """What is to be explained of one text, cleaned."""
+        check_writes(self.loaded[0])
+        return prompt_source(*self.loaded, prompt, of, "text")
+
+    def _questions(self, source: Table, of: str | None, allow_missing: bool) -> Iterator[tuple[int, Source]]:
+        """Each row and what is to be explained of it."""
+        for row, text in self._cells(source):
+            yield row, self._source_of(text or "", of)
+
+    def _cells(self, source: Table) -> Iterator[tuple[int, str]]:
+        """Each row and the cell of the column of texts.
+
+        Raises:
+            DataError: there is no such column, or a cell cannot be read.
+        """
+        name = self.settings.target.name
+        source.require([name])
+        cleaner = Cleaner({name: ColumnPlan(self.cell)}, self.letters, name)
+        for raw in source.batches([name], rows=1_024):
+            clean = cleaner(raw)
+            check_readable(source.name, clean)
+            yield from zip(clean.rows.tolist(), clean.columns[name].to_pylist(), strict=True)
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """How surprised the model is by the texts of a table, each figure with its interval.
@@ -142,3 +174,33 @@ def surprise(model: LanguageModel, corpus: Corpus, cuts: Cuts, numbers: np.ndarr
     """What some pieces of documents cost a model."""
     nats, tokens = document_nats(TokenObjective(model), corpus, cuts, numbers)
     return Surprise.of(corpus, cuts, numbers, nats, tokens)
+
+
+def prompt_source(model: LanguageModel, tokenizer: Tokenizer, prompt: str, of: str | None, target: str) -> Source:
+    """A text that goes on from a prompt: ``of``, or what the model writes."""
+
+    def encode(texts: list[str]) -> list[int]:
+        return encode_prompt(model, tokenizer, texts[0])
+
+    words, context = words_of({"prompt": prompt}, tokenizer), encode([prompt])
+    if of is None:
+        ids = new_tokens(model, tokenizer, context, Sampling(max_tokens=NEW_TOKENS))
+    else:
+        whole = encode([prompt + of])
+        after = whole[: len(context)] == context
+        ids = whole[len(context) :] if after else tokenizer.encode(of, add_special_tokens=False).ids
+    inside = words[0].owners(tokenizer)
+    before = np.full(len(context) - len(inside), -1)
+    return Source(model, tokenizer, words, encode, target, ids, np.concatenate([before, inside]))
+
+
+def new_tokens(model: LanguageModel, tokenizer: Tokenizer, prompt: list[int], sampling: Sampling) -> list[int]:
+    """The tokens that the model writes after a prompt, without its end.
+
+    Raises:
+        DataError: it writes nothing.
+    """
+    ids = [i for i in write(model, tokenizer, [prompt], sampling)[0].ids if i not in model.config.end]
+    if not ids:
+        raise DataError("the model writes nothing here, so that there is nothing to explain. Give a text (of, --of).")
+    return ids

@@ -6,7 +6,7 @@ report.html  report.json  rejected.parquet  README.md  manifest.json
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ from weft.preprocess.clean import ColumnPlan
 from weft.preprocess.letters import Letters
 from weft.preprocess.paired import PairCleaner
 from weft.progress import Silent
+from weft.results.explain.reading import Nearness
 from weft.results.metrics import with_intervals
 from weft.results.retrieval import Retrieval, Score, rank_metrics
+from weft.runs.asked import AskedRun
 from weft.runs.judged import JudgedRows
-from weft.runs.run import Run
+from weft.runs.run import check_readable
 
 
-class PairRun(Run):
+class PairRun(AskedRun):
     """A finished run whose model gives texts that belong together vectors that are near."""
 
     @cached_property
@@ -37,6 +39,17 @@ class PairRun(Run):
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors [N, D] of length one: the product of two is their cosine."""
         return self._embedder(list(texts))[0]
+
+    def _questions(self, source: Table, of: str | None, allow_missing: bool) -> Iterator[tuple[int, Nearness]]:
+        if of is not None:
+            raise UsageError("of: two texts have one nearness, and no other answer to explain. Leave it out.")
+        cleaner = self._cleaner(source)
+        for raw in source.batches(cleaner.plans):
+            clean = cleaner(raw)
+            check_readable(source.name, clean)
+            for place, row in enumerate(clean.rows.tolist()):
+                texts = {name: clean.columns[name][place].as_py() for name in cleaner.plans}
+                yield row, Nearness(self._embedder, texts)
 
     def predict(self, table: Any, allow_missing: bool = False) -> Any:
         raise self._no_column()
@@ -56,11 +69,10 @@ class PairRun(Run):
 
         On the very data of the training only the test rows count, unless ``everything``.
         """
-        source, target = Table.of(table), self.settings.target.name
-        query = self.figures["pairs"]["query"]
-        source.require((query, target))
+        source = Table.of(table)
+        cleaner = self._cleaner(source)
+        query, target = cleaner.plans
         judged = JudgedRows.of(self.path, self.figures, source, everything)
-        cleaner = pair_cleaner(query, target, self.letters)
         queries: list[str] = []
         documents: list[str] = []
         rejected = 0
@@ -79,6 +91,12 @@ class PairRun(Run):
             "part": judged.words(),
             "metrics": {k: e.to_dict() for k, e in with_intervals(rank_metrics(ranks), len(ranks)).items()},
         }  # fmt: skip
+
+    def _cleaner(self, source: Table) -> PairCleaner:
+        """What reads the pairs of a table. Raises DataError where it lacks a column."""
+        query, target = self.figures["pairs"]["query"], self.settings.target.name
+        source.require((query, target))
+        return pair_cleaner(query, target, self.letters)
 
 
 def pair_cleaner(query: str, document: str, letters: Letters) -> PairCleaner:

@@ -7,7 +7,7 @@ report.html  report.json  rejected.parquet  README.md  manifest.json
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,10 +41,12 @@ from weft.preprocess.ingest import GROUP, CleanRows, ingest
 from weft.progress import Silent
 from weft.results.audit.figures import by_weights, exposure
 from weft.results.audit.groups import said_of
+from weft.results.explain.recommending import Recommendation
 from weft.results.ranking import Ranked, rank_questions, some_questions
+from weft.runs.asked import AskedRun
 from weft.runs.audit import Asked
 from weft.runs.judged import JudgedRows
-from weft.runs.run import Run
+from weft.runs.run import check_readable
 from weft.runs.weights import load_weights, save_weights
 
 TOP = 10
@@ -62,7 +64,7 @@ class _Found:
     groups: list[Members] | None
 
 
-class RankingRun(Run):
+class RankingRun(AskedRun):
     """A finished run that says which items a user will have next."""
 
     top = TOP
@@ -123,6 +125,20 @@ class RankingRun(Run):
             {"item": names[int(c) - 1].as_py(), "title": title, "score": float(s)}
             for c, title, s in zip(codes, titles, found.scores[0], strict=False)
         ]  # fmt: skip
+
+    def _questions(self, source: Table, of: str | None, allow_missing: bool) -> Iterator[tuple[int, Recommendation]]:
+        ranker, predictor = self._ranker, self._predictor(allow_missing, 1)
+        given = None if of is None else int(ranker.catalogue.codes_of(pa.array([of]))[0])
+        if given == 0:
+            raise UsageError(f"of: must be an item of the catalogue, by its id. Got {of!r}.")
+        for _, clean, events in predictor.read(source):
+            check_readable(source.name, clean)
+            codes = ranker.recommend(events, 1, predictor.taken).codes[:, 0]
+            for user, row in enumerate(clean.rows.tolist()):
+                code = int(codes[user]) if given is None else given
+                if not code:
+                    raise DataError(f"{source.name}: row {row}: the user has had every item; there is none to explain.")
+                yield row, Recommendation(ranker, events, user, code, self._reads[0].item)
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """Hits, NDCG and MRR among all items, each with its interval over users.

@@ -288,8 +288,7 @@ class Run:
         found: list[Explanation] = []
         place = None if of is None else classes.index(of)
         for clean in predictor.clean(source):
-            for bad in clean.rejected:
-                raise DataError(f"{source.name}: row {bad.row}, column '{bad.column}': {bad.reason}. Correct it.")
+            check_readable(source.name, clean)
             told = explain(self.columns, self.model, clean, method, place, evaluations, seed)
             if trained is not None:
                 parts = np.load(self.path / "split.npy", allow_pickle=False)
@@ -348,6 +347,12 @@ class Run:
 
     def __repr__(self) -> str:
         return f"Run('{self.path}')"
+
+
+def check_readable(name: str, clean: CleanBatch) -> None:
+    """Raises DataError for the first row of a table that was set aside."""
+    for bad in clean.rejected:
+        raise DataError(f"{name}: row {bad.row}, column '{bad.column}': {bad.reason}. Correct it.")
 
 
 def save_model(folder: Path, model: RowModels, row: RowConfig) -> None:

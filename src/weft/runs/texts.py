@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from weft.data.table import Table
 from weft.errors import DataError, UsageError, listing
-from weft.features.documents import Marks
+from weft.features.documents import Marks, encode_texts
 from weft.features.examples import ExampleCorpus, Examples
 from weft.features.groups import GroupColumns
 from weft.features.pairs import PairCounts, Pairing, examples_of
@@ -20,12 +20,15 @@ from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
 from weft.results.audit.figures import by_weights
 from weft.results.audit.groups import said_of
+from weft.results.explain.asked import words_of
+from weft.results.explain.writing import Source
 from weft.results.language import Surprise
 from weft.results.text import TextScores
 from weft.results.writing import FAMILIES, writing_figures
 from weft.runs.audit import Asked
 from weft.runs.judged import JudgedRows
-from weft.runs.language import LanguageRun, surprise
+from weft.runs.language import LanguageRun, new_tokens, surprise
+from weft.runs.run import check_readable
 
 
 class TextRun(LanguageRun):
@@ -71,6 +74,38 @@ class TextRun(LanguageRun):
         for i, written in zip(whole, answers, strict=True):
             found[i] = (written.text.strip() or None) if written.stopped == "end" else None
         return found
+
+    def _questions(self, source: Table, of: str | None, allow_missing: bool) -> Iterator[tuple[int, Source]]:
+        for _, clean in self._predictor(allow_missing).read(source):
+            check_readable(source.name, clean)
+            for place, row in enumerate(clean.rows.tolist()):
+                texts = {name: clean.columns[name][place].as_py() or "" for name in self.pairing.sources}
+                yield row, self._asked_texts(texts, of)
+
+    def _source_of(self, prompt: str, of: str | None) -> Source:
+        self.source(prompt)  # one column, or it says what to do
+        return self._asked_texts({self.pairing.sources[0]: prompt}, of)
+
+    def _asked_texts(self, texts: dict[str, str], of: str | None) -> Source:
+        model, tokenizer = self.loaded
+        pairing = self.pairing
+
+        def encode(told: Sequence[str]) -> list[int]:
+            return pairing.encode({n: pa.array([t]) for n, t in zip(texts, told, strict=True)}, tokenizer)[0][0]
+
+        words = words_of(texts, tokenizer)
+        if of is None:
+            ids = new_tokens(model, tokenizer, encode(list(texts.values())), self._sampling())
+        else:
+            ids = encode_texts([self.cleaned(of)], tokenizer).values.tolist()
+        # below -1 a number stands for the player of a token, beside the ids that the pairing puts between
+        marked, first = [], 0
+        for one in words:
+            inside = one.owners(tokenizer)
+            marked.append((-2 - np.where(inside >= 0, inside + first, -1)).tolist())
+            first += len(one.players)
+        owners = -2 - np.minimum(pairing.source(marked)[0], -1)
+        return Source(model, tokenizer, words, encode, pairing.target, ids, owners)
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """The texts written for a table beside its own, each figure with its interval; rows are written as they come.

@@ -17,10 +17,10 @@ WIDTH = 25.0
 
 @dataclass
 class Line:
-    """Weights [P], the intercept, and the weighted R2 of the fit."""
+    """Weights [P] or [P, O], the intercept (a number, or [O]), and the weighted R2 of the fit."""
 
     weights: np.ndarray
-    intercept: float
+    intercept: float | np.ndarray
     r2: float
 
 
@@ -32,10 +32,10 @@ def draw_near(players: int, rows: int, random: np.random.Generator) -> np.ndarra
 
 
 def by_line(present: np.ndarray, worth: np.ndarray, ridge: float = RIDGE) -> Line:
-    """The weighted ridge regression on hidden rows [N, P] and what the model says of them [N]."""
+    """The weighted ridge regression on hidden rows [N, P] and what the model says of them [N] or [N, O]."""
     x = present.astype(np.float64)
     if not x.shape[1]:
-        return Line(np.zeros(0), float(worth.mean()), 1.0)
+        return Line(np.zeros((0, *worth.shape[1:])), worth.mean(axis=0), 1.0)
     cosine = np.sqrt(x.mean(axis=1))  # to the whole row, of which all entries are one
     weight = np.exp(-((100 * (1 - cosine)) ** 2) / WIDTH**2 / 2)
     total = weight.sum()
@@ -43,5 +43,5 @@ def by_line(present: np.ndarray, worth: np.ndarray, ridge: float = RIDGE) -> Lin
     inner = (x - mean_x) * weight[:, None]
     found = np.linalg.solve(inner.T @ (x - mean_x) + ridge * np.eye(x.shape[1]), inner.T @ (worth - mean_y))
     left = worth - (mean_y + (x - mean_x) @ found)
-    spread = weight @ (worth - mean_y) ** 2
-    return Line(found, float(mean_y - mean_x @ found), float(1 - weight @ left**2 / spread) if spread > 0 else 1.0)
+    spread = (weight @ (worth - mean_y) ** 2).sum()
+    return Line(found, mean_y - mean_x @ found, float(1 - (weight @ left**2).sum() / spread) if spread > 0 else 1.0)

@@ -19,9 +19,11 @@ from weft.files import write_whole
 from weft.results import svg
 from weft.results.explain.why import Explanation
 from weft.results.explain.words import sentences
+from weft.results.explain.writing import Writing
 from weft.results.pages import Phrases, environment
 
 BARS = 12
+COLUMNS, LINES = 20, 80
 LEVELS = (0.1, 0.25, 0.5, 0.75)
 """Of the largest share: from each on a word is marked more strongly, and below the first not at all."""
 CHECKS = {
@@ -31,11 +33,17 @@ CHECKS = {
     "local R2": "A straight line tells what the model does near this row",
     "completeness gap": "The gradients account for the whole answer",
 }
+ENDS = {
+    "row": "Knowing nothing of the row (typical values, no text) it would give {name} {base:.1%}; "
+    "with all of it {score:.1%}.",
+    "ranking": "With an empty history it would give {name} {base:.1%}; with this one {score:.1%}.",
+    "span": "Without any other word it would give {name} {base:.1%}; with all of them {score:.1%}.",
+}
 AT_LEAST = ("same again", "local R2")
 """The checks whose value must be at least their limit."""
 
 
-def write_page(path: Path, found: Sequence[Explanation], run: str, table: str, language: str = "en") -> Path:
+def write_page(path: Path, found: Sequence[Explanation | Writing], run: str, table: str, language: str = "en") -> Path:
     """One page of the rows explained, without script, links or anything from elsewhere."""
     page = environment(language).get_template("explain.html")
     rows = [drawn(told(why), Phrases(language)) for why in found]
@@ -44,21 +52,35 @@ def write_page(path: Path, found: Sequence[Explanation], run: str, table: str, l
     return path
 
 
-def told(why: Explanation) -> dict[str, Any]:
+def told(why: Explanation | Writing) -> dict[str, Any]:
     """An explanation as JSON, with its sentences in every language."""
     return {**why.to_dict(), "told": {language: sentences(why, language) for language in ("en", "zh")}}
 
 
 def drawn(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
     """What the template ``explained.html`` draws of an explained row, as :func:`told` gives it."""
+    task = row.get("task", "row")
+    return {
+        "row": row["row"], "task": task, "target": row["target"], "method": row["method"],
+        "lines": row["told"][t.language], "reliable": row["reliable"],
+        "checks": [
+            {"words": t(CHECKS[c["name"]]), "value": "–" if c["value"] is None else f"{c['value']:.3g}",
+             "sign": "≥" if c["name"] in AT_LEAST else "≤", "limit": f"{c['limit']:g}", "passed": c["passed"]}
+            for c in row["checks"]
+        ],
+        "evaluations": row["evaluations"], **(_matrix(row) if task == "text" else _parts(row, t)),
+    }  # fmt: skip
+
+
+def _parts(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
+    """Of one answer: a bar a part, the texts with their words marked, and what would change it."""
     players = row["players"]
     largest = max((abs(p["share"]) for p in players), default=0.0) or 1.0
     order = np.argsort([-abs(p["share"]) for p in players], kind="stable").tolist()
     bars = [_bar(players[i], largest, row["method"]) for i in order[:BARS]]
     left = [players[i]["share"] for i in order[BARS:]]
     return {
-        "row": row["row"], "target": row["target"], "method": row["method"], "lines": row["told"][t.language],
-        "reliable": row["reliable"], "bars": bars, "left": len(left), "left_share": f"{sum(left):+.3f}",
+        "bars": bars, "left": len(left), "left_share": f"{sum(left):+.3f}",
         "texts": {
             name: marked(text, [p for p in players if p["column"] == name], largest, row["method"])
             for name, text in row["texts"].items() if text
@@ -68,13 +90,39 @@ def drawn(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
             for name, source in row.get("pictures", {}).items()
         ],
         "unit": _unit(row, t), "ends": _ends(row, t), "change": row["change"],
-        "checks": [
-            {"words": t(CHECKS[c["name"]]), "value": "–" if c["value"] is None else f"{c['value']:.3g}",
-             "sign": "≥" if c["name"] in AT_LEAST else "≤", "limit": f"{c['limit']:g}", "passed": c["passed"]}
-            for c in row["checks"]
-        ],
-        "evaluations": row["evaluations"], "nearest": _nearest(row.get("nearest"), t),
+        "nearest": _nearest(row.get("nearest"), t),
     }  # fmt: skip
+
+
+def _matrix(row: dict[str, Any]) -> dict[str, Any]:
+    """Of a text: a line for each word written, with the words of the source that count most side by side."""
+    words = row["words"]
+    shares = np.array([word["shares"] for word in words]).T
+    shown = strongest(shares, COLUMNS)
+    largest = float(np.abs(shares).max(initial=0.0)) or 1.0
+
+    def cell(share: float) -> dict[str, Any]:
+        level = sum(abs(share) >= least * largest for least in LEVELS)
+        return {"share": f"{share:+.2f}", "side": _side(share, row["method"]) if level else "", "level": level}
+
+    def line(word: dict[str, Any]) -> dict[str, Any]:
+        seen = [word["shares"][i] for i in shown]
+        rest = f"{sum(word['shares']) - sum(seen):+.2f}"
+        return {"word": word["shown"], "probability": f"{word['probability']:.1%}", "cells": list(map(cell, seen)),
+                "rest": rest}  # fmt: skip
+
+    return {
+        "written": row["text"].strip(), "heads": [row["players"][i]["shown"] for i in shown],
+        "heat": [line(word) for word in words[:LINES]],
+        "left": len(row["players"]) - len(shown), "more": max(0, len(words) - LINES), "texts": {
+            name: [{"text": text, "side": "", "level": 0}] for name, text in row["texts"].items() if text
+        },
+    }  # fmt: skip
+
+
+def strongest(shares: np.ndarray, most: int) -> list[int]:
+    """The players whose shares [P, O] are largest in all, at most so many, in their order."""
+    return sorted(np.argsort(-np.abs(shares).sum(axis=1), kind="stable")[:most].tolist())
 
 
 def marked(text: str, words: Sequence[dict[str, Any]], largest: float, method: str) -> list[dict[str, Any]]:
@@ -140,16 +188,15 @@ def _unit(row: dict[str, Any], t: Phrases) -> str:
 
 def _ends(row: dict[str, Any], t: Phrases) -> str:
     """From what a typical row would get to what this one gets."""
-    if row["method"] == "attention":
+    task = row.get("task", "row")
+    if row["method"] == "attention" or task == "embedding":
         return ""
+    if task == "ranking" and any(p["column"] != row["target"] for p in row["players"]):
+        return ""  # the item's columns are taken away apart from the history
     if row["of"] is None:
         return t(
             "Knowing nothing of the row (typical values, no text) it would say {base:.4g}; with all of it {score:.4g}.",
             base=row["base"], score=row["score"],
         )  # fmt: skip
     base, score = (1 / (1 + np.exp(-np.clip(row[k], -700, 700))) for k in ("base", "score"))
-    return t(
-        "Knowing nothing of the row (typical values, no text) it would give {name} {base:.1%}; "
-        "with all of it {score:.1%}.",
-        name=t.quoted(row["of"]), base=base, score=score,
-    )  # fmt: skip
+    return t(ENDS[task], name=t.quoted(str(row["answer"])), base=base, score=score)

@@ -35,7 +35,7 @@ class _Value:
     def __init__(self, codec: Codec, array: pa.Array):
         self.players = [[Player(codec.name, in_words(codec, value))] for value in array.to_pylist()]
         self._hidden = len(array)
-        self._codes = codec.encode(pa.concat_arrays([array, pa.array([_typical(codec)], array.type)]))
+        self._codes = codec.encode(pa.concat_arrays([array, pa.array([typical(codec)], array.type)]))
 
     def codes(self, row: np.ndarray, present: Sequence[np.ndarray]) -> Codes:
         source = np.where([p[0] for p in present], row, self._hidden)
@@ -199,7 +199,8 @@ def in_words(codec: Codec, value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _typical(codec: Codec) -> object:
+def typical(codec: Codec) -> object:
+    """The value that stands in the place of a hidden one: the median, the most frequent category, else none."""
     if isinstance(codec, CategoryCodec):
         return codec.categories[0] if codec.categories else None
     if isinstance(codec, NumberCodec):

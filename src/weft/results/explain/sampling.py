@@ -7,13 +7,15 @@ known from the columns' shares. Each of ``SEEDS`` generators draws its own pairs
 be held against what comes of others. Asking goes on, round after round, until the standard errors are small enough or
 the questions are used up.
 
+``total`` is a number, or [O] where the model gives several answers at once.
+
 Shape suffixes: N pairs, M parts, P players of a row, C other columns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -115,14 +117,16 @@ class _Stage:
         return np.concatenate([sets, ~sets])
 
     def learn(self, worth: np.ndarray) -> None:
-        self.gains = np.append(self.gains, np.subtract(*np.split(worth, 2)))
+        known = self.gains.reshape(len(self.gains), *worth.shape[1:])
+        self.gains = np.concatenate([known, np.subtract(*np.split(worth, 2))])
 
-    def shares(self, total: float, around: np.ndarray, half: Half | None) -> Shares:
+    def shares(self, total: Any, around: np.ndarray, half: Half | None) -> Shares:
         """Of a column that has ``total`` while the others have ``around`` [C]."""
         n, players = len(self.gains), len(self.parts)
         sets, part = self.design.sets[:n], self.design.part[:n]
         if n < self.design.first or not (self.design.all or part.max() >= 0):
-            return Shares(np.full(players, total / players), np.full(players, np.inf))
+            even = np.repeat(np.asarray(total / players)[None], players, axis=0)
+            return Shares(even, np.full_like(even, np.inf))
         use = np.ones(n, bool) if half is None else (part < 0) | (part >> half[0] & 1 == half[1])
         # without what the other columns make of the gains
         own = self.gains - (2.0 * self.design.around[:n] - 1.0) @ around
@@ -160,7 +164,7 @@ class _Row:
             self._left -= len(asked[-1])
         return asked
 
-    def learn(self, worth: Sequence[np.ndarray], total: float, sure: float) -> None:
+    def learn(self, worth: Sequence[np.ndarray], total: Any, sure: float) -> None:
         """What the model said; closes the stages that know enough, and all when no question is left."""
         for stage, said in zip(self.open, worth, strict=True):
             stage.learn(said)
@@ -170,25 +174,25 @@ class _Row:
         if self._left < 2:
             self.open = []
 
-    def shares(self, total: float, half: Half | None = None) -> Shares:
+    def shares(self, total: Any, half: Half | None = None) -> Shares:
         return self._share_out(total, half)[0]
 
-    def _share_out(self, total: float, half: Half | None = None) -> tuple[Shares, dict[_Stage, float]]:
+    def _share_out(self, total: Any, half: Half | None = None) -> tuple[Shares, dict[_Stage, float]]:
         """The shares of all players, and the largest error that each stage adds."""
-        columns, largest = Shares(np.array([total]), np.zeros(1)), {}
+        columns, largest = Shares(np.array([total]), np.zeros((1, *np.shape(total)))), {}
         if self._root is not None:
-            columns = self._root.shares(total, np.zeros(0), half)
+            columns = self._root.shares(total, np.zeros((0, *np.shape(total))), half)
             largest[self._root] = float(columns.errors.max())
         found = Shares(columns.values[self._column], columns.errors[self._column])
         for k, stage in self._stages.items():
-            inside = stage.shares(columns.values[k], np.delete(columns.values, k), half)
+            inside = stage.shares(columns.values[k], np.delete(columns.values, k, axis=0), half)
             place = self._column == k
             found.values[place] = inside.values
             found.errors[place] = np.hypot(inside.errors, columns.errors[k] / place.sum())
             largest[stage] = float(inside.errors.max())
         return found, largest
 
-    def same_again(self, total: float) -> float:
+    def same_again(self, total: Any) -> float:
         """How alike the values are that two halves of the seeds give: the least of three ways to split them."""
         bits = range(SEEDS.bit_length() - 1)
         return min(alike(*(self.shares(total, (bit, side)).values for side in (0, 1))) for bit in bits)
@@ -227,6 +231,7 @@ def owen(
 
 def alike(first: np.ndarray, second: np.ndarray) -> float:
     """The correlation of two tries; 1 where nothing varies in either."""
+    first, second = first.ravel(), second.ravel()
     if len(first) < 2 or not (first.std() and second.std()):
         return 1.0
     return float(np.corrcoef(first, second)[0, 1])

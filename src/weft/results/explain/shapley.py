@@ -11,7 +11,9 @@ are (kernel SHAP, Lundberg & Lee 2017) on pairs of a set and its rest (Covert & 
 and each size has its own weight, however many were drawn of it (after Musco & Witter 2025). Both give the standard
 error of each value. All three share out v(all) - v(none) to the last bit.
 
-Shape suffixes: N hidden rows, or pairs of them, P players, K groups.
+Where the model gives several answers at once, one sample serves them all: worth is [N, O], the values are [P, O].
+
+Shape suffixes: N hidden rows, or pairs of them, P players, K groups, O answers.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ MOST_EXACT = 12
 
 @dataclass
 class Shares:
-    """Values [P] that add up to v(all) - v(none), and their standard errors [P] (0 where exact)."""
+    """Values [P] or [P, O] that add up to v(all) - v(none), and their standard errors (0 where exact)."""
 
     values: np.ndarray
     errors: np.ndarray
@@ -54,15 +56,15 @@ def exact(value: Value, players: int, groups: np.ndarray | None = None) -> Share
     asked = np.unique(np.concatenate([c.ravel() for c in codes] or [np.zeros(1, np.int64)]))
     worth = value(asked[:, None] & bits > 0)
     around = _sums(np.ones(max(0, len(columns) - 1), np.int64))  # how many other groups each set holds
-    found = np.zeros(players)
+    found = np.zeros((players, *worth.shape[1:]))
     for m, c in zip(columns, codes, strict=True):
-        mean = _weights(len(columns))[around] @ worth[np.searchsorted(asked, c)]
+        mean = np.tensordot(_weights(len(columns))[around], worth[np.searchsorted(asked, c)], 1)
         # ``mean`` is the game among the group's players
         inside, size = np.arange(2 ** len(m)), _sums(np.ones(len(m), np.int64))
         for place, player in enumerate(m.tolist()):
             out = inside[inside >> place & 1 == 0]
             found[player] = _weights(len(m))[size[out]] @ (mean[out | 1 << place] - mean[out])
-    return Shares(found, np.zeros(players))
+    return Shares(found, np.zeros_like(found))
 
 
 def _sums(numbers: np.ndarray) -> np.ndarray:
@@ -104,14 +106,14 @@ def by_orders(value: Value, drawn: np.ndarray) -> Shares:
 
 
 def by_regression(
-    sets: np.ndarray, gains: np.ndarray, total: float, drawn: np.ndarray, all_by_chance: bool = False
+    sets: np.ndarray, gains: np.ndarray, total: float | np.ndarray, drawn: np.ndarray, all_by_chance: bool = False
 ) -> Shares:
     """The weighted least squares whose values add up to ``total``. All pairs of a size weigh together what the kernel
     gives their size, however many they are.
 
     Args:
         sets: one [N, P] of each pair of a set and its rest; each single player is among them, or its rest.
-        gains: what the model says of the set, less what it says of the rest [N].
+        gains: what the model says of the set, less what it says of the rest [N] or [N, O].
         drawn: which pairs are there by chance [N]. How far the line misses them, each left out of it in turn, tells the
             standard errors (MacKinnon & White 1985).
         all_by_chance: what is asked about beside the players is drawn for the other pairs, too; those are missed by as
@@ -122,18 +124,19 @@ def by_regression(
     weight = (size_weights(players) / np.maximum(np.bincount(smaller, minlength=players + 1), 1))[smaller]
     sign = 2.0 * sets - 1.0
     # the last value is the rest of the sum
-    a, b = sign[:, :-1] - sign[:, -1:], gains - sign[:, -1] * total
+    a, b = sign[:, :-1] - sign[:, -1:], gains - np.multiply.outer(sign[:, -1], total)
     pull = np.linalg.solve((a.T * weight) @ a, a.T * weight)  # of each pair on each value
     found = pull @ b
-    miss = (b - a @ found) / np.maximum(1 - np.einsum("np,pn->n", a, pull), 1e-6)
+    miss = ((b - a @ found).T / np.maximum(1 - np.einsum("np,pn->n", a, pull), 1e-6)).T
     if all_by_chance and drawn.any():
-        miss[~drawn] = np.sqrt((miss[drawn] ** 2).mean())
+        miss[~drawn] = np.sqrt((miss[drawn] ** 2).mean(axis=0))
     elif drawn.any():
         miss[~drawn] = 0.0
     else:
         miss[:] = np.inf if all_by_chance else 0.0
     pull = np.concatenate([pull, -pull.sum(axis=0, keepdims=True)])
-    return Shares(np.append(found, total - found.sum()), np.sqrt((pull**2) @ miss**2))
+    last = np.asarray(total - found.sum(axis=0))
+    return Shares(np.concatenate([found, last[None]]), np.sqrt((pull**2) @ miss**2))
 
 
 def size_weights(players: int) -> np.ndarray:

@@ -41,7 +41,7 @@ class Words:
         together: int = 1,
         fixed: tuple[int, int] | None = None,
     ):
-        self.text = text
+        self.column, self.text = column, text
         spans = word_spans(text, tokenizer)
         first, stop = fixed or (0, 0)
         owner: list[int] = []

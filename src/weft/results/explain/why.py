@@ -26,6 +26,7 @@ from weft.results.explain.gradient import integrated_gradients, rollout
 from weft.results.explain.lime import by_line, draw_near
 from weft.results.explain.nearest import Nearest
 from weft.results.explain.sampling import SURE, alike, owen
+from weft.results.explain.shapley import Shares
 from weft.results.explain.texts import Player
 from weft.results.pictures import data_address
 
@@ -68,6 +69,8 @@ class Explanation:
     change_to: str | None = None
     evaluations: int = 0
     seconds: float = 0.0
+    task: str = "row"
+    """What was asked: of a row (row), which item comes next (ranking), for an answer (span), how near (embedding)."""
     texts: dict[str, str] = field(default_factory=dict)
     """The text columns as the model reads them; ``start`` and ``end`` of their players count its characters."""
     pictures: dict[str, str] = field(default_factory=dict)
@@ -99,8 +102,8 @@ class Explanation:
             made = [{"column": c.column, "was": c.was, "to": c.to} for c in self.change.changes]
             change = {"changes": made, "answer": self.change_to, "probability": self.change.probability}
         return {
-            "row": self.row, "method": self.method, "target": self.target, "of": self.of, "answer": self.answer,
-            "probability": self.probability, "score": self.score, "base": self.base,
+            "row": self.row, "task": self.task, "method": self.method, "target": self.target, "of": self.of,
+            "answer": self.answer, "probability": self.probability, "score": self.score, "base": self.base,
             "unit": "log odds" if self.of is not None else self.target, "columns": self.by_column(),
             "texts": self.texts, "pictures": self.pictures,
             "players": [
@@ -143,8 +146,8 @@ def explain(
                 int(clean.rows[r]), method, target.name, name, str(name) if classes else float(games.output[r]),
                 float(games.output[r, games.of[r]]) if classes else None, games.named(r), shares, errors,
                 float(games.full[r]), float(games.empty[r]), checks, flip, classes[flip.answer] if flip else None,
-                games.evaluations // max(1, len(rows)), seconds, games.texts(r),
-                {name: data_address(pixels) for name, pixels in games.seen(r).items()},
+                games.evaluations // max(1, len(rows)), seconds, texts=games.texts(r),
+                pictures={name: data_address(pixels) for name, pixels in games.seen(r).items()},
             )
         )  # fmt: skip
     return explained
@@ -158,15 +161,18 @@ def _shap(games: Games, evaluations: int, seed: int) -> Found:
     rows = range(len(games.players.rows))
     found: Found = []
     for r, (s, again) in enumerate(owen(games, [games.players.groups(r) for r in rows], evaluations, seed, SURE)):
-        missed = abs(s.values.sum() - (games.full[r] - games.empty[r]))
-        largest = max(float(np.abs(s.values).max(initial=0.0)), 1e-9)
-        checks = [
-            _at_most("adds up", missed / max(1e-3, abs(games.full[r] - games.empty[r])), 1e-4),
-            _at_most("sampling error", float(s.errors.max(initial=0.0)) / largest, 0.25),
-            _at_least("same again", again, 0.7),
-        ]
-        found.append((s.values, s.errors, checks))
+        found.append((s.values, s.errors, shap_checks(s, games.full[r] - games.empty[r], again)))
     return found
+
+
+def shap_checks(shares: Shares, whole: Any, again: float) -> list[Check]:
+    """``whole``: what the shares must add up to, a number or [O]; ``again``: how alike other seeds' shares are."""
+    missed, largest = np.abs(shares.values.sum(axis=0) - whole).max(), np.abs(shares.values).max(initial=0.0)
+    return [
+        at_most("adds up", missed / max(1e-3, np.abs(whole).max()), 1e-4),
+        at_most("sampling error", shares.errors.max(initial=0.0) / max(largest, 1e-9), 0.25),
+        at_least("same again", again, 0.7),
+    ]
 
 
 def _lime(games: Games, evaluations: int, seed: int) -> Found:
@@ -178,7 +184,7 @@ def _lime(games: Games, evaluations: int, seed: int) -> Found:
     for n, worth in zip(near, asked, strict=True):
         line = by_line(n, worth)
         first, second = by_line(n[::2], worth[::2]).weights, by_line(n[1::2], worth[1::2]).weights
-        checks = [_at_least("local R2", line.r2, 0.5), _at_least("same again", alike(first, second), 0.7)]
+        checks = [at_least("local R2", line.r2, 0.5), at_least("same again", alike(first, second), 0.7)]
         found.append((line.weights, np.abs(first - second) / 2, checks))
     return found
 
@@ -187,7 +193,7 @@ def _gradient(games: Games, evaluations: int, seed: int) -> Found:
     found: Found = []
     for r in range(len(games.players.rows)):
         done = integrated_gradients(games, r)
-        found.append((done.values, np.zeros(len(done.values)), [_at_most("completeness gap", done.gap, 0.05)]))
+        found.append((done.values, np.zeros(len(done.values)), [at_most("completeness gap", done.gap, 0.05)]))
     return found
 
 
@@ -201,9 +207,9 @@ _METHODS: dict[str, Callable[[Games, int, int], Found]] = dict(
 )
 
 
-def _at_most(name: str, value: float, limit: float) -> Check:
+def at_most(name: str, value: float, limit: float) -> Check:
     return Check(name, float(value), limit, bool(value <= limit))
 
 
-def _at_least(name: str, value: float, limit: float) -> Check:
+def at_least(name: str, value: float, limit: float) -> Check:
     return Check(name, float(value), limit, bool(value >= limit))

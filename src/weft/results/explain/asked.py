@@ -1,0 +1,171 @@
+"""Shares of what a model of other tasks says: what it writes, recommends or answers, or how near two texts are.
+
+A :class:`Question` says what the players are and what the model says without some of them: one answer, or several that
+come out of the same reading (every word of a text), whose shares are then found from the same sample.
+
+Shape suffixes: N hidden rows, P players, O answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from weft.errors import DataError, UsageError, did_you_mean, listing
+from weft.results.explain.game import Value
+from weft.results.explain.lime import by_line, draw_near
+from weft.results.explain.sampling import alike, owen
+from weft.results.explain.texts import Player, Words
+from weft.results.explain.why import Check, Explanation, at_least, shap_checks
+
+METHODS = ("shap", "lime")
+AT_ONCE = 512
+"""Hidden rows that are held together."""
+MOST_WORDS = 64
+"""Players of a row's texts; where there are more words, neighbouring ones are one player."""
+
+
+@dataclass
+class Shared:
+    """What each player adds to each answer, ``values`` and their standard ``errors`` [P, O], and what the answers are
+    without any player and with all of them, ``base`` and ``score`` [O]."""
+
+    values: np.ndarray
+    errors: np.ndarray
+    base: np.ndarray
+    score: np.ndarray
+    checks: list[Check]
+    evaluations: int
+
+
+class Question(Protocol):
+    """What is asked of a model about one row."""
+
+    players: list[Player]
+
+    def ask(self, present: np.ndarray) -> np.ndarray:
+        """What the model says [N, O] without the players that are not ``present`` [N, P]."""
+        ...
+
+    def integrated(self) -> Shared:
+        """The shares by integrated gradients."""
+        ...
+
+    def explanation(self, shared: Shared, row: int, method: str) -> Any:
+        """What the shares say: an Explanation, or of many words a Writing."""
+        ...
+
+
+class OneAnswer:
+    """A question with one answer: its score is the log odds of ``of``, or a number where that is None."""
+
+    players: list[Player]
+    task: str
+    target: str
+    of: str | None
+    answer: str | None = None
+    """As a person reads it; None: the number."""
+    texts: Mapping[str, str] = MappingProxyType({})
+
+    def integrated(self) -> Shared:
+        raise NotImplementedError  # its runs take METHODS only
+
+    def explanation(self, shared: Shared, row: int, method: str) -> Explanation:
+        score = float(shared.score[0])
+        probability = None if self.of is None else float(1 / (1 + np.exp(-score)))
+        return Explanation(
+            row, method, self.target, self.of, score if self.answer is None else self.answer, probability,
+            self.players, shared.values[:, 0], shared.errors[:, 0], score, float(shared.base[0]), shared.checks,
+            evaluations=shared.evaluations, task=self.task, texts=dict(self.texts),
+        )  # fmt: skip
+
+
+def check_method(method: str, methods: Sequence[str]) -> None:
+    """Raises UsageError where a run of some task is not explained by the method."""
+    if method not in methods:
+        near = did_you_mean(method, methods)
+        raise UsageError(f"method: must be {listing(methods)} for a run of this task. Got {method!r}.{near}")
+
+
+def why(question: Question, row: int, method: str, evaluations: int, seed: int) -> Any:
+    """The explanation of a question about a row, from at most so many ``evaluations``."""
+    started = time.monotonic()
+    if method == "gradient":
+        shared = question.integrated()
+    else:
+        shared = (_lime if method == "lime" else _shap)(_Game(question), evaluations, seed)
+    found = question.explanation(shared, row, method)
+    found.seconds = time.monotonic() - started
+    return found
+
+
+class _Game:
+    """One question as the methods ask it; ``empty`` and ``full`` are [1, O]."""
+
+    def __init__(self, question: Question):
+        self.question, self.players, self.asked = question, len(question.players), 0
+        nobody, everybody = np.zeros((1, self.players), bool), np.ones((1, self.players), bool)
+        self.empty, self.full = self.of(nobody), self.of(everybody)
+
+    def of(self, present: np.ndarray) -> np.ndarray:
+        """What the model says [N, O], some sets at once; one that comes twice is asked about once."""
+        distinct, back = np.unique(present, axis=0, return_inverse=True)
+        self.asked += len(distinct)
+        pieces = np.split(distinct, range(AT_ONCE, len(distinct), AT_ONCE))
+        return np.concatenate([self.question.ask(piece) for piece in pieces])[back.ravel()]
+
+    def ask(self, row: np.ndarray, present: Sequence[np.ndarray]) -> np.ndarray:
+        return self.of(np.stack(present))
+
+    def game(self, row: int) -> Value:
+        return self.of
+
+
+def _shap(game: _Game, evaluations: int, seed: int) -> Shared:
+    columns = [player.column for player in game.question.players]
+    groups = np.array([columns.index(name) for name in columns], np.int64)
+    shares, again = owen(game, [groups], evaluations, seed)[0]
+    checks = shap_checks(shares, game.full[0] - game.empty[0], again)
+    return Shared(shares.values, shares.errors, game.empty[0], game.full[0], checks, game.asked)
+
+
+def _lime(game: _Game, evaluations: int, seed: int) -> Shared:
+    near = draw_near(max(1, game.players), evaluations, np.random.default_rng(seed))[:, : game.players]
+    worth = game.of(near)
+    line = by_line(near, worth)
+    first, second = by_line(near[::2], worth[::2]).weights, by_line(near[1::2], worth[1::2]).weights
+    checks = [at_least("local R2", line.r2, 0.5), at_least("same again", alike(first, second), 0.7)]
+    return Shared(line.weights, np.abs(first - second) / 2, game.empty[0], game.full[0], checks, game.asked)
+
+
+def words_of(
+    texts: Mapping[str, str], tokenizer: Tokenizer, fixed: Mapping[str, tuple[int, int]] | None = None
+) -> list[Words]:
+    """The texts with their words as players, or groups of neighbouring ones: about ``MOST_WORDS`` at most.
+
+    ``fixed``: of a text the characters that are always there.
+
+    Raises:
+        DataError: there is no word.
+    """
+
+    def made(together: int) -> list[Words]:
+        return [Words(name, text, tokenizer, together, (fixed or {}).get(name)) for name, text in texts.items()]
+
+    found = made(1)
+    count = sum(len(words.players) for words in found)
+    if not count:
+        raise DataError(f"{listing(texts)}: must hold a word that can be left out, to be explained. Got none.")
+    return found if count <= MOST_WORDS else made(-(-count // MOST_WORDS))
+
+
+def without(words: Sequence[Words], present: np.ndarray) -> list[str]:
+    """The texts without the players that are not ``present`` [P]."""
+    ends = np.cumsum([len(w.players) for w in words])
+    return [w.without(part) for w, part in zip(words, np.split(present, ends[:-1]), strict=True)]
