@@ -38,7 +38,7 @@ def evaluate(
     if found["rejected"]:
         lines.append(f"{found['rejected']:,} rows set aside")
     lines += found.get("said", [])
-    if found["unknown_class"]:
+    if found.get("unknown_class"):
         lines.append(f"{found['unknown_class']:,} rows of a class that training never saw, not judged")
     for key, e in found["metrics"].items():
         metric = METRICS[key]

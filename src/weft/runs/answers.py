@@ -71,7 +71,7 @@ class AnswerRun(AskedRun):
         if not golds:
             raise DataError(f"{source.name}: must hold questions with contexts. Got none.")
         return {
-            "rows": len(golds), "rejected": rejected, "unknown_class": 0,
+            "rows": len(golds), "rejected": rejected,
             "part": judged.words(),
             "metrics": {k: e.to_dict() for k, e in with_intervals(answer_metrics(written, golds), len(golds)).items()},
         }  # fmt: skip

@@ -117,7 +117,7 @@ class LanguageRun(AskedRun):
         found = self.judge(Table.of(table), self.loaded[0], everything)
         figures = estimates(found.lost, self.settings.target.masked_token is not None)
         return {
-            "rows": found.rows, "rejected": found.rejected, "unknown_class": 0, "part": found.part,
+            "rows": found.rows, "rejected": found.rejected, "part": found.part,
             "said": found.said,
             "metrics": {k: e.to_dict() for k, e in figures.items()},
         }  # fmt: skip

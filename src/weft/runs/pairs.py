@@ -87,7 +87,7 @@ class PairRun(AskedRun):
         retrieval = Retrieval(queries, documents)
         ranks, _ = retrieval.ranks(nearness(self._embedder, retrieval.documents))
         return {
-            "rows": len(queries), "documents": len(retrieval.documents), "rejected": rejected, "unknown_class": 0,
+            "rows": len(queries), "documents": len(retrieval.documents), "rejected": rejected,
             "part": judged.words(),
             "metrics": {k: e.to_dict() for k, e in with_intervals(rank_metrics(ranks), len(ranks)).items()},
         }  # fmt: skip

@@ -148,7 +148,7 @@ class RankingRun(AskedRun):
         """
         found = self._ranked(Table.of(table), everything)
         return {
-            "rows": found.questions, "rejected": found.rejected, "unknown_class": 0, "part": found.part,
+            "rows": found.questions, "rejected": found.rejected, "part": found.part,
             "metrics": {k: e.to_dict() for k, e in found.ranked.estimates().items()},
         }  # fmt: skip
 

@@ -127,7 +127,7 @@ class TextRun(LanguageRun):
         if not scores.rows:
             raise DataError(f"{source.name}: must hold rows with a text in '{self.pairing.target}'. Got none.")
         return {
-            "rows": scores.rows, "rejected": rejected, "unknown_class": 0, "said": counts.in_words(),
+            "rows": scores.rows, "rejected": rejected, "said": counts.in_words(),
             "part": judged.words(),
             "metrics": {
                 k: e.to_dict() for k, e in writing_figures(scores.estimates(), Surprise.join(lost)).items()
