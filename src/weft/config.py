@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from weft.errors import SettingsError, UsageError, did_you_mean, listing
-from weft.yaml_text import Problem, kind_of, lay_over, lines, parse, place_of, shown
+from weft.errors import SettingsError, UsageError, listing
+from weft.settings_errors import problems_of
+from weft.yaml_text import Problem, kind_of, lay_over, lines, parse, shown
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 Personal = Literal["email", "phone", "id_number", "passport", "bank_card", "iban", "ip", "plate", "address", "name"]
@@ -617,59 +618,11 @@ def _validate(
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
-        for item in error.errors():
-            loc = tuple(part for part in item["loc"] if part != "[key]")
-            position, where = place_of(root, loc, item["type"] == "extra_forbidden", name, origins or {})
-            if position not in [p for p, _ in found]:  # said already by the reader of the YAML
-                problems.append((position, f"{where}: {_message(item)}"))
+        said = [position for position, _ in found]  # by the reader of the YAML
+        problems += (p for p in problems_of(error, Settings, root, name, origins or {}) if p[0] not in said)
     data = document.get("data")
     if needs_source and not found and not (data.get("source") if isinstance(data, Mapping) else data):
         problems.append(((-1, 0), f"{name}: data.source is missing. Name the file, glob or folder to read."))
     if problems or settings is None:
         raise SettingsError([text for _, text in sorted(problems, key=lambda p: p[0])])
     return settings
-
-
-def _message(item: Any) -> str:
-    """One pydantic error in Weft's words: what must hold, what came, what to do."""
-    kind, context, loc, given = item["type"], item.get("ctx", {}), item["loc"], item["input"]
-    if kind == "extra_forbidden":
-        known = _keys_at(loc[:-1])
-        near = did_you_mean(str(loc[-1]), known)
-        return f"'{loc[-1]}' is not a setting.{near or ' Known here: ' + listing(known, 20) + '.'}"
-    if kind == "missing":
-        return "is missing. It has no default."
-    if kind == "literal_error":
-        allowed = [word.strip(" '") for word in context["expected"].replace(" or ", ",").split(",")]
-        word = f"'{given}'" if isinstance(given, (str, int, float)) else kind_of(given)
-        what = "is not a column type" if loc[-1] == "type" and loc[0] == "features" else "is not known here"
-        near = did_you_mean(given, allowed) if isinstance(given, str) else ""
-        return f"{word} {what}.{near} It may be {listing(allowed)}."
-    if kind == "value_error":
-        return f"{context['error']}."
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        short = loc == ("target",) or loc[:1] == ("features",)  # a bare word would do
-        return f"must be a mapping of keys to values. Got {shown(given)}.{_advice(given, short)}"
-    text = {
-        "int_type": "must be a whole number",
-        "float_type": "must be a number",
-        "bool_type": "must be true or false",
-        "string_type": "must be a text",
-    }.get(kind, item["msg"].replace("Input should be", "must be"))
-    return f"{text}. Got {shown(given)}.{_advice(given, kind == 'string_type')}"
-
-
-def _advice(given: object, wants_text: bool) -> str:
-    if given is None:
-        return " Fill it or remove it."
-    return " Put it in quotes." if wants_text and isinstance(given, (bool, int, float)) else ""
-
-
-def _keys_at(loc: tuple) -> list[str]:
-    model: Any = Settings
-    for part in loc:
-        field = model.model_fields.get(part) if hasattr(model, "model_fields") else None
-        annotation = field.annotation if field is not None else FeatureSettings
-        kinds = [annotation, *get_args(annotation)]  # itself, or what may also be left out
-        model = next((kind for kind in kinds if hasattr(kind, "model_fields")), FeatureSettings)
-    return [field.alias or name for name, field in model.model_fields.items()]
