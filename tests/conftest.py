@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,19 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+
+def _nothing_leaves(event: str, arguments: tuple) -> None:
+    """Every test fails that reaches for a network; a server of this machine may be asked."""
+    if event == "socket.connect":
+        address = arguments[1]
+        if isinstance(address, tuple) and not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
+            raise PermissionError(f"a test reached for {address}")
+    elif event == "socket.getaddrinfo" and arguments[0] not in (None, "localhost", "127.0.0.1", "::1", ""):
+        raise PermissionError(f"a test asked for the address of {arguments[0]}")
+
+
+sys.addaudithook(_nothing_leaves)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 from pathlib import Path
 
 import pytest
 
-from weft.errors import CheckpointError, RunError
+from weft.errors import CheckpointError, RunError, UsageError
 from weft.files import MANIFEST, held, json_text, verify_manifest, whole_folder, write_manifest, write_whole
 
 
@@ -69,6 +71,34 @@ def test_a_damaged_manifest(tmp_path: Path, content: str) -> None:
     (tmp_path / MANIFEST).write_bytes(content.encode("latin-1"))
     with pytest.raises(CheckpointError, match="damaged"):
         verify_manifest(tmp_path)
+
+
+def test_a_folder_is_signed_with_the_key_that_the_environment_names(tmp_path: Path, monkeypatch) -> None:
+    key, run = tmp_path / "team.key", tmp_path / "run"
+    key.write_text("0123456789abcdef\n")
+    with whole_folder(run) as folder:
+        (folder / "a").write_text("x")
+    monkeypatch.setenv("WEFT_KEY", str(key))
+    with pytest.raises(CheckpointError, match="must be signed with the key that WEFT_KEY names. Got none"):
+        verify_manifest(run)
+    write_manifest(run, ["a"])
+    stored = json.loads((run / MANIFEST).read_text())
+    by_hand = hmac.new(b"0123456789abcdef", json.dumps(stored["sha256"], sort_keys=True).encode(), "sha256")
+    assert stored["signature"] == by_hand.hexdigest() and verify_manifest(run) == {"a"}
+    (run / "a").write_text("y")  # whoever forges a file can forge its sum, but not the signature
+    stored["sha256"]["a"] = hashlib.sha256(b"y").hexdigest()
+    (run / MANIFEST).write_text(json.dumps(stored))
+    with pytest.raises(CheckpointError, match="Got another signature"):
+        verify_manifest(run)
+    monkeypatch.delenv("WEFT_KEY")
+    assert verify_manifest(run) == {"a"}  # who has no key compares the sums alone
+    for content, message in ((b"short", "16 bytes or more. Got 5"), (None, "must name the file with the key")):
+        key.unlink()
+        if content is not None:
+            key.write_bytes(content)
+        monkeypatch.setenv("WEFT_KEY", str(key))
+        with pytest.raises(UsageError, match=message):
+            verify_manifest(run)
 
 
 def test_json_has_no_nan() -> None:

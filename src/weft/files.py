@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import hmac
 import json
 import math
 import os
@@ -13,9 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from weft.errors import CheckpointError, RunError
+from weft.errors import CheckpointError, RunError, UsageError
 
 MANIFEST = "manifest.json"
+KEY = "WEFT_KEY"
+"""The environment variable that names the file with the key by which runs are signed and verified."""
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -128,30 +131,66 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
+def _signing_key() -> bytes | None:
+    """Raises UsageError where the file that is named cannot be a key."""
+    if not (name := os.environ.get(KEY)):
+        return None
+    try:
+        key = Path(name).read_bytes().strip()
+    except OSError as error:
+        raise UsageError(f"{KEY}={name}: must name the file with the key. Got: {error.strerror}.") from None
+    if len(key) < 16:
+        raise UsageError(f"{KEY}={name}: a key has 16 bytes or more. Got {len(key)}. Make one: openssl rand -hex 32.")
+    return key
+
+
+def _signature(key: bytes, sums: dict[str, str]) -> str:
+    """HMAC-SHA256 (RFC 2104) of the names and their sums."""
+    return hmac.new(key, json.dumps(sums, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+
+
 def sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_manifest(folder: Path, names: list[str] | None = None) -> None:
-    """Record the sha256 of the named files (default: all) of a folder, each on the disk before."""
+    """Record the sha256 of the named files (default: all) of a folder, each on the disk before, and sign the record
+    where a key is given."""
     files = sorted(names if names is not None else (p.name for p in folder.iterdir() if p.is_file()))
     sums = {name: sha256(folder / name) for name in files if name != MANIFEST}
     for name in sums:
         flush(folder / name)
-    write_whole(folder / MANIFEST, json.dumps({"sha256": sums}, indent=1) + "\n")
+    key = _signing_key()
+    signed = {} if key is None else {"signature": _signature(key, sums)}
+    write_whole(folder / MANIFEST, json.dumps({"sha256": sums, **signed}, indent=1) + "\n")
 
 
 def verify_manifest(folder: Path) -> set[str]:
-    """The names of the files. Raises CheckpointError naming every one that is missing or whose bytes have changed."""
+    """The names of the files.
+
+    Raises:
+        CheckpointError: naming every one that is missing or whose bytes have changed; where a key is given, also when
+            the folder was not signed with it.
+    """
     try:
-        sums = dict(json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["sha256"])
+        stored = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        sums = dict(stored["sha256"])
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: must hold {MANIFEST}, which is written last. It was not finished.") from None
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{folder / MANIFEST}: must be the JSON that Weft wrote. It is damaged.") from None
+    key = _signing_key()
+    if key is not None and not hmac.compare_digest(str(stored.get("signature", "")), _signature(key, sums)):
+        what = "another signature" if "signature" in stored else "none"
+        raise CheckpointError(
+            f"{folder}: must be signed with the key that {KEY} names. Got {what}. It comes from somebody else, or was "
+            f"changed; without {KEY} it is only compared with its own manifest."
+        )
     problems = []
     for name, expected in sums.items():
+        if Path(name).name != name:
+            raise CheckpointError(f"{folder / MANIFEST}: must name files of its folder. Got {name!r}. It is forged.")
         file = folder / name
         if not file.is_file():
             problems.append(f"{name} is missing")

@@ -436,7 +436,10 @@ def _read_parquet(
             reason = f"row group {group} of the file holds fewer rows than it says"
             try:
                 head = next(file.iter_batches(batch_size=64, row_groups=[group], columns=keep), None)
-                size = head.nbytes // head.num_rows if head is not None and head.num_rows else 1
+                # as they are once each is written out: a dictionary holds a long one once
+                size = (
+                    _ordered(head, keep, columns).nbytes // head.num_rows if head is not None and head.num_rows else 1
+                )
                 most = min(rows, max(1, memory.PIECE // max(size, 1)))  # of rows that are long fewer come at once
                 for batch in file.iter_batches(batch_size=most, row_groups=[group], columns=keep):
                     yield RawBatch(count(start, batch.num_rows), _ordered(batch, keep, columns))

@@ -80,7 +80,7 @@ class Columns:
                 tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
                 tokenizer.encode_special_tokens = True
             return cls(Cleaner.from_dict(stored["cleaner"]), codecs, target_from(stored["target"]), tokenizer)
-        except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        except (OSError, KeyError, TypeError, UnicodeError, json.JSONDecodeError) as error:
             raise CheckpointError(f"{folder / COLUMNS_FILE}: must be what Weft wrote. Got: {error!r}.") from None
 
 

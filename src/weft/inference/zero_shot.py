@@ -52,9 +52,11 @@ def read_labels(given: str) -> dict[str, str]:
             names = YAML(typ="safe", pure=True).load(Path(given).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, YAMLError) as error:
             raise UsageError(f"--labels {given}: must be a readable YAML file. Got: {error}") from None
-    if isinstance(names, Mapping):
+    inner = names.values() if isinstance(names, Mapping) else names if isinstance(names, list) else ()
+    nested = any(isinstance(name, (list, Mapping)) for name in inner)
+    if isinstance(names, Mapping) and not nested:  # an alias in a list in a list may stand for millions
         found = {str(name): described(str(name)) if text is None else str(text) for name, text in names.items()}
-    elif isinstance(names, list) and not any(isinstance(name, (list, Mapping)) for name in names):
+    elif isinstance(names, list) and not nested:
         found = {str(name): described(str(name)) for name in names}
         if len(found) < len(names):
             raise UsageError(f"--labels {given}: each class must come once. Got {listing(names)}.")

@@ -10,6 +10,15 @@ import numpy as np
 
 from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table
+from weft.errors import CheckpointError
+
+
+def split_of(folder: Path) -> np.ndarray:
+    """The part of every row of a run's data. Raises CheckpointError where the file holds anything but numbers."""
+    try:
+        return np.load(folder / "split.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise CheckpointError(f"{folder / 'split.npy'}: must hold the split that Weft wrote. Got: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,7 @@ class JudgedRows:
         """Those of a run's ``folder``; ``everything``: all rows, also of its own data."""
         if everything or source.fingerprint() != figures["data"]["fingerprint"]:
             return cls(None)
-        parts = np.load(folder / "split.npy", allow_pickle=False)
+        parts = split_of(folder)
         return cls(parts, TEST if (parts == TEST).any() else VALID)
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:

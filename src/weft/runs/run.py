@@ -23,7 +23,7 @@ from weft import config, memory
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import Table
-from weft.errors import DataError, RunError, UsageError, did_you_mean, listing
+from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.groups import GroupColumns
 from weft.features.targets import known, most_rows
@@ -44,6 +44,7 @@ from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
 from weft.results.report import write_report
 from weft.results.summary import judge
 from weft.runs.audit import Asked, audit
+from weft.runs.judged import split_of
 from weft.runs.weights import load_weights, save_weights
 
 SETTINGS_FILE, REPORT_FILE = "weft.yaml", "report.json"
@@ -80,7 +81,12 @@ class Run:
     @cached_property
     def figures(self) -> dict[str, Any]:
         """``report.json``: the numbers of the report."""
-        return json.loads((self.path / REPORT_FILE).read_text(encoding="utf-8"))
+        try:
+            return json.loads((self.path / REPORT_FILE).read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self.path / REPORT_FILE}: must be the JSON that Weft wrote. Got: {error}"
+            ) from None
 
     @cached_property
     def letters(self) -> Letters:
@@ -239,7 +245,7 @@ class Run:
         """Outputs and true codes of the rows to judge, and the codes of their groups where any are asked for."""
         predictor = Predictor(self.columns, self.model, allow_missing)
         same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
-        parts = np.load(self.path / "split.npy", allow_pickle=False) if same else None
+        parts = split_of(self.path) if same else None
         judged = TEST if parts is None or (parts == TEST).any() else VALID
         drawn, rejected = Sample(most_rows(self.model.width), parts, judged), 0
         by = groups.by if groups is not None else ()
@@ -291,7 +297,7 @@ class Run:
             check_readable(source.name, clean)
             told = explain(self.columns, self.model, clean, method, place, evaluations, seed)
             if trained is not None:
-                parts = np.load(self.path / "split.npy", allow_pickle=False)
+                parts = split_of(self.path)
                 for why, near in zip(told, find_nearest(predictor, clean, trained, parts, nearest), strict=True):
                     why.nearest = near
             found += told

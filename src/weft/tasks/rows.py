@@ -49,6 +49,7 @@ from weft.results.summary import (
     train_baselines,
     verdict,
 )
+from weft.runs.judged import split_of
 from weft.runs.run import Run, load_model, save_model
 from weft.runs.texts import TextRun
 from weft.tasks.fairness import fair_training, fairness_section
@@ -177,7 +178,7 @@ class RowSteps(Steps):
         """The training texts as the given translation runs, if any, bring them back."""
         self.paraphrases, self.translated = None, None
         if through:
-            names, parts = [n for n, kind in plan.types.items() if kind == "text"], np.load(self.out / "split.npy")
+            names, parts = [n for n, kind in plan.types.items() if kind == "text"], split_of(self.out)
             self.paraphrases, self.translated = write_paraphrases(
                 clean, parts, names, cleaner.letters, through, self.work / "paraphrases", self.say
             )
