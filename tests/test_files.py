@@ -79,7 +79,7 @@ def test_a_folder_is_signed_with_the_key_that_the_environment_names(tmp_path: Pa
     with whole_folder(run) as folder:
         (folder / "a").write_text("x")
     monkeypatch.setenv("WEFT_KEY", str(key))
-    with pytest.raises(CheckpointError, match="must be signed with the key that WEFT_KEY names. Got none"):
+    with pytest.raises(CheckpointError, match="the key that WEFT_KEY names"):
         verify_manifest(run)
     write_manifest(run, ["a"])
     stored = json.loads((run / MANIFEST).read_text())
