@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+from tests.killed import killed
 from tests.tables import FAST, mixed, numeric
 
 import weft
@@ -322,52 +323,27 @@ class TestStoppedAndResumed:
         "training": {"epochs": 4, "batch_rows": 16},
     }
 
-    def test_gives_the_same_weights(self, tmp_path, monkeypatch):
-        from weft.training.loop import Loop
-
-        table, plain = numeric(300), Loop._step
+    def test_gives_the_same_weights(self, tmp_path):
+        table = numeric(300)
         whole = weft.Pipeline(self.SETTINGS).run(table, tmp_path / "whole", quiet=True)
-
-        def dying(self, batch):
-            if self.progress.step == 20:
-                self._save()
-            if self.progress.step == 31:
-                raise MemoryError
-            plain(self, batch)
-
-        monkeypatch.setattr(Loop, "_step", dying)
-        with pytest.raises(MemoryError):
+        with killed(at=31, saved=20):
             weft.Pipeline(self.SETTINGS).run(table, tmp_path / "killed", quiet=True)
-        monkeypatch.undo()
         with pytest.raises(RunError, match="--resume"):
             weft.Pipeline(self.SETTINGS).run(table, tmp_path / "killed", quiet=True)
         again = weft.Pipeline(self.SETTINGS).run(table, tmp_path / "killed", resume=True, quiet=True)
         for name in ("model.safetensors", "metrics.jsonl", "columns.json"):
             assert (whole.path / name).read_bytes() == (again.path / name).read_bytes(), name
 
-    def test_in_the_middle_of_several_copies(self, tmp_path, monkeypatch):
-        from weft.training.loop import Loop
-
+    def test_in_the_middle_of_several_copies(self, tmp_path):
         settings = {
             **self.SETTINGS,
             "model": {**FAST["model"], "copies": 3},
             "results": {"baselines": False, "explain": "off"},
         }
-        table, plain, steps = numeric(300), Loop._step, []
+        table = numeric(300)
         whole = weft.Pipeline(settings).run(table, tmp_path / "whole", quiet=True)
-
-        def dying(self, batch):  # the second copy is at work
-            steps.append(1)
-            if len(steps) == 70:
-                self._save()
-            if len(steps) == 75:
-                raise MemoryError
-            plain(self, batch)
-
-        monkeypatch.setattr(Loop, "_step", dying)
-        with pytest.raises(MemoryError):
+        with killed(at=75, saved=70):  # the second copy is at work
             weft.Pipeline(settings).run(table, tmp_path / "killed", quiet=True)
-        monkeypatch.undo()
         again = weft.Pipeline(settings).run(table, tmp_path / "killed", resume=True, quiet=True)
         for name in ("model.safetensors", "metrics.jsonl"):
             assert (whole.path / name).read_bytes() == (again.path / name).read_bytes(), name

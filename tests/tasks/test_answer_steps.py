@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.killed import killed
 
 import weft
 from weft.cli import call
@@ -109,23 +110,10 @@ def test_the_commands(run, tmp_path, capsys):
         run.predict_file(data, tmp_path / "x.csv", allow_missing=True)
 
 
-def test_a_killed_run_ends_with_the_same_bits(run, tmp_path, monkeypatch):
-    from weft.training import loop
-
-    step, count = loop.Loop._step, [0]
-
-    def killed(self, batch):
-        step(self, batch)
-        count[0] += 1
-        if count[0] == 30:
-            self._save()
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop.Loop, "_step", killed)
+def test_a_killed_run_ends_with_the_same_bits(run, tmp_path):
     settings = {"features": FEATURES, "target": TARGET, **FAST}
-    with pytest.raises(KeyboardInterrupt):
+    with killed(at=30):
         weft.Pipeline(settings).run(table(), tmp_path / "r", quiet=True)
-    monkeypatch.undo()
     done = weft.Pipeline(settings).run(table(), tmp_path / "r", resume=True, quiet=True)
     assert (done.path / "model.safetensors").read_bytes() == (run.path / "model.safetensors").read_bytes()
     assert done.figures["answers"] == run.figures["answers"]

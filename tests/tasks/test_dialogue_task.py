@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.killed import killed
 from tests.writers import byte_level, memorised
 from transformers import AutoTokenizer
 
@@ -15,7 +16,6 @@ import weft
 from weft.cli import call
 from weft.errors import DataError, SettingsError
 from weft.models.checkpoints import load_words, save_hf
-from weft.training.loop import Loop
 
 COLOURS = ["red", "blue", "green"]
 
@@ -157,7 +157,7 @@ def test_a_model_that_writes_from_sources_holds_no_dialogue(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["dialogue", "text"])
-def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, kind):
+def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, kind):
     if kind == "dialogue":
         table, more = pa.table({"talk": [json.dumps(t) for t in talks(200)]}), {}
         target = {"column": "talk", "type": kind}
@@ -168,18 +168,8 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, kind
     pipe = weft.Pipeline({"target": target, "model": {"width": 24, "layers": 1, "dropout": 0.2}, **more,
                           "training": {"epochs": 2, "batch_rows": 16}})  # fmt: skip
     whole = pipe.run(table, tmp_path / "whole", quiet=True)
-    step = Loop._step
-
-    def stopped(self, batch):
-        if self.progress.step == 7:
-            self._save()
-            raise KeyboardInterrupt
-        step(self, batch)
-
-    monkeypatch.setattr(Loop, "_step", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with killed(at=7):
         pipe.run(table, tmp_path / "again", quiet=True)
-    monkeypatch.setattr(Loop, "_step", step)
     if kind == "dialogue":  # it is another day now than when the run began
         (tmp_path / "again" / "work" / "today.txt").write_text("2020-02-02T02:02:02")
     again = pipe.run(table, tmp_path / "again", resume=True, quiet=True)

@@ -10,6 +10,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.killed import killed
 from tests.preprocess.test_pictures import png_of, saved
 from tests.tables import pictured
 
@@ -21,7 +22,6 @@ from weft.data.plan import look
 from weft.data.table import Table
 from weft.errors import DataError, SettingsError, TooManyBadRows
 from weft.estimates.rows import estimate
-from weft.training.loop import Loop
 
 SMALL = {"model": {"width": 16, "layers": 1}, "training": {"epochs": 6, "batch_rows": 32, "learning_rate": 0.01}}
 NO_BASELINES = {"results": {"baselines": False}}
@@ -221,26 +221,16 @@ def test_init_and_check_know_pictures(folder, tmp_path, capsys, monkeypatch):
     assert found["rows"] == 109 and found["memory_bytes"] > 1e6
 
 
-def test_killed_and_resumed_with_changed_pictures_is_never_killed(tmp_path, monkeypatch):
+def test_killed_and_resumed_with_changed_pictures_is_never_killed(tmp_path):
     settings = config.from_mapping({
         "target": "side", **NO_BASELINES, "model": SMALL["model"],
         "training": {"epochs": 3, "batch_rows": 32, "augment": {"flip": True, "color": 0.2, "rand_augment": 1}},
     })  # fmt: skip
     table = pictured(90).select(["photo", "side"])
     whole = weft.pipeline.run(settings, Table.of(table), tmp_path / "whole")
-    plain, killed = Loop._step, []
-
-    def dying(loop, batch):
-        if loop.progress.step == 4 and not killed:
-            killed.append(loop._save())
-            raise KeyboardInterrupt
-        plain(loop, batch)
-
-    monkeypatch.setattr(Loop, "_step", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with killed(at=4):
         weft.pipeline.run(settings, Table.of(table), tmp_path / "cut")
     again = weft.pipeline.run(settings, Table.of(table), tmp_path / "cut", resume=True)
-    assert killed
     assert again.predict(table).equals(whole.predict(table))
 
 

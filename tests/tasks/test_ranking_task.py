@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.killed import killed
 
 import weft
 from weft.cli import call
 from weft.errors import CheckpointError, DataError, SettingsError, TooManyBadRows, UsageError
 from weft.runs.ranking import RankingRun
 from weft.tasks import ranking as module
-from weft.training.loop import Loop
 
 TARGET = {"column": "item", "type": "ranking", "user": "user", "time": "when"}
 FAST = {"model": {"width": 32, "layers": 1}, "training": {"epochs": 25, "learning_rate": 5e-3, "batch_rows": 32}}
@@ -197,18 +197,8 @@ def test_stopped_and_resumed_ends_with_the_same_bits(tmp_path, monkeypatch, back
     })  # fmt: skip
     whole = pipe.run(log(walks(60)), tmp_path / "whole", quiet=True)
     assert whole.figures["model"]["objective"].startswith("8 drawn" if drawn else "every item")
-    step = Loop._step
-
-    def stopped(self, batch):
-        if self.progress.step == 7:
-            self._save()
-            raise KeyboardInterrupt
-        step(self, batch)
-
-    monkeypatch.setattr(Loop, "_step", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with killed(at=7):
         pipe.run(log(walks(60)), tmp_path / "again", quiet=True)
-    monkeypatch.setattr(Loop, "_step", step)
     again = pipe.run(log(walks(60)), tmp_path / "again", resume=True, quiet=True)
     assert (whole.path / "model.safetensors").read_bytes() == (again.path / "model.safetensors").read_bytes()
     for key in ("headline", "examples", "differences"):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from tests.killed import killed
 from tests.tables import FAST, mixed, numeric, pictured
 from tokenizers import Tokenizer, models
 
@@ -158,32 +159,16 @@ def test_each_setting_has_an_effect_and_repeats_to_the_bit(name, plain, tmp_path
     assert one.equals(two) and not one.equals(plain)
 
 
-class Killed(Exception):
-    pass
-
-
 @pytest.mark.parametrize(
     "names", [("augment", "mixup"), ("augment", "consistency", "dropout_schedule", "column_dropout")]
 )
-def test_killed_and_resumed_ends_with_the_same_bits(names, tmp_path, monkeypatch):
-    from weft.training.loop import Loop
-
+def test_killed_and_resumed_ends_with_the_same_bits(names, tmp_path):
     training = {**FAST["training"], "seed": 1, **{n: SETTINGS[n] for n in names}}
     settings = {"target": "bought", "model": {**FAST["model"], "dropout": 0.2}, "training": training,
                 "results": {"baselines": False, "explain": "off"}}  # fmt: skip
     whole = weft.Pipeline(settings).run(mixed(200), tmp_path / "whole")
-    plain_step = Loop._step
-
-    def dying(loop, batch):
-        if loop.progress.step == 7:
-            loop._save()
-            raise Killed
-        plain_step(loop, batch)
-
-    monkeypatch.setattr(Loop, "_step", dying)
-    with pytest.raises(Killed):
+    with killed(at=7):
         weft.Pipeline(settings).run(mixed(200), tmp_path / "killed")
-    monkeypatch.undo()
     resumed = weft.Pipeline(settings).run(mixed(200), tmp_path / "killed", resume=True)
     assert resumed.predict(mixed(60)).equals(whole.predict(mixed(60)))
 
