@@ -400,12 +400,13 @@ class RowSteps(Steps):
         target, part = columns.target, TEST if clean.count(TEST) else VALID
         found = quality(columns.types, (target.name, target.type), clean, part)
         if isinstance(target, ClassTarget):
-            rows, answers, truth = [judged], [output], [store.target(judged)]
+            # a model that may decline says so in a column after those of the classes
+            rows, answers, truth = [judged], [output[:, : len(target.classes)]], [store.target(judged)]
             for seen in fitted.watched:
                 answers.append(combine([torch.from_numpy(seen.answers)], "class", self.model.temperature.cpu()).numpy())
                 rows, truth = [*rows, seen.rows], [*truth, seen.truth]
             places, first = np.unique(np.concatenate(rows), return_index=True)
-            given, p = np.concatenate(truth)[first], np.concatenate(answers)[first, : len(target.classes)]
+            given, p = np.concatenate(truth)[first], np.concatenate(answers)[first]
             usable = known(given)
             found["mislabelled"] = mislabelled(
                 p[usable], given[usable], places[usable], target.classes, clean, list(columns.types)[:4]
