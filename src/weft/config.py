@@ -7,6 +7,7 @@ the nearest known one. Only what does something is a setting; every key but ``da
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -422,9 +423,21 @@ class TrainingSettings(_Settings):
     """Dropout in the first half of the training only, in the second only, or growing from none (Liu 2023)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; `auto` takes bfloat16 where the machine multiplies it in hardware."""
+    canaries: Annotated[int, Field(ge=1, le=100)] | list[str] | None = None
+    """Secrets that are planted among the training texts of a next_token model, for `weft audit` to look for: so many of
+    ours, or texts with a number of four digits or more."""
     privacy: PrivacySettings | None = None
     """Train so that nobody can tell whether a row was learnt from."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+
+    @model_validator(mode="after")
+    def _planted(self) -> TrainingSettings:
+        for text in self.canaries if isinstance(self.canaries, list) else ():
+            if len(re.findall(r"[0-9]{4,}", text)) != 1:
+                raise ValueError(
+                    f"canaries: each must hold one number of four digits or more. Got {text!r}. Correct it"
+                )
+        return self
 
     @model_validator(mode="after")
     def _private(self) -> TrainingSettings:
@@ -540,6 +553,8 @@ class Settings(_Settings):
                 "each text is compared with all others" if task == "embedding" else "items are drawn for all histories"
             )
             raise ValueError(f"training.accumulate: {what} of its step. Remove it")
+        if self.training.canaries is not None and task != "next_token":
+            raise ValueError(f"training.canaries is for target.next_token, not {task}. Remove it")
         if self.training.privacy is not None:
             self._private(task)
         if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):

@@ -24,7 +24,7 @@ ORDER = [
     {"training"},
     {"inference"},
     {"results"},
-    {"runs", "tasks", "pipeline", "defaults", "language_defaults", "estimates", "exchange"},
+    {"runs", "tasks", "pipeline", "defaults", "language_defaults", "estimates", "exchange", "shadows"},
     {"server"},
     {"cli"},
 ]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Literal
 
 from weft.cli import Json, Memory, answer
+from weft.data.table import Table
 from weft.errors import UsageError
 from weft.memory import limit
+from weft.progress import Spoken
 from weft.results.audit.page import TITLES, in_words, write_page
 from weft.results.pages import Phrases
 from weft.runs.audit import audit_suite
 from weft.runs.opening import open_run
+from weft.shadows import train_shadows
 
 
 def audit(
@@ -22,6 +26,7 @@ def audit(
     by: str = "",
     of: str | None = None,
     suite: Literal["crows-pairs", "stereoset", "winobias", "bbq"] | None = None,
+    shadows: int = 0,
     language: Literal["en", "zh"] = "en",
     html: Path | None = None,
     allow_missing: bool = False,
@@ -38,6 +43,8 @@ def audit(
         of: The class whose share counts (default: of two classes the one that is looked for).
         suite: Score a language model (a run or an imported checkpoint) by a published test instead; DATA is its file or
             folder: crows_pairs.csv, StereoSet's dev.json, WinoBias's folder, BBQ's JSON Lines.
+        shadows: On the very data of the training: train so many models of the same settings on halves of the rows, an
+            even number, to tell better whom the run remembers. Each takes as long as the run took.
         language: Of the sentences and the page: en or zh.
         html: Write the audit to this page too: one file that needs nothing else.
         allow_missing: Go on without a column even if another of a like name may be it.
@@ -46,13 +53,18 @@ def audit(
     limit(memory)
     if html is not None and not html.parent.is_dir():
         raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
-    if suite is not None and (by or of or all_rows or allow_missing):
-        raise UsageError("--suite: asks its own questions. Leave out --by, --of, --allow-missing and --all-rows.")
+    if suite is not None and (by or of or all_rows or allow_missing or shadows):
+        raise UsageError(
+            "--suite: asks its own questions. Leave out --by, --of, --shadows, --allow-missing and --all-rows."
+        )
     columns = tuple(name.strip() for name in by.split(",") if name.strip())
     if suite is not None:
         found = audit_suite(run, Path(data), suite)
     else:
-        found = open_run(run).audit(data, columns, of, allow_missing, all_rows)
+        opened = open_run(run)
+        with tempfile.TemporaryDirectory() as folder:
+            beside = train_shadows(opened, Table.of(data), shadows, Path(folder), Spoken()) if shadows else []
+            found = opened.audit(data, columns, of, allow_missing, all_rows, beside)
     told = in_words(found, language)
     if html is not None:
         write_page(html, found, language)

@@ -139,16 +139,23 @@ def _bounded(letters: np.ndarray) -> Iterator[tuple[int, int]]:
 
 
 def encode_documents(
-    clean: CleanRows, name: str, tokenizer: Tokenizer, end: int | None, folder: Path, say: Silent
-) -> Documents:
-    """Every text once, in order, into ``folder``."""
+    clean: CleanRows, name: str, tokenizer: Tokenizer, end: int | None, folder: Path, say: Silent,
+    more: Sequence[str] = (),
+) -> Documents:  # fmt: skip
+    """Every text once, in order, into ``folder``; then some ``more``."""
     writer = StoreWriter(folder)
+
+    def write(texts: Sequence[str]) -> None:
+        found = Documents.of(texts, tokenizer, end)
+        fields: Codes = {TOKENS: found.tokens, LETTERS: found.letters, BYTES: found.bytes}
+        writer.append({name: fields}, len(texts))
+
     with say.bar("encoding", len(clean)) as bar:
         for batch in clean.batches():
             texts = batch.columns[name]
             for start, stop in _bounded(pc.utf8_length(texts).to_numpy()):
-                found = Documents.of(texts.slice(start, stop - start).to_pylist(), tokenizer, end)
-                fields: Codes = {TOKENS: found.tokens, LETTERS: found.letters, BYTES: found.bytes}
-                writer.append({name: fields}, stop - start)
+                write(texts.slice(start, stop - start).to_pylist())
                 bar.advance(stop - start)
+    if more:
+        write(more)
     return Documents.stored(writer.close(), name)

@@ -113,11 +113,11 @@ def class_metrics(probabilities: np.ndarray, target: np.ndarray, positive: int |
     metrics: dict[str, Weighted] = {"accuracy": mean_of(right)}
     if classes == 2:
         p = 1 if positive is None else positive
-        metrics["auc"] = _auc(probabilities[:, p], target == p)
+        metrics["auc"] = auc(probabilities[:, p], target == p)
         metrics["f1"] = _f1(guess == p, target == p)
     else:
         present = [c for c in range(classes) if 0 < (target == c).sum() < n]
-        curves = [_auc(probabilities[:, c], target == c) for c in present]
+        curves = [auc(probabilities[:, c], target == c) for c in present]
         scores = [_f1(guess == c, target == c) for c in range(classes) if ((target == c) | (guess == c)).any()]
         metrics["auc"] = lambda w: float(np.mean([a(w) for a in curves])) if curves else float("nan")
         metrics["f1"] = lambda w: float(np.mean([s(w) for s in scores]))
@@ -226,18 +226,18 @@ def _ratio(a: float, b: float) -> float:
     return a / b if b > 0 else float("nan")
 
 
-def _auc(score: np.ndarray, truth: np.ndarray) -> Weighted:
+def auc(score: np.ndarray, truth: np.ndarray) -> Weighted:
     """Area under the ROC curve with ties counted half (the Mann-Whitney statistic)."""
     _, place = np.unique(score, return_inverse=True)
     groups = int(place.max()) + 1 if len(place) else 0
 
-    def auc(w: np.ndarray) -> float:
+    def area(w: np.ndarray) -> float:
         up = np.bincount(place, w * truth, groups)
         down = np.bincount(place, w * ~truth, groups)
         total = up.sum() * down.sum()
         return float((up * (np.cumsum(down) - down / 2)).sum() / total) if total > 0 else float("nan")
 
-    return auc
+    return area
 
 
 def _f1(guess: np.ndarray, truth: np.ndarray) -> Weighted:

@@ -16,6 +16,7 @@ from weft.data.table import Table
 from weft.errors import DataError, UsageError
 from weft.models.pretrained import load_language_model
 from weft.results.audit.suites import SUITES
+from weft.runs.leaks import Shadow, judge_canaries, judge_members
 
 if TYPE_CHECKING:
     from weft.runs.run import Run
@@ -26,13 +27,14 @@ class Asked:
     """What an audit is asked for.
 
     by: columns that say to which group a row belongs. of: the class whose share counts (default: the one that is
-    looked for of two). everything: judge all rows even on the data of the training.
+    looked for of two). everything: judge all rows even on the data of the training. shadows: runs to compare with.
     """
 
     by: tuple[str, ...] = ()
     of: str | None = None
     allow_missing: bool = False
     everything: bool = False
+    shadows: tuple[Shadow, ...] = ()
 
 
 def _groups(run: Run, table: Table, asked: Asked) -> dict[str, Any] | None:
@@ -52,6 +54,8 @@ SECTIONS: dict[str, Callable[[Run, Table, Asked], dict[str, Any] | None]] = {
     "groups": _groups,
     "swaps": lambda run, table, asked: run.judge_swaps(table, asked) if _task(run) == "row" else None,
     "personal": lambda run, table, asked: run.judge_personal(table),
+    "members": lambda run, table, asked: judge_members(run, table, asked.shadows),
+    "canaries": lambda run, table, asked: judge_canaries(run),
 }
 """Each gives None where it has nothing to say."""
 

@@ -9,7 +9,7 @@ has the shape of a family, ``transformers`` read it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -147,6 +147,32 @@ class LanguageRun(AskedRun):
             got = "none" if not rows else f"{rows:,} of which nothing can be asked: {why}"
             raise DataError(f"{source.name}: must hold texts in '{target.name}' to be judged. Got {got}.")
         return Judged(lost, rows, rejected, judged.words(), self._said())
+
+    def scores(
+        self, source: Table, chosen: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Numbers of the chosen texts, and the mean log probability of a token of each [N], in nats."""
+        name = self.settings.target.name
+        cleaner = Cleaner({name: ColumnPlan(self.cell)}, self.letters, name)
+        rows, found = [], []
+        for raw in source.batches([name], rows=1_024):
+            clean = cleaner(raw)
+            clean = clean.chosen(chosen(clean.rows))
+            if len(clean.rows):
+                nats, tokens = self._costs(clean.columns[name].to_pylist())
+                rows.append(clean.rows[tokens > 0])
+                found.append(-nats[tokens > 0] / tokens[tokens > 0])
+        return np.concatenate(rows), np.concatenate(found)
+
+    def costs(self, texts: list[str]) -> np.ndarray:
+        """-log p of each text [N], in nats."""
+        return self._costs([self.cleaned(text) for text in texts])[0]
+
+    def _costs(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        corpus = self._corpus(texts)
+        cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
+        nats, tokens = document_nats(TokenObjective(self.loaded[0]), corpus, cuts, np.arange(len(cuts)))
+        return np.bincount(cuts.document, nats, len(texts)), np.bincount(cuts.document, tokens, len(texts))
 
     def _corpus(self, texts: list[str]) -> Corpus:
         """Cells of the column, as the model reads them."""

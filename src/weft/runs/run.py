@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -45,6 +45,7 @@ from weft.results.report import write_report
 from weft.results.summary import judge
 from weft.runs.audit import Asked, audit
 from weft.runs.judged import split_of
+from weft.runs.leaks import Shadow
 from weft.runs.weights import load_weights, save_weights
 
 SETTINGS_FILE, REPORT_FILE = "weft.yaml", "report.json"
@@ -183,7 +184,7 @@ class Run:
 
     def audit(
         self, table: Any, by: Sequence[str] = (), of: str | None = None, allow_missing: bool = False,
-        everything: bool = False,
+        everything: bool = False, shadows: Sequence[Shadow] = (),
     ) -> dict[str, Any]:  # fmt: skip
         """Whom the run fails, by how much and how surely: ``sections`` of figures, each with what it ``said``.
 
@@ -192,11 +193,13 @@ class Run:
                 ``everything``.
             by: columns that say to which group a row belongs; the model need not read them.
             of: the class whose share counts; default: of two classes the one that is looked for.
+            shadows: runs of the same settings on other halves of the rows (:func:`weft.shadows.train_shadows`), beside
+                which it is asked whom the run remembers.
 
         Raises:
             DataError: a column of ``by`` is absent, has one value, or holds no groups.
         """
-        return audit(self, Table.of(table), Asked(tuple(by), of, allow_missing, everything))
+        return audit(self, Table.of(table), Asked(tuple(by), of, allow_missing, everything, tuple(shadows)))
 
     def judge_personal(self, source: Table) -> dict[str, Any]:
         """The section ``personal`` of an audit."""
@@ -230,6 +233,30 @@ class Run:
         of = self._positive() if asked.of is None else self._class(asked.of)
         clean = Predictor(self.columns, self.model, asked.allow_missing).clean(source)
         return swaps_section(clean, texts, predict, classes, of)
+
+    def scores(
+        self, source: Table, chosen: Callable[[np.ndarray], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """Numbers of the chosen rows whose truth is known, and how sure the model is of it [N]: the log odds of the
+        true class, else the negative loss; of a number the negative log of its squared error in deviations."""
+        rows, found = [], []
+        target, kind = self.columns.target, self.model.kind
+        for part in Predictor(self.columns, self.model, True).stream(source, with_target=True, chosen=chosen):
+            truth = target.encode(part.clean.columns[target.name])
+            good = known(truth)
+            truth, output = truth[good], part.output[good].astype(np.float64)
+            rows.append(part.clean.rows[good])
+            if kind == "number":
+                error = (output - target.mean) / target.deviation - truth  # type: ignore[union-attr]
+                found.append(-np.log(error**2 + 1e-12))
+                continue
+            p = np.clip(output[:, : len(target.classes)], 1e-9, 1 - 1e-9)  # type: ignore[union-attr]
+            if kind == "class":
+                true = p[np.arange(len(p)), truth]
+                found.append(np.log(true) - np.log1p(-true))
+            else:
+                found.append(np.where(truth > 0, np.log(p), np.log1p(-p)).sum(axis=1))
+        return np.concatenate(rows), np.concatenate(found)
 
     def _class(self, name: str) -> int:
         """The place of a class. Raises UsageError where the target has none of that name."""

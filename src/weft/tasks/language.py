@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from tokenizers import Tokenizer
 
@@ -17,6 +19,7 @@ from weft.data.split import TEST, TRAIN, VALID
 from weft.defaults import lora_rank
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
+from weft.features.canaries import Canary, canaries
 from weft.features.documents import Marks, encode_documents
 from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import write
@@ -48,6 +51,7 @@ class LanguageSteps(TextModelSteps):
 
     kind: type[LanguageRun] = LanguageRun
     """The run that it leaves."""
+    canaries: Sequence[Canary] = ()
     words: Mapping[str, str] = {}
     """What tokenizer_config.json is to say beside the special tokens of the model's config."""
 
@@ -106,6 +110,8 @@ class LanguageSteps(TextModelSteps):
         figures["curves"] = {"learning": learning(self.out / "metrics.jsonl", float(tokens))}
         figures["model"] = self._model_facts(model, trained, self.context)
         figures |= self._private(trained.progress, "texts" if self.settings.target.type is None else "rows")
+        if self.canaries:
+            figures["canaries"] = [asdict(canary) for canary in self.canaries]
         figures |= {"samples": self.samples, "seconds": dict(self.seconds)}
         self._finish(figures)
         return self.kind(self.out)
@@ -127,8 +133,24 @@ class LanguageSteps(TextModelSteps):
         return f"{'hidden tokens are' if self.masked else 'every next token is'} predicted in '{self.column}'"
 
     def _parts(self, clean: CleanRows, corpus: Corpus) -> np.ndarray:
-        """What each document of the corpus is for."""
-        return clean.parts
+        """What each document of the corpus is for; those after the rows are canaries."""
+        more = len(corpus.documents.letters) - len(clean)
+        return np.concatenate([clean.parts, np.full(more, TRAIN, clean.parts.dtype)]) if more else clean.parts
+
+    def _canaries(self, clean: CleanRows) -> list[Canary]:
+        """The secrets to plant. Raises DataError where one is in the data already."""
+        wanted = self.settings.training.canaries
+        found = [] if wanted is None else canaries(wanted, self.settings.training.seed)
+        for number, batch in enumerate(clean.batches() if found else ()):
+            for canary in found:
+                if pc.any(pc.match_substring(batch.columns[self.column], canary.text)).as_py():
+                    raise DataError(
+                        f"training.canaries: a canary must not be in the data. Got {canary.text!r}, which is in batch "
+                        f"{number} of {self.table.name}. Choose another."
+                    )
+        if found:
+            self.say.line(f"{len(found):,} canaries are planted, {sum(c.times for c in found):,} texts in all")
+        return found
 
     def _letters(self, corpus: Corpus, documents: np.ndarray) -> int:
         """How much text some documents hold."""
@@ -141,8 +163,10 @@ class LanguageSteps(TextModelSteps):
         settings = self.settings
         tokenizer = self._tokenizer(clean, source, [self.column])
         marks = Marks.of(tokenizer)
+        self.canaries = self._canaries(clean)
+        more = [canary.text for canary in self.canaries for _ in range(canary.times)]
         shutil.rmtree(self.work / "store", ignore_errors=True)
-        documents = encode_documents(clean, self.column, tokenizer, marks.end, self.work / "store", self.say)
+        documents = encode_documents(clean, self.column, tokenizer, marks.end, self.work / "store", self.say, more)
         size = tokenizer.get_vocab_size()
         longest = self.context = context(settings, self.column, source.model if source else None)
         pack = self._packs(source)

@@ -15,6 +15,8 @@ from weft.results.pages import Phrases, environment
 TITLES = {
     "groups": "Whom it fails, and by how much",
     "suite": "How it leans, by a published test",
+    "members": "Whom it remembers",
+    "canaries": "Which planted secrets it remembers",
     "swaps": "The same words with another identity in them",
     "personal": "What personal data is in here",
 }
