@@ -50,7 +50,7 @@ def longest(settings: Settings, names: Sequence[str], usual: int, source: Langua
 
 
 def _positions(source: LanguageModel | None) -> int | None:
-    return getattr(source.config.backbone, "max_positions", None) if source else None
+    return source.config.longest if source else None
 
 
 def context(settings: Settings, column: str, source: LanguageModel | None) -> int:

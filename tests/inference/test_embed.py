@@ -128,8 +128,9 @@ class TestBadInput:
             VectorIndex(tmp_path / "i.parquet", 3)
 
     def test_no_text_column_or_several(self):
-        table = Table.of({"a": [1, 2], "b": ["x", "y"]})
+        said = [f"the {n} of them said that it was good, and went home" for n in range(50)]
+        assert text_column(Table.of({"a": list(range(50)), "b": said})) == "b"
         with pytest.raises(UsageError, match="--column"):
-            text_column(table, {"a": "number", "b": "category"})
+            text_column(Table.of({"a": [1, 2], "b": ["x", "y"]}))
         with pytest.raises(UsageError, match="'a', 'b' hold texts"):
-            text_column(table, {"a": "text", "b": "text"})
+            text_column(Table.of({"a": said, "b": said}))

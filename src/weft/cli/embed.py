@@ -10,7 +10,6 @@ import pyarrow as pa
 from cyclopts import Parameter
 
 from weft.cli import Json, Many, Memory, Out, answer
-from weft.data.columns import SAMPLE_ROWS, guess
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.inference import output
@@ -50,8 +49,7 @@ def embed(
     output.check(out)
     table = Table.open(data)
     if column is None:
-        head = table.sample(SAMPLE_ROWS)
-        column = text_column(table, {n: guess(n, head.column(n)).type for n in table.columns})
+        column = text_column(table)
     wanted = tuple(dict.fromkeys([column, *keep]))
     table.require(wanted)  # before the model is loaded
     embedder = open_embedder(run)

@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from weft.cli import Json, answer
-from weft.data.columns import SAMPLE_ROWS, guess
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.exchange import is_checkpoint
@@ -128,8 +127,7 @@ def _of_checkpoint(
 
 def _texts(rows: Table, column: str | None) -> list[str]:
     if column is None:
-        head = rows.sample(SAMPLE_ROWS)
-        column = text_column(rows, {n: guess(n, head.column(n)).type for n in rows.columns})
+        column = text_column(rows)
     return [text or "" for some in read_texts(rows, column) for text in some.texts]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import Json, Many, Memory, Out, answer
-from weft.data.columns import SAMPLE_ROWS, guess
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.exchange import open_text_model
@@ -99,8 +98,7 @@ def _without_training(
     output.check(out)
     table = Table.open(data)
     if column is None:
-        head = table.sample(SAMPLE_ROWS)
-        column = text_column(table, {n: guess(n, head.column(n)).type for n in table.columns})
+        column = text_column(table)
     table.require([column, *keep])
     found = open_text_model(run)
     scorer: ByMeaning | ByWriting

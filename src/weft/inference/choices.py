@@ -74,7 +74,7 @@ def score_choices(
 
 def _fitting(model: LanguageModel, prompt: Prompt, longest: int, cut: bool) -> Prompt:
     """The prompt, or its end, so that the longest choice can be read after it; its last token is not read."""
-    context = getattr(model.config.backbone, "max_positions", None)
+    context = model.config.longest
     if context is None or len(prompt.ids) + longest - 1 <= context:
         return prompt
     first = prompt.ids[:1] if prompt.ids[0] == model.config.begin else []

@@ -46,7 +46,7 @@ class Conversation:
 
     def _prompt(self) -> Sequence[int]:
         """The dialogue without its oldest turns, as many as must go so that half an answer's room is left."""
-        longest = getattr(self.model.config.backbone, "max_positions", None)
+        longest = self.model.config.longest
         head = 1 if self.messages[0]["role"] == "system" else 0
         starts = [i for i, m in enumerate(self.messages) if m["role"] == "user"]
         for start in starts:

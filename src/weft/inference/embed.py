@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 import torch.nn.functional as F
 
+from weft.data.columns import SAMPLE_ROWS, guess
 from weft.data.table import Rejected, Table
 from weft.errors import UsageError, listing
 from weft.features.batching import in_turn, tokens_to_read
@@ -99,9 +100,10 @@ def read_texts(table: Table, column: str, keep: tuple[str, ...] = ()) -> Iterato
         yield TextRows(clean.rows, texts, cells, clean.rejected, raw.end(0))
 
 
-def text_column(table: Table, guesses: dict[str, str]) -> str:
+def text_column(table: Table) -> str:
     """The only column that holds texts. Raises UsageError where there are none or several."""
-    texts = [name for name, kind in guesses.items() if kind == "text"]
+    head = table.sample(SAMPLE_ROWS)
+    texts = [name for name in table.columns if guess(name, head.column(name)).type == "text"]
     if len(texts) != 1:
         raise UsageError(
             f"{table.name}: say which column to read with --column. Of {listing(table.columns)}, "

@@ -200,7 +200,7 @@ def _steps(model: LanguageModel, lines: list[Line], seeds: Sequence[int], sampli
         return
     with resting(model):
         reading, seen = read(model, [line.prompt for line in live], sampling)
-        context = getattr(model.config.backbone, "max_positions", None)
+        context = model.config.longest
         if sampling.beams > 1:
             check_numbers(reading.logits_BV)
             found = search(reading, live, sampling.beams, sampling.length_penalty, sampling.repetition_penalty, seen)
@@ -301,7 +301,7 @@ def read_prompt(
     """The ids of a prompt (which may be given as ids), and how much may be written after it."""
     check_writes(model)
     ids = encode_prompt(model, tokenizer, text) if isinstance(text, str) else list(text)
-    context = getattr(model.config.backbone, "max_positions", None)  # a recurrent network has no end
+    context = model.config.longest
     if context is None:
         return Prompt(ids, 0, sampling.max_tokens, "length", sampling.seed)
     left_out = 0

@@ -48,7 +48,7 @@ class Likelihood:
             start = config.begin if config.begin is not None else next(iter(config.end), None)
             if start is not None:
                 ids, own = [start, *ids], [i + 1 for i in own]
-        most = getattr(config.backbone, "max_positions", None)
+        most = config.longest
         if most is not None and len(ids) > most:
             raise DataError(
                 f"a sentence must have at most {most:,} tokens for this model. Got {len(ids):,}: {text[:60]!r}."

@@ -101,7 +101,7 @@ class ByWriting:
         check_template(template)
         self.model, self.tokenizer = model.eval(), tokenizer
         self.ends, self.template = list(labels.values()), template
-        self.context = getattr(model.config.backbone, "max_positions", None) or LONGEST
+        self.context = model.config.longest or LONGEST
 
     def __call__(self, texts: list[str]) -> tuple[np.ndarray, int]:
         """Probabilities [N, C], and how many texts were cut to what the model reads."""

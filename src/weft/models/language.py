@@ -49,6 +49,11 @@ class LanguageConfig(AroundBackbone):
     def __post_init__(self) -> None:
         object.__setattr__(self, "end", tuple(self.end))
 
+    @property
+    def longest(self) -> int | None:
+        """Tokens of the longest text that it reads; None: a recurrent network reads any."""
+        return getattr(self.backbone, "max_positions", None)
+
 
 class LanguageModel(nn.Module):
     """Ids -> token vectors -> backbone -> logits of the vocabulary."""

@@ -51,7 +51,7 @@ class TextModel:
     @property
     def longest(self) -> int | None:
         """Tokens of the longest text it reads; None: a recurrent network reads any."""
-        return getattr(self.backbone, "max_positions", None)
+        return self.model.config.longest
 
 
 @dataclass

@@ -55,7 +55,7 @@ class TextSteps(LanguageSteps):
         if end is None:
             raise SettingsError([f"model.from: a text needs a token that ends it. {settings.model.from_} has none."])
         given = given_tokens(settings, self.sources, source.model if source else None)
-        limit = getattr(source.model.config.backbone, "max_positions", None) if source else None
+        limit = source.model.config.longest if source else None
         self.pairing, self.context = fit_pairing(
             clean, self.sources, self.column, tokenizer, marks, end, given, limit,
             settings.target.max_tokens,
