@@ -120,6 +120,22 @@ def test_a_sample_comes_to_the_exact_values_within_its_errors(groups: np.ndarray
     assert games.asked.max() < 250  # asking stops when the interval is tight enough
 
 
+@pytest.mark.parametrize("groups", [np.zeros(40, int), np.array([0] * 36 + [1] * 4 + [2, 3])])
+def test_many_parts_are_walked_through_in_orders(groups: np.ndarray) -> None:
+    """Against the closed form of games of pairs: each pair's part is halved between the two, in a column or not."""
+    value = Tangled(len(groups))
+    alone = lambda sets: value(sets) - sets[:, 0] * sets[:, 1] * sets[:, -1]  # noqa: E731
+    games = Rows([value])
+    games.values = [alone]
+    games.empty, games.full = alone(np.array([[False] * len(groups), [True] * len(groups)]))[:, None]
+    (shares, again), *_ = owen(games, [groups], 1_000, sure=0.0)
+    truth = value.one + (value.two + value.two.T).sum(axis=1) / 2
+    z = (shares.values - truth)[shares.errors > 1e-9] / shares.errors[shares.errors > 1e-9]
+    assert games.asked[0] > 800 and np.abs(shares.values - truth).max() < 0.05 * np.abs(truth).max()
+    assert again > 0.95 and (not len(z) or np.median(np.abs(z)) < 1.3)
+    assert shares.values.sum() == pytest.approx((games.full - games.empty)[0], abs=1e-9)
+
+
 def test_other_seeds_tell_another_story_where_too_little_was_asked() -> None:
     random = np.random.default_rng(0)
     noise = random.normal(size=2**14)

@@ -24,9 +24,10 @@ from weft.features.images import ImageCodec
 from weft.features.ragged import take
 from weft.features.store import RowCodes
 from weft.preprocess.clean import CleanBatch
-from weft.results.explain.texts import Player, Words
+from weft.results.explain.texts import Player, Words, word_spans
 
 SIDE = 7
+MOST_WORDS = 120
 
 
 class _Value:
@@ -50,7 +51,7 @@ class _Words:
 
     def __init__(self, codec: TextCodec, array: pa.Array):
         self.codec = codec
-        self.words = [Words(codec.name, text or "", codec.tokenizer) for text in array.to_pylist()]
+        self.words = [_words(codec, text or "") for text in array.to_pylist()]
         self.texts, self.players = [w.text for w in self.words], [w.players for w in self.words]
 
     def text(self, row: int, present: np.ndarray) -> str | None:
@@ -84,6 +85,12 @@ class _Words:
     def codes(self, row: np.ndarray, present: Sequence[np.ndarray]) -> Codes:
         texts = [self.text(r, p) for r, p in zip(row.tolist(), present, strict=True)]
         return self.codec.encode(pa.array(texts, pa.string()))
+
+
+def _words(codec: TextCodec, text: str) -> Words:
+    """Of a long text so many neighbouring words are one player that there are at most ``MOST_WORDS``."""
+    words = len(word_spans(text, codec.tokenizer))
+    return Words(codec.name, text, codec.tokenizer, max(1, -(-words // MOST_WORDS)))
 
 
 class _Patches:
