@@ -7,6 +7,9 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
+from tests.server.conftest import KEY, listening
+
+from weft.server.served import Served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine")
@@ -102,3 +105,14 @@ def test_items_are_recommended_and_what_is_wrong_is_said(page):
     page.goto(page.url + "docs")
     expect(page.get_by_role("heading", name="POST /predict")).to_be_visible()
     no_barrier(page)
+
+
+def test_a_key_is_the_password_that_the_browser_asks_for(browser, writer):
+    with listening(Served(writer, "writer"), keys=[KEY]) as address:
+        context = browser.new_context(http_credentials={"username": "me", "password": KEY})
+        page = context.new_page()
+        page.goto(address)
+        page.get_by_label("The text to go on from").fill("The cat")
+        page.get_by_role("button", name="What may come next?").click()
+        expect(page.locator("#next .bars button")).to_have_count(10)
+        context.close()

@@ -10,8 +10,10 @@ from tests.tables import pictured
 from tests.writers import TEXTS, byte_level
 from transformers import AutoModelForCausalLM
 
+from weft.errors import DataError
 from weft.exchange import open_text_model
 from weft.inference.embed import Embedder
+from weft.server.served import Served
 
 
 def post(ask, path, **body):
@@ -141,6 +143,13 @@ def test_predictions_are_those_of_the_run_and_a_bad_row_costs_only_itself(ask, t
     assert status == 200 and "price" in some["predictions"][1]["error"]
     # bit for bit: a row's answer does not depend on those beside it
     assert some["predictions"][0] == found["predictions"][0] and some["predictions"][2] == found["predictions"][2]
+
+
+def test_what_is_wrong_with_one_request_is_not_wrong_with_those_read_with_it(table_run):
+    served, row = Served(table_run.path, "shop"), as_json(pictured(1))[0]
+    good, wrong, other = served.predict([[row], [row | {"photo": 5}], [row | {"photo": None}, {"price": 3}]])
+    assert good == served.predict([[row]])[0] and len(other) == 2
+    assert isinstance(wrong, DataError) and "photo" in str(wrong)
 
 
 def test_pictures_come_as_base64_and_never_as_paths(ask, table_run, tmp_path):

@@ -118,7 +118,7 @@ class Store:
         if self._size < memory.bound() // 8 or len(rows) <= AT_ONCE:
             return self._take(rows)
         pieces = [self._take(rows[start : start + AT_ONCE]) for start in range(0, len(rows), AT_ONCE)]
-        return {c: {n: joined_codes([p[c][n] for p in pieces]) for n in fields} for c, fields in self._fields.items()}
+        return {c: {n: _joined([p[c][n] for p in pieces]) for n in fields} for c, fields in self._fields.items()}
 
     def _take(self, rows: np.ndarray) -> RowCodes:
         memory.release()
@@ -160,8 +160,7 @@ class Store:
         return Lengths([a for a in texts if isinstance(a, Ragged)]) if texts else None
 
 
-def joined_codes(pieces: list[Any]) -> np.ndarray | Ragged:
-    """Codes of one field, one piece after the other."""
+def _joined(pieces: list[Any]) -> np.ndarray | Ragged:
     return joined(pieces) if isinstance(pieces[0], Ragged) else np.concatenate(pieces)
 
 

@@ -7,6 +7,7 @@ import binascii
 import threading
 from collections.abc import Callable, Sequence
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from weft.features.batching import collate
 from weft.features.chat import TEMPLATE, Chat
 from weft.features.codecs import RAGGED
 from weft.features.ragged import Ragged, take
-from weft.features.store import RowCodes, joined_codes
+from weft.features.store import RowCodes
 from weft.inference.constraint import Constraint, Grammar
 from weft.inference.embed import Embedder
 from weft.inference.generate import encode_prompt, next_tokens
@@ -214,33 +215,38 @@ class Served:
         predictor = self.run._predictor(False)
         found: list[dict[str, Any]] = [{} for _ in rows]
         for part in predictor.stream(self.table(rows)):
-            told = pa.table(predictor.as_columns(part.output)).to_pylist()
-            for row, answer in zip(part.clean.rows.tolist(), told, strict=True):
+            for row, answer in zip(part.clean.rows.tolist(), _listed(predictor.as_columns(part.output)), strict=True):
                 found[row] = answer
             for bad in part.clean.rejected:
                 found[bad.row] = _told(bad)
         return found
 
     def _predict_rows(self, run: Run, given: list[list[dict[str, Any]]]) -> list[Any]:
-        """Rows of several requests are predicted together where that changes no bit of a row's answer."""
+        """Requests with the same columns are read as one table."""
+        alike: dict[frozenset[str], list[int]] = {}
+        for place, rows in enumerate(given):
+            alike.setdefault(frozenset(name for row in rows for name in row), []).append(place)
+        answers: list[Any] = [None] * len(given)
+        for places in alike.values():
+            try:
+                found = iter(self._predict_one(run, [row for place in places for row in given[place]]))
+                told: list[Any] = [list(islice(found, len(given[place]))) for place in places]
+            except WeftError as error:  # of several requests one may be wrong
+                told = [error] if len(places) == 1 else [self._predict_rows(run, [given[p]])[0] for p in places]
+            for place, answer in zip(places, told, strict=True):
+                answers[place] = answer
+        return answers
+
+    def _predict_one(self, run: Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         predictor = Predictor(run.columns, run.model)
-        read = _each(lambda rows: list(predictor.clean(self.table(rows))), given)
-        cleaned = [clean for one in read if not isinstance(one, Exception) for clean in one]
-        if not cleaned:
-            return read
-        encoded = [run.columns.encode(clean) for clean in cleaned]
-        output = _predict_alike(run.model, _joined(encoded), sum(len(c.rows) for c in cleaned))
-        told = iter(pa.table(predictor.as_columns(output)).to_pylist())
-        for place, one in enumerate(read):
-            if not isinstance(one, Exception):
-                found: list[dict[str, Any]] = [{} for _ in given[place]]
-                for clean in one:
-                    for row in clean.rows.tolist():
-                        found[row] = next(told)
-                    for bad in clean.rejected:
-                        found[bad.row] = _told(bad)
-                read[place] = found
-        return read
+        found: list[dict[str, Any]] = [{} for _ in rows]
+        for clean in predictor.clean(self.table(rows)):
+            output = _predict_alike(run.model, run.columns.encode(clean), len(clean.rows))
+            for row, answer in zip(clean.rows.tolist(), _listed(predictor.as_columns(output)), strict=True):
+                found[row] = answer
+            for bad in clean.rejected:
+                found[bad.row] = _told(bad)
+        return found
 
     def explain(self, given: list[dict[str, Any]]) -> list[Any]:
         run = self.run
@@ -264,8 +270,8 @@ def _each(answer: Callable[[Any], Any], given: list[Any]) -> list[Any]:
     return found
 
 
-def _joined(pieces: list[RowCodes]) -> RowCodes:
-    return {c: {n: joined_codes([p[c][n] for p in pieces]) for n in fields} for c, fields in pieces[0].items()}
+def _listed(columns: dict[str, pa.Array]) -> list[dict[str, Any]]:
+    return pa.table(columns).to_pylist()
 
 
 def _predict_alike(model: RowModels, codes: RowCodes, rows: int) -> np.ndarray:
