@@ -103,7 +103,7 @@ class Guard:
             owner = _digest(_key(headers.get(b"authorization", "")))
             # every key is compared, each in constant time
             if not sum(hmac.compare_digest(owner, key) for key in self._keys):
-                extra["www-authenticate"] = 'Bearer, Basic realm="weft", charset="UTF-8"'
+                extra["www-authenticate"] = 'Basic realm="weft", charset="UTF-8", Bearer realm="weft"'
                 return 401, _NO_KEY, "invalid_api_key"
         return self._too_fast(owner, extra) if self._rate else None
 
