@@ -26,7 +26,7 @@ def test_models_say_what_they_can(ask):
     assert found["writer"]["can"] == ["completions", "next", "chat", "embeddings"]
     assert found["shop"]["can"] == ["predict", "explain"] and found["shop"]["columns"]["photo"] == {"type": "image"}
     assert found["shop"]["columns"]["colour"]["values"] == ["green", "red", "蓝"] or "蓝" in str(found["shop"])
-    assert found["recommender"]["can"] == ["predict", "recommend"]
+    assert found["recommender"]["can"] == ["recommend", "predict", "explain"]
 
 
 def test_log_probabilities_are_those_of_transformers(ask, writer):
@@ -176,6 +176,17 @@ def test_explanations_are_those_of_the_run(ask, table_run):
     assert why["told"]["zh"] and why["told"]["en"]
     status, wrong = post(ask, "/explain", rows=as_json(table), of="maybe")
     assert status == 400 and "maybe" in wrong["error"]["message"]
+
+
+def test_a_recommendation_is_explained_by_the_items_before_it(ask, ranking_run):
+    status, found = post(ask, "/explain", rows=[{"item": ["i1", "i2"]}], model="recommender")
+    expected = ranking_run.explain({"item": [["i1", "i2"]]})[0]
+    assert status == 200 and found["explanations"][0]["answer"] == expected.answer
+    assert [p["share"] for p in found["explanations"][0]["players"]] == pytest.approx(
+        expected.shares.tolist(), abs=1e-5
+    )
+    assert post(ask, "/explain", rows=[{}], prompt="a")[0] == 400
+    assert "rows" in post(ask, "/explain", prompt="a", model="shop")[1]["error"]["message"]
 
 
 def test_recommendations_are_those_of_the_run(ask, ranking_run):

@@ -301,9 +301,11 @@ async def predict(request: Request, body: bodies.PredictBody) -> Response:
 
 @router.post("/explain", response_model=bodies.Explanations, responses=_ERRORS)
 async def explain(request: Request, body: bodies.ExplainBody) -> Response:
-    """Why the run answers so to every row, as weft explain says it."""
+    """Why the run answers, writes or recommends so, as weft explain says it."""
     served, loop = _server(request).find(body, "explain")
-    given = {"rows": body.rows, "method": body.method, "of": body.of}
+    if (body.rows is None) == (body.prompt is None):
+        raise Refused(400, "rows, prompt: exactly one of the two must be given.", "invalid_value", "rows")
+    given = {"rows": body.rows, "prompt": body.prompt, "method": body.method, "of": body.of}
     found = await _call(request, loop, served.explain, given)
     return JSONResponse({"model": served.name, "explanations": [explanation_told(why) for why in found]})
 

@@ -155,12 +155,13 @@ class PredictBody(Body):
 
 
 class ExplainBody(Body):
-    """Rows of a table to explain."""
+    """Rows of a table to explain, or a text that a run that writes goes on from."""
 
-    rows: Annotated[list[Row], Field(min_length=1, max_length=MOST_EXPLAINED)]
+    rows: Annotated[list[Row], Field(min_length=1, max_length=MOST_EXPLAINED)] | None = None
+    prompt: str | None = None
     method: Literal["shap", "lime", "gradient", "attention"] = "shap"
     of: str | None = None
-    """The class or label to explain (default: the one that the run answers)."""
+    """What to explain (default: what the run says): a class or label, a text, an item, a part of a context."""
 
 
 class RecommendBody(Body):

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from weft.data.formats import cells
 from weft.data.table import Rejected, Table
-from weft.errors import DataError, WeftError
+from weft.errors import DataError, UsageError, WeftError
 from weft.exchange import is_checkpoint, open_text_model
 from weft.features.batching import collate
 from weft.features.chat import TEMPLATE, Chat
@@ -35,8 +35,9 @@ from weft.models.packed import pack
 from weft.models.pretrained import TextModel, describe
 from weft.models.row import RowModels
 from weft.runs.answers import AnswerRun
+from weft.runs.asked import AskedRun
 from weft.runs.language import LanguageRun
-from weft.runs.opening import open_run
+from weft.runs.opening import open_embedder, open_run
 from weft.runs.pairs import PairRun
 from weft.runs.ranking import RankingRun
 from weft.runs.run import REPORT_FILE, Run
@@ -67,8 +68,8 @@ class Served:
                 model, tokenizer = self.run.loaded
                 self._language(TextModel(model, tokenizer, "", describe(model, tokenizer), load_words(path)))
             elif isinstance(self.run, PairRun):
-                self.embedder = Embedder(found := open_text_model(path))
-                pack(found.model)
+                self.embedder = open_embedder(path)
+                pack(self.embedder.source.model)
         self.can = self._can()
 
     def _language(self, found: TextModel) -> None:
@@ -94,11 +95,11 @@ class Served:
         if self.embedder is not None:
             found.append("embeddings")
         if isinstance(self.run, RankingRun):
-            found += ["predict", "recommend"]
-        elif isinstance(self.run, (TextRun, AnswerRun)):
+            found.append("recommend")
+        if isinstance(self.run, (TextRun, AnswerRun, RankingRun)) or type(self.run) is Run:
             found.append("predict")
-        elif type(self.run) is Run:
-            found += ["predict", "explain"]
+        if self.run is not None and (self.writes or not isinstance(self.run, LanguageRun)):
+            found.append("explain")
         return found
 
     # ---- texts
@@ -160,7 +161,8 @@ class Served:
         """The vectors of the texts of several requests, and the tokens read; texts of one length are read together,
         which changes no bit."""
         assert self.embedder is not None
-        texts = [self.cleaned(t) for some in given for t in some]
+        redact = self.embedder.redact
+        texts = [redact.text(t) if redact else self.cleaned(t) for some in given for t in some]
         sizes = np.array([len(e.ids) for e in self.embedder.source.tokenizer.encode_batch(texts)])
         vectors = np.zeros((len(texts), self.embedder.width), np.float32)
         for size in np.unique(sizes):
@@ -249,9 +251,17 @@ class Served:
         return found
 
     def explain(self, given: list[dict[str, Any]]) -> list[Any]:
+        """Of each request why its rows, or its text, have their answers."""
+        return _each(self._explain, given)
+
+    def _explain(self, one: dict[str, Any]) -> Sequence[Any]:
         run = self.run
         assert run is not None
-        return _each(lambda one: run.explain(self.table(one["rows"]), one["method"], one["of"]), given)
+        if one["rows"] is not None:
+            return run.explain(self.table(one["rows"]), one["method"], one["of"])
+        if not isinstance(run, AskedRun):
+            raise UsageError("prompt: is for a run that writes. This one reads rows. Give rows.")
+        return run.explain(None, one["method"], one["of"], prompt=one["prompt"])
 
     def recommend(self, given: list[dict[str, Any]]) -> list[Any]:
         run = self.run
