@@ -20,6 +20,7 @@ from weft.data.table import Rejected, Table
 from weft.errors import UsageError, listing
 from weft.features.batching import in_turn, tokens_to_read
 from weft.inference.output import kept
+from weft.models.backbone import best_device
 from weft.models.pretrained import TextModel
 from weft.preprocess.clean import Cleaner, ColumnPlan
 from weft.preprocess.letters import Redactor
@@ -52,7 +53,7 @@ class Embedder:
 
     def __init__(self, source: TextModel, redact: Redactor | None = None):
         self.source, self.redact = source, redact
-        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = best_device()
         self.model = source.model.to(self.device).eval()
         self.width = source.backbone.width
         self.how = "mean" if source.backbone.attention == "reading" else "last"

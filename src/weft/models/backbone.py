@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any, Self
 
+import torch
+
 from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.transformer import Transformer, TransformerConfig
 
@@ -24,6 +26,11 @@ class AroundBackbone:
         stored = dict(stored)
         kind = RecurrentConfig if stored.pop("recurrent", False) else TransformerConfig
         return cls(**{**stored, "backbone": kind(**stored["backbone"])})
+
+
+def best_device() -> str:
+    """Where models work: on a GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def build(config: BackboneConfig) -> Transformer | Recurrent:

@@ -20,7 +20,7 @@ from torch import nn
 
 from weft.errors import CheckpointError, UsageError, did_you_mean
 from weft.features.columns import COLUMNS_FILE
-from weft.models.backbone import BackboneConfig
+from weft.models.backbone import BackboneConfig, best_device
 from weft.models.checkpoints import Pretrained
 from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
 from weft.models.images import PretrainedImage, PretrainedImageEmbedding
@@ -169,7 +169,7 @@ def load_language_model(path: str | Path) -> tuple[LanguageModel, Tokenizer]:
         raise CheckpointError(
             f"{folder}: must hold a language model. Got a run that predicts the rows of a table: weft predict {folder}"
         )
-    found = load_pretrained(folder, device="cuda" if torch.cuda.is_available() else "cpu")
+    found = load_pretrained(folder, device=best_device())
     if not isinstance(found.model, LanguageModel):
         raise CheckpointError(f"{folder}: must hold a language model. Got one for images ({found.family}).")
     return found.model, _tokenizer(found, folder)

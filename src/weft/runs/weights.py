@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from weft.errors import CheckpointError
 from weft.files import sha256, write_whole
+from weft.models.backbone import best_device
 
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 Model = TypeVar("Model", bound=nn.Module)
@@ -46,7 +46,7 @@ def load_weights(folder: Path, build: Callable[[dict[str, Any]], Model], file: s
         model.load_state_dict(load_file(folder / MODEL_FILE))
     except (OSError, KeyError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{folder}: must hold {CONFIG_FILE} and {MODEL_FILE} that fit. Got: {error}") from None
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.eval().to(best_device())
 
 
 def _binding(file: Path) -> dict[str, str]:

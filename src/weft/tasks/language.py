@@ -25,6 +25,7 @@ from weft.features.pieces import Corpus, Cuts
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
 from weft.language_defaults import context, language_config, language_recipe, with_dropout
+from weft.models.backbone import best_device
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel, find
 from weft.models.recurrent import Recurrent
@@ -122,7 +123,7 @@ class LanguageSteps(TextModelSteps):
         if source is None or task not in ("next_token", "masked_token") or task_of(path) != task:
             return None
         self.say.line(f"reading the new texts and the old ones with {path} as it is")
-        model = source.model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        model = source.model.to(best_device()).eval()
         return Kept(path, model, surprise(model, corpus, cuts, numbers))
 
     def _look(self) -> Plan:
@@ -188,7 +189,7 @@ class LanguageSteps(TextModelSteps):
         self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, train: np.ndarray
     ) -> tuple[LanguageModel, Recipe]:
         """The model as it begins, and how it is trained on the documents ``train``."""
-        settings, device = self.settings, "cuda" if torch.cuda.is_available() else "cpu"
+        settings, device = self.settings, best_device()
         letters = round(self._letters(corpus, train) * self.scale)
         lengths = corpus.documents.lengths()[train]
         if source is None and lengths.sum() < 1_000:

@@ -25,7 +25,7 @@ from weft.features.events import (
 )
 from weft.features.next_items import Candidates, NextItems
 from weft.inference.ranking import Ranker, best, write_users
-from weft.models.backbone import backbone_in_words
+from weft.models.backbone import backbone_in_words, best_device
 from weft.models.ranking import RankingModel
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.events import EventCleaner, EventColumns, event_cleaner
@@ -193,7 +193,7 @@ class RankingSteps(Steps):
         drawn = None if full else DRAWN_WITH_COLUMNS if columns else DRAWN
         config = ranking_config(settings, events, catalogue, self.repeats)
         data = NextItems(events, Candidates(catalogue.counts, drawn, columns), config.context, settings.training.seed)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = best_device()
         torch.manual_seed(settings.training.seed)
         model = RankingModel(config, catalogue.codecs).to(device)
         if not private:

@@ -19,6 +19,7 @@ from weft.features.batching import collate
 from weft.features.documents import Marks
 from weft.features.store import Store
 from weft.language_defaults import language_config, reading_recipe, with_dropout, without_map_dropout
+from weft.models.backbone import best_device
 from weft.models.language import LanguageModel, reader_of
 from weft.models.pretrained import TextModel, find
 from weft.preprocess.ingest import CleanRows, Ingested
@@ -97,7 +98,7 @@ class ReadingSteps(TextModelSteps):
 
     @property
     def device(self) -> str:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return best_device()
 
     def run(self) -> Run:
         ready = self._ready()

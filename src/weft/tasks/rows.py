@@ -24,7 +24,7 @@ from weft.features.images import ImageCodec
 from weft.features.store import TARGET, Store
 from weft.features.targets import ClassTarget, NumberTarget, Target, known, most_rows, outside
 from weft.inference.predict import predict_codes
-from weft.models.backbone import build
+from weft.models.backbone import best_device, build
 from weft.models.pretrained import PictureModel, TextModel
 from weft.models.row import RowModels, combine, shape_in_words
 from weft.preprocess.clean import Cleaner
@@ -227,7 +227,7 @@ class RowSteps(Steps):
                 f"{self.table.name}: the validation rows must hold classes that the training rows hold. "
                 f"Got only others. Change data.split."
             )
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = best_device()
         self.recipe = defaults.recipe(settings, facts, device)
         torch.manual_seed(self.recipe.seed)
         fair, shift = fair_training(settings, columns, self.groups, clean, store, learn)
