@@ -99,6 +99,17 @@ def test_pages_of_mapped_files_are_let_go_of(tmp_path: Path, bounded: None) -> N
     assert memory.resident() - before < 15e6 and int(numbers.sum()) == total
 
 
+@LINUX
+def test_holes_between_what_is_held_are_given_back() -> None:
+    memory.give_back_grown()
+    blocks = [bytearray(100_000) for _ in range(4_000)]
+    held = memory.resident()
+    blocks = blocks[::50]
+    assert memory.resident() > held - 50e6  # else the system needs no help
+    memory.give_back_grown()
+    assert memory.resident() < held - 250e6 and len(blocks) == 80
+
+
 @pytest.fixture
 def bounded() -> Any:
     yield

@@ -26,12 +26,14 @@ from weft.errors import SettingsError, UsageError
 
 PIECE = 1 << 24
 """Bytes of a table that are read at once, or one row."""
+GROWN = 1 << 28
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 _STATUS = Path("/proc/self/status")
 _mapped: weakref.WeakSet[_File] = weakref.WeakSet()
 _bound: int | None = None
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 _kept = 0  # bytes of file pages that were resident after the last letting go
+_own = 0  # bytes beside them that were held after the last giving back
 
 
 class _File(mmap.mmap):
@@ -98,6 +100,15 @@ def give_back() -> None:
     pa.default_memory_pool().release_unused()
     if _TRIM is not None:
         _TRIM(0)
+
+
+def give_back_grown() -> None:
+    """:func:`give_back` where this process's own memory grew by ``GROWN`` since: batches of ever other lengths leave
+    holes that nothing fills again."""
+    global _own
+    if _status("RssAnon") - _own > GROWN:
+        give_back()
+        _own = _status("RssAnon")
 
 
 def resident() -> int:

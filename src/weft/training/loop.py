@@ -218,6 +218,7 @@ class Loop:
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.values()), [q.detach() for _, q in self._trained()], 1 - decay)
         self.tracker.log(p.step, train_rate=rate, **found)
+        memory.give_back_grown()
 
     def _descend(self, rows: np.ndarray, epoch: int, done: float) -> dict[str, float]:
         """Put the gradient of some rows into the parameters; returns what is recorded of it."""
