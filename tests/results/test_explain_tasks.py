@@ -246,6 +246,15 @@ def test_an_imported_checkpoint_says_why_it_goes_on(tmp_path: Path, capsys: pyte
     assert "must be 'shap', 'lime', 'gradient'" in capsys.readouterr().err
 
 
+def test_a_run_that_fills_in_hidden_words_is_not_explained(tmp_path: Path) -> None:
+    run = weft.train(
+        pa.table({"text": [" ".join(FILLERS)] * 200}), {"masked_token": "text"}, tmp_path / "run", quiet=True,
+        model={"width": 16, "layers": 1}, training={"epochs": 1},
+    )  # fmt: skip
+    with pytest.raises(UsageError, match="must be a run that writes, to be explained"):
+        run.explain(prompt="some wind")
+
+
 def test_an_answer_in_a_dialogue_is_explained_by_what_was_said(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     cells = []

@@ -63,7 +63,7 @@ def test_the_next_step_is_learnt_and_stands_beside_simple_models(run):
     assert {m["key"] for m in run.figures["models"]} == {"weft", "popularity", "neighbours", "markov"}
     assert not run.figures["ranking"]["taken"] and run.figures["differences"]["popularity"]["hit_at_10"]["low"] > 0
     page = (run.path / "report.html").read_text(encoding="utf-8")
-    assert "What it recommends" in page and "never" in page and "Gini" in page
+    assert "What it recommends" in page and "never" in page and "Gini" in page and "It recommended &#39;" in page
     assert "weft predict" in (run.path / "README.md").read_text(encoding="utf-8")
 
 

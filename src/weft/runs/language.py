@@ -26,7 +26,7 @@ from weft.inference.generate import Written, check_letters, encode_prompt, write
 from weft.inference.predict import Predictor
 from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
-from weft.models.language import LanguageModel, check_writes
+from weft.models.language import LanguageModel
 from weft.models.pretrained import load_language_model
 from weft.preprocess.clean import Cleaner, ColumnPlan
 from weft.results.explain.asked import words_of
@@ -87,7 +87,11 @@ class LanguageRun(AskedRun):
 
     def _source_of(self, prompt: str, of: str | None) -> Source:
         """What is to be explained of one text, cleaned."""
-        check_writes(self.loaded[0])
+        if self.settings.target.masked_token:
+            raise UsageError(
+                f"{self.path}: must be a run that writes, to be explained. It fills in hidden words. Train a table's "
+                f"model from it (model: {{from: {self.path}}}), and explain that."
+            )
         return prompt_source(*self.loaded, prompt, of, "text")
 
     def _questions(self, source: Table, of: str | None, allow_missing: bool) -> Iterator[tuple[int, Source]]:

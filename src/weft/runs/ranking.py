@@ -138,7 +138,8 @@ class RankingRun(AskedRun):
                 code = int(codes[user]) if given is None else given
                 if not code:
                     raise DataError(f"{source.name}: row {row}: the user has had every item; there is none to explain.")
-                yield row, Recommendation(ranker, events, user, code, self._reads[0].item)
+                first, stop = events.offsets[user : user + 2].tolist()
+                yield row, Recommendation(ranker, events, first, stop, code, self._reads[0].item)
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """Hits, NDCG and MRR among all items, each with its interval over users.

@@ -32,6 +32,9 @@ from weft.preprocess.events import EventCleaner, EventColumns, event_cleaner
 from weft.preprocess.ingest import CleanRows, Ingested
 from weft.preprocess.letters import Letters
 from weft.results.beside import Judged, beside
+from weft.results.explain.asked import why
+from weft.results.explain.recommending import Recommendation
+from weft.results.explain.words import sentences
 from weft.results.ranking import SAID, SHOWN, Ranked, rank_questions, ranking_sentence, some_questions
 from weft.results.ranking_baselines import baselines
 from weft.runs.ranking import RankingRun, cleaner_state, load_ranking_model, save_ranking_model
@@ -46,6 +49,8 @@ FULL, FULL_WITH_COLUMNS = 20_000, 2_000
 """Items up to which every one is a candidate of every step; beyond, some are drawn."""
 DRAWN, DRAWN_WITH_COLUMNS = 4_096, 512
 EXAMPLES, EXAMPLE_HISTORY, EXAMPLE_TOP = 8, 10, 5
+EXPLAINED = 256
+"""Questions at most why the first of an example was recommended."""
 
 
 class RankingSteps(Steps):
@@ -247,11 +252,13 @@ class RankingSteps(Steps):
                 scores[0, had[had > 0] - 1] = -np.inf
             top, truth = best(scores, EXAMPLE_TOP)[0] + 1, int(events.items[place])
             rank = ours.ranks[number]
+            asked = Recommendation(ranker, events, first, int(place), int(top[0]), self.settings.target.name)
             found.append({
                 "history": catalogue.titles(had[-EXAMPLE_HISTORY:]), "before": max(0, len(had) - EXAMPLE_HISTORY),
                 "recommended": [{"title": t, "right": bool(c == truth)} for t, c in
                                 zip(catalogue.titles(top), top, strict=True)],
                 "truth": catalogue.titles([truth])[0], "place": int(rank) if np.isfinite(rank) else 0,
+                "why": sentences(why(asked, number, "shap", EXPLAINED, self.settings.training.seed)),
             })  # fmt: skip
         return found
 

@@ -21,25 +21,25 @@ from weft.features.batching import collate
 from weft.features.events import Events
 from weft.inference.ranking import Ranker, events_from
 from weft.results.explain.asked import OneAnswer
+from weft.results.explain.game import TINY
 from weft.results.explain.players import in_words, typical
 from weft.results.explain.texts import Player
 
 
 class Recommendation(OneAnswer):
-    """The question why a user of some events is recommended an item, by its ``code``.
+    """The question why an item, by its ``code``, is recommended to a user.
 
     Args:
-        user: whose events they are, by number.
+        first, stop: where the user's events begin in ``events``, and the place after the last that is read.
         target: what items are called.
     """
 
     task = "ranking"
 
-    def __init__(self, ranker: Ranker, events: Events, user: int, code: int, target: str):
+    def __init__(self, ranker: Ranker, events: Events, first: int, stop: int, code: int, target: str):
         self.ranker, self.code, self.target = ranker, code, target
         self.of, self.answer = ranker.catalogue.names[code - 1].as_py(), ranker.catalogue.titles([code])[0]
-        stop = int(events.offsets[user + 1])
-        self.places = np.arange(max(int(events.offsets[user]), stop - ranker.model.config.context), stop)
+        self.places = np.arange(max(first, stop - ranker.model.config.context), stop)
         self.events = events
         catalogue = ranker.catalogue
         self.cells = {c.name: catalogue.columns[c.name][code - 1].as_py() for c in catalogue.codecs}
@@ -79,7 +79,8 @@ class Recommendation(OneAnswer):
             scores = self.ranker.scores(data, events.offsets[some + 1], some).astype(np.float64)
             own = scores[:, self.code - 1].copy()
             scores[:, self.code - 1] = -np.inf
-            found[some] = own - np.logaddexp.reduce(scores, axis=1)
+            # of a catalogue of one item there is no other
+            found[some] = own - np.logaddexp(np.logaddexp.reduce(scores, axis=1), own + np.log(TINY))
         return found
 
     def _known(self, columns: np.ndarray) -> dict[str, dict[str, torch.Tensor]]:
