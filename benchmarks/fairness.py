@@ -36,6 +36,7 @@ WAYS: dict[str, dict[str, Any] | None] = {
     "reweigh": {"how": "reweigh"},
     "reweigh^1.5": {"how": "reweigh", "strength": 1.5},
     "penalty": {"how": "penalty"},
+    "penalty 2": {"how": "penalty", "strength": 2.0},
     "thresholds": {"how": "thresholds"},
     "thresholds 0.6": {"how": "thresholds", "strength": 0.6},
 }
