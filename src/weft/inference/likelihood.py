@@ -88,10 +88,10 @@ class Likelihood:
         found, device = [], self.model.table.weight.device
         with resting(self.model):
             for start in range(0, len(rows), ROWS):
-                logits_BTV = self.model(torch.tensor(rows[start : start + ROWS], device=device))
-                for i, logits_TV in enumerate(logits_BTV):
+                states_BTD = self.model.hidden(torch.tensor(rows[start : start + ROWS], device=device))
+                for i, states_TD in enumerate(states_BTD):
                     at, of = places[start + i], wanted[start + i]
-                    check_numbers(logits_TV[at])
-                    logs = logits_TV[at].double().log_softmax(dim=-1)
-                    found.append(logs[torch.arange(len(of)), of].cpu().numpy())
+                    logits_KV = self.model.logits(states_TD[at])  # of few places: a vocabulary is large
+                    check_numbers(logits_KV)
+                    found.append(logits_KV.double().log_softmax(dim=-1)[torch.arange(len(of)), of].cpu().numpy())
         return found
