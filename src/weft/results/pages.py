@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -21,6 +22,16 @@ def chinese() -> dict[str, str]:
     return json.loads((files("weft.results") / "templates" / "chinese.json").read_text(encoding="utf-8"))
 
 
+@cache
+def _patterns() -> list[tuple[re.Pattern[str], str]]:
+    """What runs say of their data (reasons, warnings), as patterns, each with its Chinese words."""
+    said = json.loads((files("weft.results") / "templates" / "said_zh.json").read_text(encoding="utf-8"))
+    return [
+        (re.compile(re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>.+?)", re.escape(english)), re.DOTALL), words)
+        for english, words in sorted(said.items(), key=lambda pair: pair[0].count("{"))  # the plainest first
+    ]
+
+
 class Phrases:
     """Phrases of a page in its ``language`` (en or zh). They are written in English, with ``{names}`` to fill."""
 
@@ -30,6 +41,14 @@ class Phrases:
 
     def __call__(self, phrase: str, **values: Any) -> str:
         return self._known.get(phrase, phrase).format(**values)
+
+    def said(self, line: str) -> str:
+        """A line that a run keeps in English, in the language of the page; one that is not known as it is."""
+        if self.language == "zh":
+            for pattern, words in _patterns():
+                if found := pattern.fullmatch(line):
+                    return re.sub(r"\{(\w+)\}", lambda name: found[name[1]], words)
+        return line
 
     def listed(self, parts: list[str]) -> str:
         """a, b and c"""
