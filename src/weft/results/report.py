@@ -1,6 +1,6 @@
 """``report.html``: the figures of a run in words and drawings, one file, no script, works offline.
 
-And ``README.md`` of the run, its model card. Both say nothing that ``report.json`` does not hold.
+It says nothing that ``report.json`` does not hold.
 """
 
 from __future__ import annotations
@@ -40,8 +40,6 @@ _LANGUAGE_STEPS = (
 )
 _PAGES = {"row": "report.html", "text": "text.html", "span": "answers.html", "embedding": "pairs.html",
           "ranking": "ranking.html"}  # fmt: skip
-_CARDS = {"row": "card.md", "text": "text_card.md", "span": "answers_card.md", "embedding": "pairs_card.md",
-          "ranking": "ranking_card.md"}  # fmt: skip
 
 
 _NAMED = ("title", "metric", "part", "how", "measure")
@@ -83,14 +81,12 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
             "tokens read", "Surprise at a token in nats, over the tokens read while training",
         )  # fmt: skip
     template = _PAGES.get(figures.get("task", "row"), "language.html")
-    verdict = figures.get("verdict") or {}
     why, number = figures.get("explain"), figures["target"].get("type") == "number"
     steps = _STEPS if figures.get("task", "row") in ("row", "ranking") else _LANGUAGE_STEPS
     page = environment(language).get_template(template).render(
         s=figures.get("fairness"), lines=lambda said: lines(said, t),
         why=shown_why(why, number, figures["rows_judged"], t) if why else None, number=number,
-        headline=_in_words(figures, t) or figures["headline"],
-        verdict=[_sentence(s, t) for s in verdict["said"]] if "said" in verdict else verdict.get("lines", []),
+        headline=headline(figures, t), verdict=verdict(figures, t),
         copies=[_sentence(s, t) for s in copies_said(figures["data"].get("copies"))], q=_quality(figures, t),
         f=figures, shown=shown, models=models, steps=steps,
         title=figures["target"]["name"],
@@ -103,9 +99,15 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
     return path
 
 
-def _in_words(figures: dict[str, Any], t: Phrases) -> str:
-    """The headline; empty where the figures hold it in English only."""
-    return t(" ").join(_sentence(said, t) for said in figures.get("said", ()))
+def headline(figures: dict[str, Any], t: Phrases) -> str:
+    """What to know first; in English where the figures hold it so only."""
+    return t(" ").join(_sentence(said, t) for said in figures.get("said", ())) or figures["headline"]
+
+
+def verdict(figures: dict[str, Any], t: Phrases) -> list[str]:
+    """What to make of it, beside the simple models."""
+    found = figures.get("verdict") or {}
+    return [_sentence(said, t) for said in found["said"]] if "said" in found else found.get("lines", [])
 
 
 def _quality(figures: dict[str, Any], t: Phrases) -> dict[str, Any] | None:
@@ -128,12 +130,3 @@ def _ends(figure: dict[str, float | None]) -> dict[str, float | None]:
     return {"value": figure["value"]} | {
         k: figure["value"] if figure[k] is None else figure[k] for k in ("low", "high")
     }
-
-
-def write_card(folder: Path, figures: dict[str, Any]) -> None:
-    """Write the run's ``README.md``."""
-    template = _CARDS.get(figures.get("task", "row"), "language_card.md")
-    page = environment().get_template(template).render(f=figures, shown=[METRICS[k] for k in figures["shown"]])
-    if figures.get("privacy"):
-        page = f"{page.rstrip()}\n\n{privacy_in_words(figures['privacy'], Phrases('en'))}\n"
-    write_whole(folder / "README.md", page.replace("<", "&lt;"))  # names come from the data, markup does not

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,9 +39,10 @@ from weft.preprocess.duplicates import copies_said
 from weft.preprocess.ingest import COPIES_FILE, CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.preprocess.letters import Redactor
 from weft.progress import Silent, duration
+from weft.results.card import WATTS, write_card
 from weft.results.pages import Phrases
 from weft.results.private import privacy_in_words
-from weft.results.report import write_card, write_report
+from weft.results.report import write_report
 from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
 from weft.training.adapters import merge
 from weft.training.language import Trained
@@ -90,6 +92,7 @@ class Steps(ABC):
         self.holding = ExitStack()
         """Closed when the run ends: until then no other one may write into its folder."""
         self.seconds: dict[str, float] = {}
+        self.cpu = sum(os.times()[:4])  # of this process and its children, before anything of the run
         self.used: dict[str, dict[str, float]] = {}
         """What each step took."""
         self.read = 0
@@ -223,10 +226,14 @@ class Steps(ABC):
         if self.redact is not None:
             counts = self.redact.found.items()
             figures["redact"] = self.redact.to_dict() | {"found": [[*where, n] for where, n in counts]}
+        cpu = sum(os.times()[:4]) - self.cpu
+        figures["energy"] = {
+            "cpu_seconds": round(cpu, 1), "watts_a_core": WATTS, "watt_hours": round(cpu * WATTS / 3600, 4),
+        }  # fmt: skip
         figures |= {"memory": {"bound": memory.bound(), "steps": self.used}}
         write_whole(self.out / REPORT_FILE, json_text(figures, indent=1) + "\n")
         write_report(self.out, figures, self.settings.results.report or "en")
-        write_card(self.out, figures)
+        write_card(self.out, figures, self.settings.results.report or "en")
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
                 "report.json", "rejected.parquet", COPIES_FILE, "catalogue.arrow", "users.arrow")  # fmt: skip
         write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
