@@ -387,6 +387,15 @@ class PrivacySettings(_Settings):
     """The longest that the gradient of a row may be; longer ones are shortened."""
 
 
+class FederatedSettings(_Settings):
+    """Federated averaging (McMahan 2017), rehearsed in one process: each file or folder of data.source is an owner."""
+
+    steps: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Steps of each owner in a round."""
+    rate: Annotated[float, Field(gt=0, le=10)] = 0.1
+    """How large these are."""
+
+
 class TrainingSettings(_Settings):
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Most passes over the training rows; early stopping usually ends sooner."""
@@ -426,6 +435,8 @@ class TrainingSettings(_Settings):
     canaries: Annotated[int, Field(ge=1, le=100)] | list[str] | None = None
     """Secrets that are planted among the training texts of a next_token model, for `weft audit` to look for: so many of
     ours, or texts with a number of four digits or more."""
+    federated: FederatedSettings | None = None
+    """Every step is a round, to which each owner gives a clipped update of its own rows and nothing else."""
     privacy: PrivacySettings | None = None
     """Train so that nobody can tell whether a row was learnt from."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
@@ -555,11 +566,22 @@ class Settings(_Settings):
             raise ValueError(f"training.accumulate: {what} of its step. Remove it")
         if self.training.canaries is not None and task != "next_token":
             raise ValueError(f"training.canaries is for target.next_token, not {task}. Remove it")
+        if self.training.federated is not None:
+            self._federated(task)
         if self.training.privacy is not None:
             self._private(task)
         if self.training.optimizer == "muon" and (self.model.backbone == "rnn" or self.model.adapter):
             raise ValueError("training.optimizer: muon is for the matrices of a Transformer, all trained. Remove it")
         return self
+
+    def _federated(self, task: Task) -> None:
+        if task != "row":
+            raise ValueError(f"training.federated is for a target column of a row, not {task}. Remove it")
+        training = ("privacy", "fairness", "accumulate", "mixup", "cutmix", "class_weight")
+        odd = [f"training.{n}" for n in training if getattr(self.training, n)]
+        odd += ["model.copies"] if (self.model.copies or 1) > 1 else []
+        if odd:
+            raise ValueError(f"{listing(odd)} needs rows of several owners at once. Remove it, or training.federated")
 
     def _private(self, task: Task) -> None:
         if task in ("span", "embedding"):

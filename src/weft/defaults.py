@@ -21,7 +21,7 @@ from weft.models.ranking import RankingConfig
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig
 from weft.models.transformer import TransformerConfig
-from weft.training.loop import Recipe, machine_has_bfloat16
+from weft.training.loop import Federated, Recipe, machine_has_bfloat16
 from weft.training.private import privately
 
 FINE_TUNING_RATE = 1e-3
@@ -101,7 +101,7 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
         hidden=width if rich else 2 * width,
         dropout=2 * dropout if facts.text else dropout,
         linear=linear,
-        linear_first=facts.small and not rich and not private,
+        linear_first=facts.small and not rich and not private and settings.training.federated is None,
         balanced=balanced,
         smoothing=0.05 if facts.image else 0.0,
         summaries=summaries(settings, facts),
@@ -140,7 +140,7 @@ def summaries(settings: Settings, facts: Facts) -> dict[str, int]:
 
 def copies(settings: Settings, facts: Facts) -> int:
     """Models trained on different folds of the rows: five where the table is so small that it costs little."""
-    if settings.training.privacy is not None:
+    if settings.training.privacy is not None or settings.training.federated is not None:
         return 1
     return settings.model.copies or (
         5 if facts.small and not (facts.text or facts.image) and settings.model.backbone != "rnn" else 1
@@ -210,6 +210,7 @@ def resolved(
         consistency=t.consistency or 0.0,
         dropout_schedule=t.dropout_schedule,
         column_dropout=t.column_dropout or 0.0,
+        federated=Federated(t.federated.steps, t.federated.rate) if t.federated else None,
         **own,
     )
     return privately(found, t) if t.privacy else found

@@ -66,6 +66,7 @@ class Table:
         self._folder = Path.cwd()
         """Where the relative paths of rows in memory begin."""
         self._first = 0
+        self._owner = np.zeros(max(1, len(self.parts)), np.int64)  # by which address each file was found
         self._starts: list[int] = []  # the first row of each file that was reached
 
     @classmethod
@@ -77,9 +78,12 @@ class Table:
             UsageError: the ending of a file does not tell its format.
         """
         addresses = [str(s) for s in (source if isinstance(source, (list, tuple)) else [source])]
-        parts = [part for address in addresses for part in _find(address, format)]
+        groups = [_find(address, format) for address in addresses]
+        parts, sizes = [part for group in groups for part in group], [len(group) for group in groups]
         name = addresses[0] if len(addresses) == 1 else f"{addresses[0]} and {len(addresses) - 1} more"
-        return cls(name, _common_columns(parts), parts, None)
+        found = cls(name, _common_columns(parts), parts, None)
+        found._owner = np.repeat(np.arange(len(sizes)), sizes)
+        return found
 
     @classmethod
     def of(cls, data: Any) -> Table:
@@ -152,6 +156,10 @@ class Table:
         """The file of a row that was streamed, and its number there (from 0); of rows in memory an empty name."""
         number = bisect_right(self._starts, row) - 1
         return (self.parts[number].path, row - self._starts[number]) if self.parts else ("", row)
+
+    def owners(self, rows: np.ndarray) -> np.ndarray:
+        """Under which address, by its place among those given, rows that were streamed were found."""
+        return self._owner[np.maximum(np.searchsorted(self._starts, rows, side="right") - 1, 0)]
 
     def stamp(self) -> str:
         """A word that is another one where the rows are; that of files is made without reading them."""

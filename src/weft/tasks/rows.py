@@ -261,12 +261,23 @@ class RowSteps(Steps):
             self.dealt,
             settings.target.declines,
             fair,
+            self._owners(clean) if settings.training.federated else None,
         )
         if settings.model.adapter == "lora":
             for copy in models.each():
                 merge(copy)
         save_model(self.out, models, shape)
         return models, fitted
+
+    def _owners(self, clean: CleanRows) -> np.ndarray:
+        """Whose each row is: of which file or folder of data.source."""
+        owners = self.table.owners(clean.rows)
+        counts = np.bincount(owners[clean.places(TRAIN)])
+        self.say.line(
+            f"federated: {len(counts):,} owners of {counts.min():,} to {counts.max():,} training rows each, rehearsed "
+            f"on one machine: clipped updates alone are put together, and what the columns hold is learnt from all rows"
+        )
+        return owners
 
     def _inference(self, store: Store, rows: np.ndarray) -> np.ndarray:
         outputs = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from weft.training.adapters import attach
 from weft.training.calibration import fit_temperature, tempered_loss
 from weft.training.checkpoint import Checkpoints
 from weft.training.fairness import Fairness, group_thresholds
+from weft.training.federated import FederatedLoop
 from weft.training.loop import Progress, Recipe
 from weft.training.optimizers import fit_ridge
 from weft.training.private import loop_of
@@ -76,16 +78,18 @@ def fit(
     deal: bool = True,
     coverage: float | None = None,
     fair: Fairness | None = None,
+    owners: np.ndarray | None = None,
 ) -> Fitted:
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
 
     Where they must stay apart (not ``deal``) all copies learn from train and watch valid, and differ by their seed.
     ``changes`` are made one after the other to the rows that are learnt from, anew each epoch. ``coverage``: the share
     of the rows that will be answered; the others are declined. ``fair``: how groups are treated alike.
+    ``owners``: of a federated training, whose each row is.
     """
     held = fair if fair is not None and fair.settings.how != "thresholds" else None
     with _threads(recipe.threads):
-        done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal, held)
+        done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal, held, owners)
         _decide(models, done, watched, coverage)
         done.watched = watched
         if models.shift is not None and fair is not None:
@@ -119,7 +123,7 @@ def _threads(most: int | None) -> Iterator[None]:
 
 def _fit(
     models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent,
-    changes: Sequence[Change], deal: bool, fair: Fairness | None,
+    changes: Sequence[Change], deal: bool, fair: Fairness | None, owners: np.ndarray | None,
 ) -> tuple[Fitted, list[Watched]]:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
@@ -167,10 +171,11 @@ def _fit(
         torch.manual_seed(recipe.seed * 1_000 + number)
         if copy.config.linear_first and copy.linear is not None:
             _fit_linear(copy, fetch(learn), fair)
-        if copy.config.pretrained is not None and recipe.privacy is None:
+        if copy.config.pretrained is not None and recipe.privacy is None and owners is None:
             _begin(copy, store, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
-        loop = loop_of(recipe)(
+        kind = loop_of(recipe) if owners is None else partial(FederatedLoop, owners)
+        loop = kind(
             copy, recipe, fetch_training, learn, lengths, validate, tracker,
             Checkpoints(folder / "checkpoints" / f"copy-{number}"), say, Objective(copy, recipe, fair),
             weigh=copy.weigh if fair is None else lambda batch: batch.rows,

@@ -46,6 +46,14 @@ class Privacy:
 
 
 @dataclass(frozen=True)
+class Federated:
+    """How many steps an owner makes in a round, and how large."""
+
+    steps: int
+    rate: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Settings of a training with every default resolved."""
 
@@ -81,6 +89,7 @@ class Recipe:
     column_dropout: float = 0.0
     """Share of a row's columns that are hidden while it is learnt."""
     privacy: Privacy | None = None
+    federated: Federated | None = None
 
 
 @dataclass
