@@ -226,6 +226,7 @@ def test_what_is_not_supported_is_refused_by_its_name(ask, path, body, field):
     ("path", "body", "said"),
     [
         ("/v1/completions", {"prompt": "a " * 200}, "128"),
+        ("/v1/completions", {"prompt": "ab " * 2_000_000}, "6,000,000 letters"),
         ("/v1/completions", {"prompt": [9999]}, "9999"),
         ("/v1/completions", {"prompt": "a", "max_tokens": 0}, "max_tokens"),
         ("/v1/completions", {"prompt": "\ud800"}, "surrogate"),

@@ -113,19 +113,32 @@ class Served:
                 got = f"Got {wrong[0]}" if wrong else "Got none"
                 raise DataError(f"prompt: ids must be 0 to {self.model.config.vocabulary - 1:,}, at least one. {got}.")
             return list(given)
+        given = self.cleaned(given)
         if isinstance(self.run, TextRun):
             ids, lost = self.run.source(given)
             if lost:
                 raise DataError(f"prompt: the source must fit the model. It is {lost:,} tokens too long. Shorten it.")
             return ids
-        return encode_prompt(self.model, self.tokenizer, self.cleaned(given))
+        return encode_prompt(self.model, self.tokenizer, given)
 
     def cleaned(self, text: str) -> str:
-        """A text as the model learnt texts."""
+        """A text as the model learnt texts. Raises DataError where it is far too long, before it is looked at."""
+        longest = getattr(self.model.config.backbone, "max_positions", None) if self.model is not None else None
+        if longest is not None and self.writes and len(text) > longest * self._widest:
+            raise DataError(f"a text must have at most {longest:,} tokens for this model. Got {len(text):,} letters. "
+                            "Shorten it.")  # fmt: skip
+        return self._clean(text)
+
+    def _clean(self, text: str) -> str:
         if not isinstance(self.run, LanguageRun):
             return text
         with self._making:
             return self.run.cleaned(text)
+
+    @cached_property
+    def _widest(self) -> int:
+        """Letters of the longest token."""
+        return max(map(len, self.tokenizer.get_vocab()))
 
     def ends(self, chat: bool) -> tuple[int, ...]:
         """The tokens that end a text, or an answer."""
@@ -162,7 +175,7 @@ class Served:
         which changes no bit."""
         assert self.embedder is not None
         redact = self.embedder.redact
-        texts = [redact.text(t) if redact else self.cleaned(t) for some in given for t in some]
+        texts = [redact.text(t) if redact else self._clean(t) for some in given for t in some]
         sizes = np.array([len(e.ids) for e in self.embedder.source.tokenizer.encode_batch(texts)])
         vectors = np.zeros((len(texts), self.embedder.width), np.float32)
         for size in np.unique(sizes):
