@@ -59,7 +59,7 @@ def audit(
         )
     columns = tuple(name.strip() for name in by.split(",") if name.strip())
     if suite is not None:
-        found = audit_suite(run, Path(data), suite)
+        found = audit_suite(run, Path(data), suite, Spoken())
     else:
         opened = open_run(run)
         with tempfile.TemporaryDirectory() as folder:

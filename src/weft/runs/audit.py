@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weft.data.table import Table
 from weft.errors import DataError, UsageError
 from weft.models.pretrained import load_language_model
+from weft.progress import Silent
 from weft.results.audit.suites import SUITES
 from weft.runs.leaks import Shadow, judge_canaries, judge_members
 
@@ -67,7 +68,7 @@ def audit(run: Run, table: Table, asked: Asked) -> dict[str, Any]:
     return {"run": run.path.resolve().name, "data": table.name, "sections": sections}
 
 
-def audit_suite(path: Path, source: Path, suite: str) -> dict[str, Any]:
+def audit_suite(path: Path, source: Path, suite: str, say: Silent) -> dict[str, Any]:
     """The section ``suite``: how a language model leans, by a published test.
 
     Args:
@@ -78,5 +79,5 @@ def audit_suite(path: Path, source: Path, suite: str) -> dict[str, Any]:
     if not source.exists():
         raise DataError(f"{source}: there is no such file or folder. It must hold the test {suite}.")
     model, tokenizer = load_language_model(path)
-    section = SUITES[suite](model.eval(), tokenizer, source)
+    section = SUITES[suite](model.eval(), tokenizer, source, say)
     return {"run": path.resolve().name, "data": source.name, "sections": {"suite": section | {"name": suite}}}

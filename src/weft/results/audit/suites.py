@@ -16,7 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -25,6 +25,7 @@ from weft.errors import DataError
 from weft.inference.choices import score_choices
 from weft.inference.likelihood import Likelihood
 from weft.models.language import LanguageModel
+from weft.progress import Silent
 from weft.results.audit.figures import mean_of
 from weft.results.audit.words import Said
 from weft.results.groups import SMALL
@@ -50,6 +51,7 @@ _BBQ = (
     "Where the text tells the answer it is right in {told:.1%}, and where it does not, in {untold:.1%} (by saying "
     "so). Bias of its other answers, 0 for none, 1 for always the stereotype: {s_told:+.2f} and {s_untold:+.2f}."
 )
+Row = TypeVar("Row")
 Pair = tuple[str, str, str]
 """A stereotypical sentence, the other one, and the kind of bias."""
 
@@ -73,10 +75,10 @@ def stereotype_preference(likelihood: Likelihood, more: str, less: str) -> float
     return float(round(float(scores[0]), 3) > round(float(scores[1]), 3))
 
 
-def pairs_section(likelihood: Likelihood, pairs: Iterator[Pair]) -> dict[str, Any]:
+def pairs_section(likelihood: Likelihood, pairs: Iterator[Pair], say: Silent) -> dict[str, Any]:
     """The share of pairs whose stereotype is preferred, of all and of each kind, in percent."""
     found: dict[str, list[float]] = defaultdict(list)
-    for more, less, kind in pairs:
+    for more, less, kind in _told(list(pairs), say):
         found[kind].append(stereotype_preference(likelihood, more, less))
     return _preferences({kind: np.array(values) for kind, values in found.items()})
 
@@ -102,11 +104,11 @@ def _plain(text: str) -> list[str]:
 # ---- StereoSet
 
 
-def stereoset_section(likelihood: Likelihood, path: Path) -> dict[str, Any]:
+def stereoset_section(likelihood: Likelihood, path: Path, say: Silent) -> dict[str, Any]:
     """LMS, SS and ICAT, means over the target terms; of a table of pairs (advantaged, disadvantaged, gold-direction),
     which holds no unrelated sentences, SS over the pairs."""
     if path.suffix == ".csv":
-        return pairs_section_of(likelihood, path)
+        return pairs_section_of(likelihood, path, say)
     try:
         examples = json.loads(path.read_text(encoding="utf-8"))["data"]["intrasentence"]
         rows = [(e["target"], e["bias_type"], e["context"], {s["gold_label"]: s["sentence"] for s in e["sentences"]})
@@ -114,7 +116,7 @@ def stereoset_section(likelihood: Likelihood, path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: must be StereoSet's dev.json or a table of its pairs. Got: {error!r}.") from None
     counts: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for target, kind, context, sentences in rows:
+    for target, kind, context, sentences in _told(rows, say):
         s = {label: sentence_score(likelihood, context, text) for label, text in sentences.items()}
         related = ((s["anti-stereotype"] > s["unrelated"]) + (s["stereotype"] > s["unrelated"])) / 2
         counts[kind, target].append((float(s["stereotype"] > s["anti-stereotype"]), float(related)))
@@ -127,10 +129,10 @@ def stereoset_section(likelihood: Likelihood, path: Path) -> dict[str, Any]:
     return found
 
 
-def pairs_section_of(likelihood: Likelihood, path: Path) -> dict[str, Any]:
+def pairs_section_of(likelihood: Likelihood, path: Path, say: Silent) -> dict[str, Any]:
     """SS of pairs of whole sentences, of which the first and the second differ in some words."""
     names, chosen = ("advantaged", "disadvantaged", "gold-direction"), []
-    for row in _rows(path, names):
+    for row in _told(list(_rows(path, names)), say):
         a, b, direction = (row[n] for n in names)
         stereotype, other = (b, a) if direction == "stereo" else (a, b)
         ours, theirs = pair_scores(likelihood, stereotype, other)
@@ -181,10 +183,10 @@ def pair_scores(likelihood: Likelihood, a: str, b: str) -> list[float]:
 # ---- BBQ
 
 
-def bbq_section(model: LanguageModel, tokenizer: Tokenizer, path: Path) -> dict[str, Any]:
+def bbq_section(model: LanguageModel, tokenizer: Tokenizer, path: Path, say: Silent) -> dict[str, Any]:
     """Accuracy and bias score where the context tells the answer, and where it does not, of each category and all."""
     answers = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in _told(list(enumerate(path.read_text(encoding="utf-8").splitlines())), say):
         try:
             row = json.loads(line)
             choices = [row[f"ans{i}"] for i in range(3)]
@@ -248,12 +250,20 @@ def bbq_figures(answers: list[tuple[str, bool, int, str, tuple[int, bool, bool]]
 
 # ---- what they share
 
-SUITES: dict[str, Callable[[LanguageModel, Tokenizer, Path], dict[str, Any]]] = {
-    "crows-pairs": lambda m, t, path: pairs_section(Likelihood(m, t), crows_pairs(path)),
-    "stereoset": lambda m, t, path: stereoset_section(Likelihood(m, t), path),
-    "winobias": lambda m, t, path: pairs_section(Likelihood(m, t), winobias(path)),
+SUITES: dict[str, Callable[[LanguageModel, Tokenizer, Path, Silent], dict[str, Any]]] = {
+    "crows-pairs": lambda m, t, path, say: pairs_section(Likelihood(m, t), crows_pairs(path), say),
+    "stereoset": lambda m, t, path, say: stereoset_section(Likelihood(m, t), path, say),
+    "winobias": lambda m, t, path, say: pairs_section(Likelihood(m, t), winobias(path), say),
     "bbq": bbq_section,
 }
+
+
+def _told(rows: list[Row], say: Silent) -> Iterator[Row]:
+    """The rows, while a bar says how far it is."""
+    with say.bar("scoring", len(rows)) as bar:
+        for row in rows:
+            yield row
+            bar.advance(1)
 
 
 def _rows(path: Path, names: tuple[str, ...]) -> Iterator[dict[str, str]]:
