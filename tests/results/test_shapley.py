@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 import pytest
 import shap
+import torch
+from captum.attr import ShapleyValueSampling
 from lime.lime_text import LimeTextExplainer
 
 from weft.results.explain.lime import by_line, draw_near
@@ -242,3 +244,40 @@ def test_a_line_is_found_and_a_parity_is_not() -> None:
     assert np.allclose(line.weights, weights, atol=1e-6) and line.r2 == pytest.approx(1)
     assert line.intercept == pytest.approx(1)
     assert by_line(near, (near.sum(axis=1) % 2).astype(float)).r2 < 0.3
+
+
+def test_curves_are_as_good_as_those_of_shap_and_captum_at_as_many_calls() -> None:
+    """Deletion: the mean score while the most telling go first (lower is better); insertion: while they come."""
+    players, calls = 14, 128
+    values = [Tangled(players, seed) for seed in range(8)]
+
+    def curves(value: Tangled, shares: np.ndarray) -> float:
+        rank = np.argsort(np.argsort(-shares))
+        steps = np.arange(players + 1)[:, None]
+        return float(value(rank < steps).mean() - value(rank >= steps).mean())  # insertion less deletion
+
+    def by_captum(value: Tangled) -> np.ndarray:
+        torch.manual_seed(0)
+        forward = lambda x: torch.from_numpy(value(x.numpy() > 0.5))  # noqa: E731
+        ones = torch.ones(1, players)
+        done = ShapleyValueSampling(forward).attribute(ones, torch.zeros(1, players), n_samples=calls // players)
+        return done[0].numpy()
+
+    games = Rows(values)
+    ours = [s.values for s, _ in owen(games, [np.arange(players)] * 8, calls, sure=0.0)]
+    assert games.asked.max() <= calls
+    random = np.random.default_rng(0)
+    told = {
+        "ours": ours,
+        "shap": [
+            shap.KernelExplainer(lambda x, v=v: v(x > 0.5), np.zeros((1, players)), seed=0).shap_values(
+                np.ones((1, players)), nsamples=calls, silent=True
+            )[0]
+            for v in values
+        ],
+        "captum": [by_captum(v) for v in values],
+        "random": [random.random(players) for _ in values],
+    }
+    area = {name: np.mean([curves(v, s) for v, s in zip(values, shares, strict=True)]) for name, shares in told.items()}
+    assert area["ours"] > area["random"] + 1
+    assert area["ours"] >= max(area["shap"], area["captum"]) - 0.01 * (area["ours"] - area["random"])

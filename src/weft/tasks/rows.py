@@ -419,9 +419,8 @@ class RowSteps(Steps):
             places, first = np.unique(np.concatenate(rows), return_index=True)
             given, p = np.concatenate(truth)[first], np.concatenate(answers)[first]
             usable = known(given)
-            found["mislabelled"] = mislabelled(
-                p[usable], given[usable], places[usable], target.classes, clean, list(columns.types)[:4]
-            )
+            named = [name for name, kind in columns.types.items() if kind != "image"][:4]
+            found["mislabelled"] = mislabelled(p[usable], given[usable], places[usable], target.classes, clean, named)
         for phrase, values in [*found["said"][:3], *mislabelled_said(found.get("mislabelled"))]:
             self.say.line(phrase.format(**values))
         return found
