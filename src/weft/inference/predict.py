@@ -45,7 +45,7 @@ def read_codes(model: RowModels, codes: RowCodes, rows: int, read: Callable[[Bat
     outputs: np.ndarray | None = None
     device = model.temperature.device
     budget = tokens_to_read(model.each()[0].config.backbone.width, device.type)
-    for chosen in in_turn(np.arange(rows), lengths(codes), budget, fixed_tokens(codes)):
+    for chosen in in_turn(np.arange(rows), lengths(codes), budget, fixed_tokens(codes)) if rows else ():
         picked = {c: {n: take(a, chosen) for n, a in fields.items()} for c, fields in codes.items()}
         out = read(collate(picked, len(chosen)).to(device)).cpu().numpy()
         if outputs is None:
