@@ -121,3 +121,15 @@ def test_stand_ins_of_a_run_need_their_key(tmp_path, monkeypatch) -> None:
     (tmp_path / "secret.key").unlink()
     with pytest.raises(SettingsError, match="Put it back"):
         weft.load(run.path).predict(rows)
+
+
+def test_check_says_what_is_in_each_column(tmp_path, capsys) -> None:
+    pq.write_table(table(), tmp_path / "t.parquet")
+    (tmp_path / "w.yaml").write_text(
+        f"data: {{source: {tmp_path / 't.parquet'}, max_rejected: 0.1}}\ntarget: bought\nfeatures: {{number: number}}\n"
+        "preprocess: {redact: [email]}\n"
+    )
+    assert call(["check", str(tmp_path / "w.yaml")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "personal note: 160 email, 160 name, 160 phone; name, phone NOT replaced" in said
+    assert "personal owner: 160 email; replaced" in said and "personal card: 160 bank_card; left out" in said

@@ -2,7 +2,8 @@
 
 Numbers are believed by their check digits (resident ID: GB 11643, ISO 7064 MOD 11-2; bank card: ISO 7812, Luhn;
 IBAN: ISO 13616, MOD 97-10), what has none by its form or by a word before it. English and Chinese; full-width letters
-and digits count as the plain ones. Names and addresses: :mod:`weft.data.names`. docs/privacy.md says how much is found and what is not.
+and digits count as the plain ones. Names and addresses: :mod:`weft.data.names`. docs/privacy.md says how much is found
+and what is not.
 """
 
 from __future__ import annotations
@@ -153,7 +154,8 @@ _SOCIAL = re.compile(r"(?<![\d-])(?!000|666)\d{3}(?P<by>[- ])(?!00)\d\d(?P=by)(?
 _SOCIAL_SAID = re.compile(r"(?i:ssn|social security)[^\d\n]{0,20}(?P<value>\d{3}[- ]?\d{2}[- ]?\d{4})(?!\d)")
 _CARD = re.compile(r"(?<![\dA-Za-z.,])(?<!\d[ -])[1-6]\d{3}(?:[ -]?\d){8,15}(?![\d])")
 _ISSUED = re.compile(  # who gives cards of how many digits
-    r"(?:4(?:.{12}|.{15}|.{18})|5(?:.{15}|[06-9](?:.{10}|.{16,17}))|6(?:.{11}|.{15,18})|2[2-7].{14}|3[47].{13}|3(?:0[0-5]|[689].).{11}|35.{14}|"
+    r"(?:4(?:.{12}|.{15}|.{18})|5(?:.{15}|[06-9](?:.{10}|.{16,17}))|6(?:.{11}|.{15,18})|2[2-7].{14}|3[47].{13}|"
+    r"3(?:0[0-5]|[689].).{11}|35.{14}|"
     r"(?:2131|1800).{11})$"
 )
 _IPV4 = re.compile(r"(?<![\d.])(?<![vV])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)")
@@ -181,7 +183,8 @@ _PHONE = re.compile(
     r")(?!\d)"
 )  # fmt: skip
 _PHONE_SAID = re.compile(
-    r"(?:(?i:phone|\btel|mobile|\bcell|\bfax|\bdesk:|whatsapp|\bcall|\bring\b|\breach|\bdial|text me|answering|registered|messages? to)|电话|手机|号码|联系方式|致电|拨打|传真|微信)"
+    r"(?:(?i:phone|\btel|mobile|\bcell|\bfax|\bdesk:|whatsapp|\bcall|\bring\b|\breach|\bdial|text me|answering|"
+    r"registered|messages? to)|电话|手机|号码|联系方式|致电|拨打|传真|微信)"
     r"[^\d!?。！？;；]{0,25}?(?P<value>(?<![\dA-Za-z])[(+]?\d{1,5}\)?(?:[ .-]?\d){5,12})(?![\d])"
 )
 _DATE = re.compile(
