@@ -1,8 +1,8 @@
 """Names of people and addresses, English and Chinese, as far as rules go.
 
 A name is told by what stands before it (Mr, my name is, 联系人), after it (先生, 老师) or by a given name that is
-nearly nothing else; an address by its street with a number, a box, a unit, or a place with its postcode. Rules miss names that
-nothing announces, and most foreign ones: docs/privacy.md has the shares.
+nearly nothing else; an address by its street with a number, a box, a unit, or a place with its postcode. Rules miss
+names that nothing announces, and most foreign ones: docs/privacy.md has the shares.
 """
 
 from __future__ import annotations
