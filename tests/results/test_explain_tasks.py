@@ -442,6 +442,13 @@ def test_an_answer_is_scored_as_the_run_scores_it_and_equals_brute_force(answere
         answerer.explain(pa.table({"question": ["which"], "context": pa.array([None], pa.string())}))
 
 
+def test_few_questions_for_many_words_of_two_texts_are_said_not_to_be_enough(answerer: AnswerRun) -> None:
+    context = " ".join([*FILLERS * 5, "secret keys", *FILLERS * 5])
+    found = answerer.explain(pa.table({"question": ["which one is it"], "context": [context]}), evaluations=64)[0]
+    assert len(found.players) <= 64 and found.shares.sum() == pytest.approx(found.score - found.base, abs=1e-6)
+    assert found.evaluations <= 66 and not found.reliable and "caution" in sentences(found)[-1]
+
+
 def test_the_place_of_what_stays_is_found_in_any_text_without_some_words(answerer: AnswerRun) -> None:
     tokenizer = answerer._answerer.tokenizer
     text = "  lamp  (secret)\tkeys one, 我们去 wind "

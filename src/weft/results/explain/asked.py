@@ -121,7 +121,7 @@ class _Game:
         return np.concatenate([self.question.ask(piece) for piece in pieces])[back.ravel()]
 
     def ask(self, row: np.ndarray, present: Sequence[np.ndarray]) -> np.ndarray:
-        return self.of(np.stack(present))
+        return self.of(np.stack(present)) if len(present) else self.full[:0]
 
     def game(self, row: int) -> Value:
         return self.of
