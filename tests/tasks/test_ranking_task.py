@@ -82,6 +82,12 @@ def test_users_by_name_and_bare_histories_get_what_comes_next(run):
     assert first["item"] == first["title"] == found[0][0] and first["score"] > 0.3
     timed = [{"item": 6, "time": 9.0}, {"item": 5, "time": 5.0}]
     assert run.recommend(timed, 1)[0]["item"] == "7"
+    for mixed in (["4", {"item": "5"}, 6], [{"item": 4}, {"item": "5"}, "6"]):  # ids and events side by side
+        assert run.recommend(mixed, 5) == run.recommend(["4", "5", "6"], 5)
+    rated = [4, {"item": 5, "rating": 1.0}, "6"]
+    assert run.recommend(rated) == run.recommend([{"item": "4"}, {"item": "5", "rating": 1.0}, {"item": "6"}])
+    with pytest.raises(UsageError, match="of one type"):
+        run.recommend([{"item": 4, "time": 1}, {"item": 5, "time": "later"}])
     loaded = weft.load(run.path)
     assert isinstance(loaded, RankingRun) and loaded.recommend(timed) == run.recommend(timed)
 

@@ -95,6 +95,22 @@ def test_a_log_and_what_is_left_after_a_stop_hold_nothing(tmp_path, capsys) -> N
     assert leaks(tmp_path / "run") == []
 
 
+@pytest.mark.parametrize("target", [{"next_token": "text"}, {"masked_token": "text"}])
+def test_classes_without_training_do_not_depend_on_who_it_is(tmp_path, target) -> None:
+    settings = {"model": {"width": 24, "layers": 1}, "training": {"epochs": 1}, "preprocess": {"redact": ["email"]}}
+    texts = pa.table({"text": table(120)["note"]})
+    weft.train(texts, target, tmp_path / "run", quiet=True, **settings)
+    written = []
+    for who in ("hildegard", "o.ther"):
+        rows = pa.table({"text": [f"Write to {who}@corp.example, it is lovely"]})
+        pq.write_table(rows, tmp_path / f"{who}.parquet")
+        out = tmp_path / f"{who}.out.parquet"
+        asked = ["predict", str(tmp_path / "run"), str(tmp_path / f"{who}.parquet"), "--labels", "good,bad"]
+        assert call([*asked, "--column", "text", "-o", str(out)]) == 0
+        written.append(pq.read_table(out))
+    assert written[0].equals(written[1])
+
+
 @pytest.mark.parametrize("target", [{"next_token": "text"}, {"column": "reply", "type": "text"}])
 def test_no_planted_value_is_in_a_run_of_texts(tmp_path, target) -> None:
     rows = table(120)
@@ -133,3 +149,22 @@ def test_check_says_what_is_in_each_column(tmp_path, capsys) -> None:
     said = " ".join(capsys.readouterr().out.split())
     assert "personal note: 160 email, 160 name, 160 phone; name, phone NOT replaced" in said
     assert "personal owner: 160 email; replaced" in said and "personal card: 160 bank_card; left out" in said
+
+
+@pytest.mark.parametrize("target", ["bought", "{column: owner, type: ranking, user: note}", "{next_token: note}"])
+def test_check_makes_no_key(tmp_path, capsys, target) -> None:
+    pq.write_table(table(), tmp_path / "t.parquet")
+    key = tmp_path / "secret.key"
+    settings = (
+        f"data: {{source: {tmp_path / 't.parquet'}, max_rejected: 0.1}}\ntarget: {target}\n"
+        "preprocess: {redact: {kinds: [email], key: KEY}}\n"
+    )
+    (tmp_path / "w.yaml").write_text(settings.replace("KEY", str(key)))
+    assert call(["check", str(tmp_path / "w.yaml")]) == 0, capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.parquet", "w.yaml"]
+    (tmp_path / "w.yaml").write_text(settings.replace("KEY", str(tmp_path / "nowhere" / "key")))
+    assert call(["check", str(tmp_path / "w.yaml")]) == 2
+    assert "name one that can be made" in " ".join(capsys.readouterr().err.split())
+    key.write_text("short")
+    (tmp_path / "w.yaml").write_text(settings.replace("KEY", str(key)))
+    assert call(["check", str(tmp_path / "w.yaml")]) == 2  # a key that is there is the run's

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from weft import config
@@ -28,7 +31,8 @@ def check(
     """
     limit(memory)
     settings = config.load(file, set)
-    found = estimate(settings) if settings.target.task == "row" else estimate_task(settings)
+    with _without_writing(settings) as tried:
+        found = estimate(tried) if tried.target.task == "row" else estimate_task(tried)
     plan = found["plan"]
     assert settings.data.source is not None
     personal = survey(Table.open(settings.data.source, settings.data.format), SURVEYED)
@@ -44,3 +48,16 @@ def check(
     lines += [f"personal  {words}" for words in personal.in_words(redact.kinds if redact else (), read)]
     lines += [f"{key:<9} {text}" for key, text in found["words"].items()]
     answer(json, found, [*lines, f"next:     weft run {file}"])
+
+
+@contextmanager
+def _without_writing(settings: config.Settings) -> Iterator[config.Settings]:
+    """The settings with a passing key of the stand-ins where the one they name is still to be made, by a run."""
+    redact = settings.preprocess.redact
+    if redact is None or redact.key is None or Path(redact.key).exists() or not Path(redact.key).parent.is_dir():
+        yield settings
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        passing = redact.model_copy(update={"key": str(Path(folder) / "key")})
+        preprocess = settings.preprocess.model_copy(update={"redact": passing})
+        yield settings.model_copy(update={"preprocess": preprocess})

@@ -7,14 +7,13 @@ from pathlib import Path
 from weft.cli import Json, Many, Memory, Out, answer
 from weft.data.table import Table
 from weft.errors import UsageError
-from weft.exchange import open_text_model
 from weft.inference import output
-from weft.inference.embed import Embedder, text_column
+from weft.inference.embed import text_column
 from weft.inference.predict import without_in_words
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
 from weft.memory import limit, used_in_words
 from weft.progress import Spoken
-from weft.runs.opening import open_run
+from weft.runs.opening import open_embedder, open_run
 from weft.runs.ranking import RankingRun
 from weft.runs.texts import TextRun
 
@@ -100,14 +99,15 @@ def _without_training(
     if column is None:
         column = text_column(table)
     table.require([column, *keep])
-    found = open_text_model(run)
+    embedder = open_embedder(run)
+    found = embedder.source
     scorer: ByMeaning | ByWriting
     if found.backbone.attention == "reading":
         if template is not None:
             raise UsageError("--template is for checkpoints that write. This one reads: it compares vectors.")
-        scorer = ByMeaning(Embedder(found), classes)
+        scorer = ByMeaning(embedder, classes)
     else:
-        scorer = ByWriting(found.model, found.tokenizer, classes, template or TEMPLATE)
+        scorer = ByWriting(found.model, found.tokenizer, classes, template or TEMPLATE, embedder.redact)
     done = classify_table(scorer, classes, table, column, out, keep, Spoken(), columns)
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['missing']:,} without a text + "

@@ -240,7 +240,7 @@ class RankingPredictor:
 
 
 def history_of(given: Any) -> pa.Array:
-    """One history, as a column: a list of ids, or of dicts with item and at most time and rating.
+    """One history, as a column: ids and dicts with item and at most time and rating, side by side if need be.
 
     Raises:
         UsageError: it is no list.
@@ -250,7 +250,17 @@ def history_of(given: Any) -> pa.Array:
             f"history: must be a list of item ids, or of dicts with item, time, rating. Got {given!r:.60}."
         )
     events: list[Any] = [e.as_py() if isinstance(e, pa.Scalar) else e for e in given]
+    if any(isinstance(e, Mapping) for e in events):
+        events = [e if isinstance(e, Mapping) else {"item": e} for e in events]
     try:
         return pa.array([events]) if events else pa.array([[]], pa.list_(pa.string()))
-    except pa.ArrowException:
-        return pa.array([[None if e is None else str(e) for e in events]], pa.list_(pa.string()))
+    except pa.ArrowException:  # ids of several types
+        pass
+    try:
+        return pa.array([[{**e, "item": _word(e.get("item"))} if isinstance(e, Mapping) else _word(e) for e in events]])
+    except pa.ArrowException as error:
+        raise UsageError(f"history: the values of each key must be of one type. Got: {error}.") from None
+
+
+def _word(item: Any) -> str | None:
+    return None if item is None else str(item)

@@ -28,6 +28,7 @@ from weft.inference.output import schema_of
 from weft.inference.parts import Piece, fingerprint, write_job
 from weft.inference.predict import class_columns
 from weft.models.language import LanguageModel, check_writes
+from weft.preprocess.letters import Redactor
 from weft.progress import Silent
 
 TEMPERATURE = 0.05
@@ -92,15 +93,24 @@ class ByMeaning:
 class ByWriting:
     """Classes by the probability that a model goes on with a description, and with what the template has after it.
 
+    ``redact``: replaces the personal data of the texts, where the model learnt so.
+
     Raises:
         UsageError: the model cannot write, or the template lacks ``{text}`` or ``{label}`` after it.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer, labels: Mapping[str, str], template: str = TEMPLATE):
+    def __init__(
+        self,
+        model: LanguageModel,
+        tokenizer: Tokenizer,
+        labels: Mapping[str, str],
+        template: str = TEMPLATE,
+        redact: Redactor | None = None,
+    ):
         check_writes(model)
         check_template(template)
         self.model, self.tokenizer = model.eval(), tokenizer
-        self.ends, self.template = list(labels.values()), template
+        self.ends, self.template, self.redact = list(labels.values()), template, redact
         self.context = model.config.longest or LONGEST
 
     def __call__(self, texts: list[str]) -> tuple[np.ndarray, int]:
@@ -108,7 +118,7 @@ class ByWriting:
         lines: list[list[int]] = []
         starts: list[int] = []
         cuts = 0
-        for text in texts:
+        for text in texts if self.redact is None else map(self.redact.text, texts):
             some, start, cut = self._lines(text)
             lines += some
             starts += [start] * len(some)

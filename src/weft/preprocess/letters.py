@@ -170,16 +170,16 @@ def _check(key: bytes) -> str:
 
 def _key(path: Path, make: bool) -> bytes:
     """The key in a file, which nobody else may read when it is made here."""
-    if make and not path.exists():
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "w") as stream:
-            stream.write(secrets.token_hex(32) + "\n")
     try:
+        if make and not path.exists():
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(handle, "w") as stream:
+                stream.write(secrets.token_hex(32) + "\n")
         key = path.read_bytes().strip()
     except OSError as error:
         raise SettingsError(
             [f"{path}: must be the file with the key of the stand-ins (preprocess.redact.key). Got: {error.strerror}. "
-             f"Put it back."]
+             f"Put it back{', or name one that can be made' if make else ''}."]
         ) from None  # fmt: skip
     if not 16 <= len(key) <= 4096:
         raise SettingsError([f"{path}: a key has 16 bytes or more. Got {len(key)}. Name a new file: a key is made."])

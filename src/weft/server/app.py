@@ -316,9 +316,7 @@ async def recommend(request: Request, body: bodies.RecommendBody) -> Response:
     served, loop = _server(request).find(body, "recommend")
     if (body.user is None) == (body.history is None):
         raise Refused(400, "user, history: exactly one of the two must be given.", "invalid_value", "user")
-    # ids alone and events with a time may stand side by side
-    history = [one if isinstance(one, dict) else {"item": str(one)} for one in body.history or []]
-    given = {"user": body.user if body.user is not None else history, "k": body.k, "taken": body.taken}
+    given = {"user": body.user if body.user is not None else body.history, "k": body.k, "taken": body.taken}
     found = await _call(request, loop, served.recommend, given)
     return JSONResponse({"model": served.name, "items": found})
 
