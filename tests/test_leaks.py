@@ -51,7 +51,8 @@ class TestMembers:
         )
         found = run.audit(noisy(500))["sections"]["members"]
         auc = found["attacks"]["loss"]["auc"]
-        assert auc["low"] < 0.5 < auc["high"] and auc["value"] < members(remembering)["loss"]["auc"]["value"]
+        # its noise is another each time: four standard errors of 500 rows
+        assert abs(auc["value"] - 0.5) < 0.1 and auc["value"] < members(remembering)["loss"]["auc"]["value"]
         assert found["bound"] == pytest.approx(0.0272, abs=1e-3)
         assert "whatever the attack" in str(found["said"])
 

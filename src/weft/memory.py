@@ -106,6 +106,7 @@ def give_back_grown() -> None:
     """:func:`give_back` where this process's own memory grew by ``GROWN`` since: batches of ever other lengths leave
     holes that nothing fills again."""
     global _own
+    _own = min(_own, _status("RssAnon"))
     if _status("RssAnon") - _own > GROWN:
         give_back()
         _own = _status("RssAnon")
