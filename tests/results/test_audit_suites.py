@@ -16,9 +16,11 @@ from transformers.models.gpt2 import GPT2Config, GPT2LMHeadModel
 import weft
 from weft.cli import call
 from weft.models.pretrained import load_language_model
+from weft.progress import Silent
 from weft.results.audit import suites
 from weft.results.audit.suites import bbq_answer, bbq_figures
 from weft.results.pages import chinese
+from weft.runs.audit import audit_suite
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 PAIRS = [
@@ -293,6 +295,22 @@ def test_runs_of_our_own_are_scored_and_what_cannot_be_is_said(folder, tmp_path,
         assert call(["audit", *arguments]) in (1, 2)
         assert words in " ".join(capsys.readouterr().err.split()), arguments
     assert phrases_of(suites) <= set(chinese()), phrases_of(suites) - set(chinese())
+
+
+def test_a_narrow_model_is_scored_on_one_thread(folder):
+    used, before = [], torch.get_num_threads()
+
+    class Seen(Silent):
+        def bar(self, *told):
+            used.append(torch.get_num_threads())
+            return super().bar(*told)
+
+    torch.set_num_threads(2)
+    try:
+        audit_suite(folder / "bert", folder / "crows.csv", "crows-pairs", Seen())
+        assert used == [1] and torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the given data are not there")

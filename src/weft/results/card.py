@@ -3,7 +3,6 @@ in words (Mitchell 2019). It says nothing that ``report.json`` does not hold, an
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from weft.progress import duration
 from weft.results.audit.page import in_words
 from weft.results.metrics import METRICS
 from weft.results.pages import Phrases, environment
-from weft.results.private import privacy_in_words
+from weft.results.private import privacy_in_words, replaced_in_words
 from weft.results.report import headline, verdict
 
 WATTS = 10
@@ -26,8 +25,6 @@ UNREAD = "What it writes may be false or hurtful where it reads well: publish no
 UNSEEN = "Not looked at. `weft audit THIS_FOLDER DATA --by COLUMN` says whom it fails, by how much and how surely."
 OPEN = "It learnt without differential privacy: who has the model may learn something of single rows."
 KEPT = "No personal data was replaced: the folder may hold names and words of its table."
-NONE = "Personal data was looked for and none was found: {kinds}."
-REPLACED = "Personal data was replaced before anything was learnt: {found}."
 TOOK = (
     "It took {time} and {cpu:,.0f} CPU seconds, about {hours:.2g} watt hours at {watts} watts for a busy core, which "
     "is assumed and not measured; what a GPU took is not in it."
@@ -54,21 +51,11 @@ def _sections(figures: dict[str, Any], writes: bool, t: Phrases) -> list[tuple[s
     )  # fmt: skip
     groups = in_words({"sections": {"groups": fairness}}, t.language)["groups"] if fairness else [t(UNSEEN)]
     private = privacy_in_words(spent, t) if spent else t(OPEN)
+    redact = figures.get("redact")
+    replaced = replaced_in_words(redact, t) if redact else t(KEPT)
     return [
         (t("What it is not for"), [*([t(UNREAD)] if writes else []), t(OTHERS), t(ALONE)]),
         (t("Groups"), groups),
-        (t("Privacy"), [_replaced(figures.get("redact"), t), private]),
+        (t("Privacy"), [replaced, private]),
         (t("Time and energy"), [took]),
     ]
-
-
-def _replaced(redact: dict[str, Any] | None, t: Phrases) -> str:
-    """What personal data was taken out before it learnt."""
-    if redact is None:
-        return t(KEPT)
-    counts: defaultdict[str, int] = defaultdict(int)
-    for _, kind, count in redact["found"]:
-        counts[kind] += count
-    if not counts:
-        return t(NONE, kinds=t.listed(redact["kinds"]))
-    return t(REPLACED, found=t.listed([f"{count:,} {kind}" for kind, count in counts.items()]))

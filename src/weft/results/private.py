@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from weft.results.pages import Phrases
@@ -17,3 +18,14 @@ def privacy_in_words(account: dict[str, Any], t: Phrases) -> str:
         unit=t(account["unit"]), times=2.718281828459045 ** account["spent"],
         **{k: account[k] for k in ("spent", "delta", "rows")},
     )  # fmt: skip
+
+
+def replaced_in_words(redact: dict[str, Any], t: Phrases) -> str:
+    """``redact``: what ``report.json`` says of the personal data that was taken out before anything was learnt."""
+    counts: Counter[str] = Counter()
+    for _, kind, count in redact["found"]:
+        counts[kind] += count
+    if not counts:
+        return t("Personal data was looked for and none was found: {kinds}.", kinds=t.listed(redact["kinds"]))
+    found = t.listed([f"{count:,} {kind}" for kind, count in counts.items()])
+    return t("Personal data was replaced before anything was learnt: {found}.", found=found)

@@ -20,7 +20,7 @@ from weft.results.explain.section import shown as shown_why
 from weft.results.metrics import METRICS
 from weft.results.mislabelled import mislabelled_said
 from weft.results.pages import Phrases, environment
-from weft.results.private import privacy_in_words
+from weft.results.private import privacy_in_words, replaced_in_words
 
 _STEPS = (
     ("data", "read the table and guess what each column holds"),
@@ -92,6 +92,7 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
         title=figures["target"]["name"],
         drawings={k: Markup(v) for k, v in drawings.items()},
         privacy=privacy_in_words(figures["privacy"], t) if figures.get("privacy") else "",
+        replaced=replaced_in_words(figures["redact"], t) if figures.get("redact") else "",
         declined=abstention_in_words(declined) if declined else [], METRICS=METRICS,
     )  # fmt: skip
     path = folder / "report.html"

@@ -88,7 +88,7 @@ def fit(
     ``owners``: of a federated training, whose each row is.
     """
     held = fair if fair is not None and fair.settings.how != "thresholds" else None
-    with _threads(recipe.threads):
+    with threads(recipe.threads):
         done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal, held, owners)
         _decide(models, done, watched, coverage)
         done.watched = watched
@@ -112,7 +112,8 @@ def start(copy: RowModel, source: LanguageModel | ImageModel, lora: int | None) 
 
 
 @contextmanager
-def _threads(most: int | None) -> Iterator[None]:
+def threads(most: int | None) -> Iterator[None]:
+    """At most so many threads of torch: those that wait for one another cost narrow models more than they give."""
     before = torch.get_num_threads()
     torch.set_num_threads(min(most or before, before))
     try:
