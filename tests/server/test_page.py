@@ -1,5 +1,6 @@
 """The page in Chromium: what a person does with the mouse, the keyboard or a phone, in English and Chinese."""
 
+import base64
 import shutil
 
 import numpy as np
@@ -93,6 +94,12 @@ def test_a_row_is_predicted_and_its_words_marked(page, tmp_path):
     expect(page.locator("#why p.text mark").first).to_be_visible(timeout=30_000)
     assert "lovely" in page.locator("#why p.text").inner_text()
     expect(page.locator("#row ~ .request")).to_contain_text("data:image/png;base64")
+    page.evaluate("navigator.clipboard.writeText = async (text) => { window.copied = text }")
+    page.locator("#row ~ .request").evaluate("node => node.open = true")
+    page.locator("#row ~ .request").get_by_role("button", name="Copy").first.click()
+    assert base64.b64encode(file.read_bytes()).decode() in page.evaluate("window.copied"), (
+        "no request without its picture"
+    )
     no_barrier(page)
 
 

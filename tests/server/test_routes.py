@@ -241,6 +241,11 @@ def test_what_cannot_be_answered_says_why(ask, path, body, said):
     assert answer.status_code == 400 and said in answer.json()["error"]["message"]
 
 
+def test_a_body_without_its_header_is_told_which(ask):
+    answer = ask.post("/predict", content='{"rows": [{}]}', headers={"content-type": "text/plain"})
+    assert answer.status_code == 400 and "content-type: application/json" in answer.json()["error"]["message"]
+
+
 def test_a_run_that_cannot_do_it_is_not_found(ask):
     status, answer = post(ask, "/v1/completions", prompt="a", model="shop")
     assert status == 404 and answer["error"]["code"] == "model_not_found" and "writer" in answer["error"]["message"]

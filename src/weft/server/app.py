@@ -337,6 +337,8 @@ async def _invalid(request: Request, error: Any) -> Response:
         return _error(
             400, f"the body must be JSON. Got: {first.get('ctx', {}).get('error', 'something else')}.", "invalid_json"
         )
+    if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+        return _error(400, "send JSON with the header 'content-type: application/json'.", "invalid_json")
     place = [str(p) for p in first["loc"][1:] if not str(p).startswith(("function-", "constrained-"))]
     field = ".".join(place) or None
     if first["type"] == "extra_forbidden":

@@ -35,8 +35,8 @@ _FIFTHS = (
     "Where the rarer share is below 80 % of the other, many look closer (the four-fifths rule of US employers); what "
     "is allowed is a question of law, not of this number."
 )
-_HIGH = "For {group} it says {of} more often than is true, by {gap:.1f} points ({low:.1f} to {high:.1f})."
-_LOW = "For {group} it says {of} less often than is true, by {gap:.1f} points ({low:.1f} to {high:.1f})."
+_HIGH = "For {group} it gives {of} too high a probability, by {gap:.1f} points on average ({low:.1f} to {high:.1f})."
+_LOW = "For {group} it gives {of} too low a probability, by {gap:.1f} points on average ({low:.1f} to {high:.1f})."
 _OVER = "For {group} it is surer than it is right, by {gap:.1f} points ({low:.1f} to {high:.1f})."
 _UNDER = "For {group} it is right more often than it is sure, by {gap:.1f} points ({low:.1f} to {high:.1f})."
 _ABOVE = "For {group} its answers are too high by {gap:.4g} on average ({low:.4g} to {high:.4g})."

@@ -132,7 +132,7 @@ def relies(f: dict[str, Any], t: Phrases) -> list[str]:
         parts = [f"{c['column']} ({c['share']:.0%})" for c in most]
         told.append(t("Of all that moves its answers, most comes from {parts}.", parts=t.listed(parts)))
     if least:
-        named = least[-RELIED:] if len(least) <= RELIED else [*least[-RELIED:], t("{n} others", n=len(least) - RELIED)]
+        named = least if len(least) <= RELIED + 1 else [*least[-RELIED:], t("{n} others", n=len(least) - RELIED)]
         told.append(t("These hardly matter: {parts}.", parts=t.listed(named)))
     return told
 

@@ -38,7 +38,7 @@ _ENGLISH = {
     "down embedding": "{parts} kept them apart",
     "wrote": "It wrote {answer}{sure}, mostly because of {parts}",
     "wrote more": "{count} more words have such a reason, which the table tells",
-    "follows": "{parts} followed from what was written before: no word of the source made the difference",
+    "follows": "{parts} followed from what was written before: no word it was given made the difference",
     "against": "{parts} spoke against it",
     "hardly": "{parts} hardly mattered",
     "looked": "It said {answer}{sure}. It looked most at {parts}; where it looked is not why it decided",

@@ -94,19 +94,19 @@ async function streaming(form, work) {
 function show(section, path, body) {
   const short = JSON.parse(JSON.stringify(body, (key, value) =>
     typeof value === "string" && value.startsWith("data:") && value.length > 80 ? value.slice(0, 40) + "..." : value));
-  const json = JSON.stringify(short, null, 1);
   const address = location.origin + path;
-  const curl = `curl ${address} \\\n  -H 'content-type: application/json' \\\n  -d '${json.replace(/'/g, "'\\''")}'`;
-  const python = "import json, urllib.request\n\nbody = " + pythonic(short, "") + "\n" +
+  const curl = (asked) => `curl ${address} \\\n  -H 'content-type: application/json' \\\n  -d '` +
+    JSON.stringify(asked, null, 1).replace(/'/g, "'\\''") + "'";
+  const python = (asked) => "import json, urllib.request\n\nbody = " + pythonic(asked, "") + "\n" +
     `request = urllib.request.Request("${address}", json.dumps(body).encode(), {"content-type": "application/json"})\n` +
     "print(urllib.request.urlopen(request).read().decode())";
   const open = $(".request", section).open;
   const shown = [["curl", curl], ["Python", python]].map(([name, code]) => {
     const copy = make("button", { type: "button", textContent: say("copy"), onclick: async () => {
-      await navigator.clipboard.writeText(code);
+      await navigator.clipboard.writeText(code(body)); // whole, where what is shown cuts pictures short
       copy.textContent = say("copied");
     } });
-    const pre = make("pre", { tabIndex: 0, textContent: code });
+    const pre = make("pre", { tabIndex: 0, textContent: code(short) });
     pre.setAttribute("aria-label", `${name}: ${$("h2", section).textContent}`);
     pre.setAttribute("role", "region");
     return make("div", {}, make("h3", { textContent: name + " " }), pre, copy);
