@@ -96,7 +96,7 @@ METRICS = {m.key: m for m in (
     Metric("selection_rate", "Selected", "share of rows that are given the class looked for", True, True, True),
     Metric("tpr", "Found", "share of those truly so that are selected (true positive rate)", True, True, True),
     Metric("fpr", "Wrongly selected", "share of the others selected too (false positive rate)", False, True, True),
-    Metric("calibration", "Leaning", "mean probability that it gives, less the share that is so; 0 is right", False, True),
+    Metric("calibration", "Leaning", "mean probability given, less the share that is so; 0 is right", False, True),
     Metric("declined", "Declined", "share of rows that are not answered", False, True, True),
     Metric("label_accuracy", "Labels right", "share of a row's labels, there or not, that are right", True, True),
     Metric("bias", "Bias", "mean of what is said minus what is true, in the target's unit; 0 is right", False),
