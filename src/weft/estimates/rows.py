@@ -145,7 +145,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
 
 def copies_in_words(count: int, rows: int, way: str) -> str:
     left = {"off": "they are used", "exact": "they are left out", "near": "they are left out"}[way]
-    what = "nearly equal" if way == "near" else "equal"
+    what = "equal or nearly equal" if way == "near" else "equal"
     return f"of the first {rows:,} rows {count:,} are {what} to an earlier one; {left} (preprocess.duplicates: {way})"
 
 
