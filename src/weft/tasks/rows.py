@@ -419,7 +419,8 @@ class RowSteps(Steps):
             places, first = np.unique(np.concatenate(rows), return_index=True)
             given, p = np.concatenate(truth)[first], np.concatenate(answers)[first]
             usable = known(given)
-            named = [name for name, kind in columns.types.items() if kind != "image"][:4]
+            shown = [name for name, kind in columns.types.items() if kind != "image"]
+            named = sorted(shown, key=lambda name: columns.types[name] != "text")[:4]  # what a person judges by first
             found["mislabelled"] = mislabelled(p[usable], given[usable], places[usable], target.classes, clean, named)
         for phrase, values in [*found["said"][:3], *mislabelled_said(found.get("mislabelled"))]:
             self.say.line(phrase.format(**values))
