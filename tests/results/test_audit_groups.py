@@ -237,7 +237,9 @@ def test_the_very_data_of_the_training_are_judged_on_their_test_rows(tmp_path):
     section = found.audit(table, ["g"])["sections"]["groups"]
     assert section["rows"] == 45 and "test rows" in section["part"]
     assert found.audit(table, ["g"], everything=True)["sections"]["groups"]["rows"] == 300
-    assert "It is off by" in in_words(found.audit(table, ["g"]))["groups"][1]
+    said = in_words(found.audit(table, ["g"]))["groups"]
+    assert said[0] == "Judged on 45 rows: of the data of the training only those that were not learnt from."
+    assert "It is off by" in said[2]
     with pytest.raises(UsageError, match="of: must be a class"):
         found.audit(table, ["g"], of="u")
 

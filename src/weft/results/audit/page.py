@@ -21,6 +21,13 @@ TITLES = {
     "personal": "What personal data is in here",
 }
 """Of each section, in the order of the page; its figures are drawn by the template ``audit_NAME.html``."""
+_ALL = "Judged on {rows:,} rows."
+_OWN = "Judged on {rows:,} rows: of the data of the training only those that were not learnt from."
+
+
+def judged(section: dict[str, Any], t: Phrases) -> str:
+    """Which rows a section judges."""
+    return t(_OWN if "of the training data" in section["part"] else _ALL, rows=section["rows"])
 
 
 def in_words(found: dict[str, Any], language: str = "en") -> dict[str, list[str]]:
@@ -28,7 +35,7 @@ def in_words(found: dict[str, Any], language: str = "en") -> dict[str, list[str]
     t = Phrases(language)
     told: dict[str, list[str]] = {}
     for name, section in found["sections"].items():
-        told[name] = []
+        told[name] = [judged(section, t)] if "part" in section else []
         for part in section.get("columns", ()):
             told[name] += [t("By {column}", column=part["column"]) + t(":"), *lines(part["said"], t)]
         told[name] += lines(section["said"], t)
@@ -41,6 +48,7 @@ def write_page(path: Path, found: dict[str, Any], language: str = "en") -> Path:
     made = datetime.now(UTC).date().isoformat()
     t = Phrases(language)
     write_whole(path, page.render(
-        f=found, made=made, weft=version("weft"), titles=TITLES, METRICS=METRICS, lines=lambda said: lines(said, t)
+        f=found, made=made, weft=version("weft"), titles=TITLES, METRICS=METRICS, lines=lambda said: lines(said, t),
+        judged=lambda section: judged(section, t),
     ))  # fmt: skip
     return path
