@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from weft.config import AugmentSettings, Settings
+from weft.config import Settings
 from weft.data.split import TRAIN
 from weft.features.catalogue import Catalogue
 from weft.features.codecs import TextCodec
@@ -23,6 +23,7 @@ from weft.models.row import RowConfig
 from weft.models.transformer import TransformerConfig
 from weft.training.loop import Federated, Recipe, machine_has_bfloat16
 from weft.training.private import privately
+from weft.training_settings import AugmentSettings
 
 FINE_TUNING_RATE = 1e-3
 LONG, SUMMARY = 1_024, 16

@@ -16,7 +16,7 @@ from weft.cli import app
 
 SOURCE = Path(weft.__file__).parent
 ORDER = [
-    {"errors", "config", "settings_errors", "yaml_text", "files", "progress", "memory"},
+    {"errors", "config", "settings_errors", "training_settings", "yaml_text", "files", "progress", "memory"},
     {"data"},
     {"preprocess"},
     {"features"},

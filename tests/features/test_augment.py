@@ -7,13 +7,13 @@ import pyarrow as pa
 import pytest
 from tests.features.test_codecs import fitted
 
-from weft.config import AugmentSettings
 from weft.features.augment import WORD, Augmenter, hide_spans, mistyped, reworded
 from weft.features.codecs import Ragged
 from weft.features.columns import Columns
 from weft.features.targets import ClassTarget
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.ingest import CleanRows
+from weft.training_settings import AugmentSettings
 
 ENGLISH = " ".join(f"word{i}x" for i in range(200))
 CHINESE = "".join(chr(0x4E00 + i) for i in range(200))

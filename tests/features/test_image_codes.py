@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from tests.features.test_codecs import clean_pictures
 
-from weft.config import AugmentSettings, FeatureSettings
+from weft.config import FeatureSettings
 from weft.features.images import ImageCodec
 from weft.features.picture_augment import (
     ERASED_AREA,
@@ -16,6 +16,7 @@ from weft.features.picture_augment import (
     rand_augmented,
     shifted,
 )
+from weft.training_settings import AugmentSettings
 
 RANDOM = np.random.default_rng(0)
 GREY = RANDOM.integers(0, 256, (60, 1, 16, 16), dtype=np.uint8)

@@ -12,11 +12,11 @@ from tests.results.test_report import Page
 
 import weft
 from weft.cli import call
-from weft.config import AugmentSettings
 from weft.features.augment import Augmenter
 from weft.features.identities import Identities
 from weft.results.audit import swaps
 from weft.results.pages import chinese
+from weft.training_settings import AugmentSettings
 
 SETTINGS = {"model": {"width": 32, "layers": 1}, "results": {"baselines": False, "explain": "off"}}
 

@@ -10,7 +10,6 @@ import pytest
 
 import weft
 from weft.cli import call
-from weft.config import AugmentSettings
 from weft.data.split import TEST, TRAIN, VALID
 from weft.errors import RunError, SettingsError
 from weft.features.augment import Augmenter
@@ -20,6 +19,7 @@ from weft.preprocess.ingest import CleanRows
 from weft.preprocess.letters import Letters
 from weft.tasks import paraphrases
 from weft.tasks.paraphrases import there_and_back, write_paraphrases
+from weft.training_settings import AugmentSettings
 
 HERE, THERE = ["ab", "cd", "ef", "gh", "ij"], ["春", "花", "秋", "月", "Ａ"]
 

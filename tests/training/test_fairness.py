@@ -11,10 +11,10 @@ from tests.killed import killed
 from tests.tables import FAST
 
 import weft
-from weft.config import FairnessSettings
 from weft.errors import DataError, SettingsError
 from weft.models.row import GroupShift
 from weft.training.fairness import Fairness, group_thresholds, reweighing, told_by_group
+from weft.training_settings import FairnessSettings
 
 
 def test_the_weights_are_those_of_kamiran_and_calders():

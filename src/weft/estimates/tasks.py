@@ -17,7 +17,7 @@ from weft.errors import DataError
 from weft.estimates.rows import copies_in_words, rows_of, size_in_words
 from weft.pipeline import WAYS
 from weft.progress import Silent, duration
-from weft.tasks.steps import Foretold
+from weft.tasks.steps import Foretold, ForetoldSteps
 
 SAMPLE_ROWS, SAMPLE_BYTES = 50_000, 4_000_000
 
@@ -81,6 +81,7 @@ def _foretold(settings: Settings, head: Table, scale: float) -> tuple[Foretold, 
     settings = settings.model_copy(update={"data": settings.data.model_copy(update=change)})
     with tempfile.TemporaryDirectory() as folder:
         steps = WAYS[settings.target.task](settings, head, Path(folder) / "run", Silent(), False)
+        assert isinstance(steps, ForetoldSteps)  # rows are foretold by weft.estimates.rows
         steps.scale = scale
         with steps.holding:
             told = steps.foretell()

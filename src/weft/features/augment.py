@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from weft.config import AugmentSettings, Settings
+from weft.config import Settings
 from weft.data.plan import Plan
 from weft.errors import SettingsError, listing
 from weft.features.codecs import Ragged, TextCodec
@@ -24,6 +24,7 @@ from weft.features.picture_augment import augmented, drawing
 from weft.features.store import RowCodes
 from weft.features.tokenizer import mask_token
 from weft.preprocess.ingest import CleanRows
+from weft.training_settings import AugmentSettings
 
 UNSPACED = "\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from weft.config import AugmentSettings
 from weft.data.split import uniform
+from weft.training_settings import AugmentSettings
 
 GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow has it
 ERASED_AREA, ERASED_RATIO = (0.02, 0.25), 3.3

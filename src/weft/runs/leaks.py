@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 MOST = 10_000
 """Rows of each side that are asked about, drawn at random."""
 CANDIDATES = 1_000
-Chosen = Callable[[np.ndarray], np.ndarray]
 
 
 @runtime_checkable

@@ -26,7 +26,7 @@ from weft.data.table import Table
 from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.groups import GroupColumns
-from weft.features.targets import known, most_rows
+from weft.features.targets import ClassTarget, NumberTarget, known, most_rows
 from weft.files import MANIFEST, sha256, verify_manifest
 from weft.inference.output import kept, schema_of
 from weft.inference.parts import Piece, write_job
@@ -240,18 +240,18 @@ class Run:
         """Numbers of the chosen rows whose truth is known, and how sure the model is of it [N]: the log odds of the
         true class, else the negative loss; of a number the negative log of its squared error in deviations."""
         rows, found = [], []
-        target, kind = self.columns.target, self.model.kind
+        target = self.columns.target
         for part in Predictor(self.columns, self.model, True).stream(source, with_target=True, chosen=chosen):
             truth = target.encode(part.clean.columns[target.name])
             good = known(truth)
             truth, output = truth[good], part.output[good].astype(np.float64)
             rows.append(part.clean.rows[good])
-            if kind == "number":
-                error = (output - target.mean) / target.deviation - truth  # type: ignore[union-attr]
+            if isinstance(target, NumberTarget):
+                error = (output - target.mean) / target.deviation - truth
                 found.append(-np.log(error**2 + 1e-12))
                 continue
-            p = np.clip(output[:, : len(target.classes)], 1e-9, 1 - 1e-9)  # type: ignore[union-attr]
-            if kind == "class":
+            p = np.clip(output[:, : len(target.classes)], 1e-9, 1 - 1e-9)
+            if isinstance(target, ClassTarget):
                 true = p[np.arange(len(p)), truth]
                 found.append(np.log(true) - np.log1p(-true))
             else:

@@ -38,7 +38,7 @@ from weft.results.explain.words import sentences
 from weft.results.ranking import SAID, SHOWN, Ranked, rank_questions, ranking_sentence, some_questions
 from weft.results.ranking_baselines import baselines
 from weft.runs.ranking import RankingRun, cleaner_state, load_ranking_model, save_ranking_model
-from weft.tasks.steps import Foretold, Steps
+from weft.tasks.steps import Foretold, ForetoldSteps
 from weft.training.language import Trained
 from weft.training.pace import step_cost
 from weft.training.ranking import fit_ranking
@@ -53,7 +53,7 @@ EXPLAINED = 256
 """Questions at most why the first of an example was recommended."""
 
 
-class RankingSteps(Steps):
+class RankingSteps(ForetoldSteps):
     """What each user has next is predicted from what the user had."""
 
     def run(self) -> RankingRun:

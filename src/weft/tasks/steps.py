@@ -99,16 +99,9 @@ class Steps(ABC):
         self.copies: dict[str, Any] = {}
         self.redact: Redactor | None = None
 
-        self.scale = 1.0
-        """How many times as many rows there are, where a training is only foretold by the first ones."""
-
     @abstractmethod
     def run(self) -> Run:
         """All steps; the finished run."""
-
-    def foretell(self) -> Foretold:
-        """What training on ``scale`` times as many rows as the table's would take, measured on these."""
-        raise NotImplementedError
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -262,7 +255,18 @@ class Foretold:
     """More about them."""
 
 
-class TextModelSteps(Steps):
+class ForetoldSteps(Steps):
+    """Steps whose training is foretold by taking them over the first rows."""
+
+    scale = 1.0
+    """How many times as many rows there are than the first ones."""
+
+    @abstractmethod
+    def foretell(self) -> Foretold:
+        """What training on ``scale`` times as many rows as the table's would take, measured on these."""
+
+
+class TextModelSteps(ForetoldSteps):
     """... whose run is a text model, with its tokenizer a checkpoint as well."""
 
     def _begin(self, plan: Plan, aim: str) -> tuple[CleanRows, Ingested]:

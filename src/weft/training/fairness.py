@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.config import FairnessSettings
 from weft.features.targets import known
+from weft.training_settings import FairnessSettings
 
 PENALTY = 1.0
 LEAST = 30

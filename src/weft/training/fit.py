@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from weft.config import FairnessSettings
 from weft.data.split import uniform
 from weft.errors import listing
 from weft.features.batching import Batch, collate, in_turn
@@ -35,6 +34,7 @@ from weft.training.private import loop_of
 from weft.training.regularise import Objective
 from weft.training.thresholds import choose_score, coverage_threshold, label_thresholds
 from weft.training.tracking import Tracker
+from weft.training_settings import FairnessSettings
 
 Change = Callable[[RowCodes, np.ndarray, int], RowCodes]
 """Codes of rows, their numbers and the epoch -> what is learnt of them this time."""

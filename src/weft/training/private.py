@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from weft import memory
-from weft.config import TrainingSettings
 from weft.errors import CheckpointError, SettingsError
 from weft.files import write_whole
 from weft.training.accountant import noise_for, spent
 from weft.training.loop import Loop, Privacy, Recipe
+from weft.training_settings import TrainingSettings
 
 KEY_FILE, KEY_BYTES = "secret.key", 32
 MOST_NUMBERS, MOST_ROWS = 1 << 25, 512

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -53,12 +53,17 @@ class Question(Protocol):
         """What the model says [N, O] without the players that are not ``present`` [N, P]."""
         ...
 
-    def integrated(self) -> Shared:
-        """The shares by integrated gradients."""
-        ...
-
     def explanation(self, shared: Shared, row: int, method: str) -> Any:
         """What the shares say: an Explanation, or of many words a Writing."""
+        ...
+
+
+@runtime_checkable
+class Differentiable(Question, Protocol):
+    """A question that gradients answer, too."""
+
+    def integrated(self) -> Shared:
+        """The shares by integrated gradients."""
         ...
 
 
@@ -72,9 +77,6 @@ class OneAnswer:
     answer: str | None = None
     """As a person reads it; None: the number."""
     texts: Mapping[str, str] = MappingProxyType({})
-
-    def integrated(self) -> Shared:
-        raise NotImplementedError  # its runs take METHODS only
 
     def explanation(self, shared: Shared, row: int, method: str) -> Explanation:
         score = float(shared.score[0])
@@ -97,6 +99,7 @@ def why(question: Question, row: int, method: str, evaluations: int, seed: int) 
     """The explanation of a question about a row, from at most so many ``evaluations``."""
     started = time.monotonic()
     if method == "gradient":
+        assert isinstance(question, Differentiable)  # the other runs take no such method
         shared = question.integrated()
     else:
         shared = (_lime if method == "lime" else _shap)(_Game(question), evaluations, seed)
