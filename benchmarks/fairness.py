@@ -1,10 +1,14 @@
 """What it costs to treat groups more alike. One JSON line a run.
 
     uv run python benchmarks/fairness.py adult [--judge test] [--seeds 0 1 2] [--ways none reweigh ...]
+    uv run python benchmarks/fairness.py several [--seeds 0 1 2] [--targets occupation hours_per_week department rating]
     uv run python benchmarks/fairness.py identity [--languages en zh] [--seeds 0 1 2] [--shares 0 0.5 1]
 
 ``adult``: income above 50,000 dollars, groups by sex: accuracy and the gap of the selection rates (demographic parity)
 without and with each of the three ways. Strengths were chosen with ``--judge valid``, which never reads the test rows.
+``several``: what is no answer of two: of Adult the occupation (14) and the hours a week by sex, of the clothing reviews
+the department (6) and the rating by age, without and with the penalty: how far the groups' shares of each class are
+apart (the mean of all classes, and the class where it is most), or their mean answers.
 ``identity``: sentences that name an identity, toxic or not. They are learnt from with a bias that we put there, as
 people who judge comments have it: half of the groups (by a hash) are accused, and a part of the labels say what the
 group is accused of and not what the sentence says. What is judged are other sentences with true labels. The gap is
@@ -34,18 +38,23 @@ PLAIN = {"explain": "off", "baselines": False}
 WAYS: dict[str, dict[str, Any] | None] = {
     "none": None,
     "reweigh": {"how": "reweigh"},
-    "reweigh^1.5": {"how": "reweigh", "strength": 1.5},
+    "reweigh^1": {"how": "reweigh", "strength": 1.0},
     "penalty": {"how": "penalty"},
-    "penalty 2": {"how": "penalty", "strength": 2.0},
+    "penalty 1": {"how": "penalty", "strength": 1.0},
+    "penalty, opportunity": {"how": "penalty", "goal": "opportunity"},
     "thresholds": {"how": "thresholds"},
     "thresholds 0.6": {"how": "thresholds", "strength": 0.6},
 }
+SEVERAL = {
+    "occupation": ("adult", "sex"), "hours_per_week": ("adult", "sex"),
+    "department": ("clothing_reviews", "age"), "rating": ("clothing_reviews", "age"),
+}  # fmt: skip
 SWAYED = 0.3
 """Share of the labels that are learnt from which the group alone decides."""
 LEARNT, JUDGED = 6_000, 4_000
 
 
-def trained(table: pa.Table, target: str, folder: str, seed: int, **settings: Any) -> Any:
+def trained(table: pa.Table, target: Any, folder: str, seed: int, **settings: Any) -> Any:
     training = {"seed": seed, **settings.pop("training", {})}
     return weft.train(table, target, Path(folder) / "run", quiet=True, training=training, **settings)
 
@@ -71,6 +80,53 @@ def adult(judge: str, seeds: list[int], ways: list[str]) -> None:
                 "accuracy": metrics["accuracy"], "auc": metrics["auc"]["value"], "gaps": shown,
                 "cpu_seconds": round(time.process_time() - started, 1),
             }), flush=True)  # fmt: skip
+
+
+def several(targets: list[str], seeds: list[int]) -> None:
+    for target in targets:
+        name, by = SEVERAL[target]
+        table = pq.read_table(DATA / f"{name}.parquet")
+        if target == "department":  # classes of clothes are parts of departments
+            table = table.drop_columns(["division_name", "class_name"])
+        column = next(c for c in table.column_names if c.startswith(target))
+        table = table.filter(pc.is_valid(table[column]))
+        test = table.filter(pc.equal(table["split"], "test"))
+        kind = "number" if target in ("hours_per_week", "rating") else "class"
+        for seed in seeds:
+            for goal in (None, "parity", "opportunity"):
+                fair = {"training": {"fairness": {"by": [by], "how": "penalty", "goal": goal}}} if goal else {}
+                started = time.process_time()
+                with tempfile.TemporaryDirectory() as folder:
+                    run = trained(table, {"column": column, "type": kind}, folder, seed,
+                                  data={"split": {"column": "split"}}, results=PLAIN, **fair)  # fmt: skip
+                    shown = run.figures["models"][0]["metrics"]
+                    right = shown["accuracy"] if kind == "class" else shown["r2"]
+                    gaps = _gaps(run, test, by, column, kind)
+                print(json.dumps({
+                    "several": target, "by": by, "goal": goal, "seed": seed, "rows": len(test), "right": right, **gaps,
+                    "cpu_seconds": round(time.process_time() - started, 1),
+                }), flush=True)  # fmt: skip
+
+
+def _gaps(run: Any, test: pa.Table, by: str, column: str, kind: str) -> dict[str, Any]:
+    """The largest gaps between groups; of classes the mean of all of them and that of the worst."""
+    if kind == "number":
+        found = run.audit(test, [by])["sections"]["groups"]["columns"][0]["gaps"]
+        return {key: found[key]["value"] for key in ("mean_answer", "mean_truth", "bias")}
+    each = {
+        of: run.audit(test, [by], of=of)["sections"]["groups"]["columns"][0]["gaps"]
+        for of in sorted(set(test[column].to_pylist()) & set(run.columns.target.classes))
+    }
+    shown = {}
+    for key in ("base_rate", "selection_rate", "tpr"):
+        values = {of: gaps[key]["value"] for of, gaps in each.items() if key in gaps}
+        worst = max(values, key=values.__getitem__)
+        shown[key] = {
+            "mean": round(float(np.mean(list(values.values()))), 4),
+            "most": round(values[worst], 4),
+            "of": worst,
+        }
+    return shown
 
 
 def sentences(language: str) -> tuple[pa.Table, pa.Table]:
@@ -129,15 +185,18 @@ def identity(languages: list[str], seeds: list[int], shares: list[float]) -> Non
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["adult", "identity"])
+    parser.add_argument("what", choices=["adult", "several", "identity"])
     parser.add_argument("--judge", choices=["valid", "test"], default="valid")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
+    parser.add_argument("--targets", nargs="+", default=list(SEVERAL), choices=list(SEVERAL))
     parser.add_argument("--languages", nargs="+", default=["en", "zh"], choices=["en", "zh"])
     parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.5, 1.0])
     asked = parser.parse_args()
     if asked.what == "adult":
         adult(asked.judge, asked.seeds, asked.ways)
+    elif asked.what == "several":
+        several(asked.targets, asked.seeds)
     else:
         identity(asked.languages, asked.seeds, asked.shares)
 

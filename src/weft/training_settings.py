@@ -106,10 +106,11 @@ class FairnessSettings(ByGroups):
     """Before it learns: rows count so that group and class are independent (Kamiran & Calders 2012). While it learns:
     what the group tells of the answers costs. After it: a threshold a group (Hardt 2016), where that is lawful."""
     goal: Literal["parity", "opportunity"] = "parity"
-    """Equal shares of all rows that are given the class looked for, or of those that truly are of it."""
+    """Equal shares of all rows that are given a class, or of those that truly are of it (of two classes the one that is
+    looked for counts); of a number equal means of the answers, or of their errors."""
     strength: Annotated[float, Field(gt=0, le=1000)] | None = None
-    """Of a penalty its weight (default: 1); of reweigh the power of its weights, of thresholds which part of the way
-    is gone, at most 1 (default: 1)."""
+    """Of a penalty its weight (default: 2), of reweigh the power of its weights (default: 1.5), of thresholds which
+    part of the way is gone, at most 1 (default: 1)."""
 
     @model_validator(mode="after")
     def _fits(self) -> FairnessSettings:
@@ -172,7 +173,7 @@ class TrainingSettings(StrictSettings):
     column_dropout: Share | None = None
     """Share of a row's columns that are hidden while it is learnt, as if they were missing; never all of them."""
     fairness: FairnessSettings | None = None
-    """Treat groups more alike, where one of two classes is looked for."""
+    """Treat groups more alike, where a class or a number is predicted."""
     dropout_schedule: Literal["early", "late", "rising"] | None = None
     """Dropout in the first half of the training only, in the second only, or growing from none (Liu 2023)."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

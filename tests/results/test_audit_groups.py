@@ -129,8 +129,11 @@ def test_numbers_and_labels_have_figures_too():
         mae = mean_absolute_error((truth * 2 + 10)[rows], (truth * 2 + 10 + error)[rows])
         assert g["metrics"]["mae"]["value"] == pytest.approx(mae)
         assert g["metrics"]["bias"]["value"] == pytest.approx(error[rows].mean())
+        assert g["metrics"]["mean_answer"]["value"] == pytest.approx((truth * 2 + 10 + error)[rows].mean())
+        assert g["metrics"]["mean_truth"]["value"] == pytest.approx((truth * 2 + 10)[rows].mean())
     said = "\n".join(words.lines(words.column_in_words(found, None), Phrases()))
     assert "For 'b' its answers are too high by" in said and "For 'a'" not in said and "It is off by" in said
+    assert "It answers 1" in said and "Truly it is " in said
     output, tags = np.array([[0.9, 0.2], [0.9, 0.9]] * 50), np.array([[1, 0], [1, 0]] * 50)
     found = by_members(
         members_of(g=["x", "y"] * 50)[0],

@@ -36,7 +36,7 @@ def test_the_penalty_is_the_share_of_variance_between_groups_and_asks_nothing_of
     p, _, groups = scored(20_000)
     means = np.array([p[groups == g].mean() for g in range(3)])
     between = (np.bincount(groups) * (means - p.mean()) ** 2).sum() / len(p) / (p.mean() * (1 - p.mean()))
-    t, g = torch.from_numpy(p), torch.from_numpy(groups)
+    t, g = torch.from_numpy(p)[:, None], torch.from_numpy(groups)
     assert told_by_group(t, g, 3).item() == pytest.approx(between, abs=1e-4)
     random = np.random.default_rng(1)
     batches = [random.integers(0, len(p), 64) for _ in range(3_000)]
@@ -44,6 +44,8 @@ def test_the_penalty_is_the_share_of_variance_between_groups_and_asks_nothing_of
     shuffled = g[torch.from_numpy(random.permutation(len(p)))]
     assert abs(np.mean([told_by_group(t[b], shuffled[b], 3).item() for b in batches])) < between / 20
     assert told_by_group(t[:5], torch.zeros(5, dtype=torch.int64), 3).item() == 0
+    both = torch.cat([t, 1 - t], dim=1)
+    assert told_by_group(both, g, 3).item() == pytest.approx(told_by_group(t, g, 3).item())
 
 
 def test_the_loss_weighs_each_row_or_adds_the_penalty():
@@ -51,10 +53,10 @@ def test_the_loss_weighs_each_row_or_adds_the_penalty():
     target, groups = torch.arange(40) % 2, torch.arange(40) // 20
     each = -logs[torch.arange(40), target]
     weight = torch.tensor([[2.0, 0.5], [1.0, 1.5]])
-    fair = Fairness(FairnessSettings(by=["g"], how="reweigh"), groups.numpy(), 1, weight)
+    fair = Fairness(FairnessSettings(by=["g"], how="reweigh"), groups.numpy(), 2, 1, weight)
     assert fair.loss(logs, target, groups).item() == pytest.approx((weight[groups, target] * each).mean().item())
-    fair.settings = FairnessSettings(by=["g"], how="penalty", strength=3.0)
-    p = logs[:, 1].exp()
+    fair = Fairness(FairnessSettings(by=["g"], how="penalty", strength=3.0), groups.numpy(), 2, 1)
+    p = logs[:, 1:].exp()
     assert fair.loss(logs, target, groups).item() == pytest.approx(
         (each.mean() + 3 * told_by_group(p, groups, 2)).item(), abs=1e-6
     )
@@ -62,6 +64,41 @@ def test_the_loss_weighs_each_row_or_adds_the_penalty():
     mine = target == 1
     expected = each.mean() + 3 * told_by_group(p[mine], groups[mine], 2)
     assert fair.loss(logs, target, groups).item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def between(x, groups):
+    """Of one column of numbers, group by group: the spread of the means, less what chance gives them."""
+    parts = [x[groups == g] for g in np.unique(groups)]
+    spread = sum(len(part) * (part.mean() - x.mean()) ** 2 for part in parts) / len(x)
+    within = sum(((part - part.mean()) ** 2).sum() for part in parts) / (len(x) - len(parts))
+    return spread - (len(parts) - 1) / len(x) * within
+
+
+def test_several_classes_and_numbers_are_held_to_equal_means_by_group():
+    random = np.random.default_rng(0)
+    groups, truth = random.integers(0, 3, 60), random.integers(0, 4, 60)
+    p = random.dirichlet(np.ones(4), 60)
+    logs, codes, place = torch.from_numpy(np.log(p)), torch.from_numpy(truth), torch.from_numpy(groups)
+    surprise = -np.log(p[np.arange(60), truth]).mean()
+    fair = Fairness(FairnessSettings(by="g", how="penalty", strength=5.0), groups, 3)
+    told = sum(between(p[:, c], groups) for c in range(4)) / sum(
+        p[:, c].mean() * (1 - p[:, c].mean()) for c in range(4)
+    )
+    assert fair.loss(logs, codes, place).item() == pytest.approx(surprise + 5 * told, rel=1e-4)
+    fair.settings = FairnessSettings(by="g", how="penalty", strength=5.0, goal="opportunity")
+    told = 0.0
+    for c in range(4):
+        own, there = p[truth == c, c], groups[truth == c]
+        told += (truth == c).mean() * between(own, there) / (own.mean() * (1 - own.mean()))
+    assert fair.loss(logs, codes, place).item() == pytest.approx(surprise + 5 * told, rel=1e-4)
+
+    target, answer = random.normal(size=60), random.normal(size=60) + groups  # standardised: mean 50, deviation 8
+    fair = Fairness(FairnessSettings(by="g", how="penalty", strength=5.0), groups, 3, unit=(50.0, 8.0))
+    given = torch.from_numpy(answer * 8 + 50), torch.from_numpy(target).float(), place
+    error = ((answer - target) ** 2).mean()
+    assert fair.loss(*given).item() == pytest.approx(error + 5 * between(answer, groups), rel=1e-4)
+    fair.settings = FairnessSettings(by="g", how="penalty", strength=5.0, goal="opportunity")
+    assert fair.loss(*given).item() == pytest.approx(error + 5 * between(answer - target, groups), rel=1e-4)
 
 
 class Given(BaseEstimator, ClassifierMixin):
@@ -141,6 +178,33 @@ def gap(run, table):
     return demographic_parity_difference(truth, guess, sensitive_features=table["sex"].to_pylist())
 
 
+@pytest.mark.parametrize("target", ["rank", "pay"])
+def test_several_classes_and_numbers_end_with_the_same_bits_and_less_of_a_gap(target, tmp_path):
+    table = hired()
+    pay = np.array(table["skill"]) + 1.2 * (np.array(table["sex"].to_pylist()) == "m")
+    table = table.append_column("pay", pa.array(pay)).append_column(
+        "rank", pa.array(np.digitize(pay, [0, 1, 2]).astype(str))
+    )
+    others = table.drop_columns(["hired", "rank" if target == "pay" else "pay"])
+
+    def run(folder, fair, resume=False):
+        training = {"epochs": 8, "batch_rows": 32, "seed": 1} | ({"fairness": fair} if fair else {})
+        settings = {**SETTINGS, "target": target, "training": training}
+        return weft.Pipeline(settings).run(others, tmp_path / folder, quiet=True, resume=resume)
+
+    def apart(run):
+        found = np.array(run.predict(others)["prediction"].to_pylist(), float)
+        men = np.array(others["sex"].to_pylist()) == "m"
+        return found[men].mean() - found[~men].mean()
+
+    fair = {"by": "sex", "how": "penalty"}
+    before, after = run("before", None), run("after", fair)
+    assert apart(before) > 0.85 and apart(after) < 0.6 * apart(before)
+    with killed(at=70):
+        run("killed", fair)
+    assert run("killed", fair, resume=True).predict(others).equals(after.predict(others))
+
+
 @pytest.mark.parametrize("how", ["reweigh", "penalty", "thresholds"])
 def test_each_way_cuts_the_gap_and_ends_with_the_same_bits_when_resumed(how, tmp_path):
     fair = {"by": "sex", "how": how}
@@ -169,7 +233,12 @@ def test_a_column_that_the_model_does_not_read_can_be_reweighed_by(tmp_path):
         ({"results": {"fairness": {"by": ["sax"]}}}, r"no column 'sax' \(results.fairness.by\).* Did you mean 'sex'"),
         ({"training": {"fairness": {"by": "skill", "how": "thresholds"}}}, "model reads. Got 'skill'"),
         ({"training": {"fairness": {"by": "one", "how": "reweigh"}}}, "at least two groups .* Got only 'x'"),
-        ({"target": "skill", "training": {"fairness": {"by": "sex", "how": "penalty"}}}, "two classes, all answered"),
+        ({"target": "skill", "training": {"fairness": {"by": "sex", "how": "reweigh"}}}, "a number. Take how: penalty"),
+        ({"target": "skill", "training": {"fairness": {"by": "sex", "how": "thresholds"}}}, "are for a target of two"),
+        (
+            {"target": {"column": "sex", "coverage": 0.9}, "training": {"fairness": {"by": "hired", "how": "penalty"}}},
+            "answers to every row",
+        ),
         ({"training": {"fairness": {"by": "sex", "how": "reweigh"}, "mixup": 0.2}}, "exclude each other"),
         ({"training": {"fairness": {"by": "sex", "how": "penalty"}, "accumulate": 2}}, "exclude each other"),
         ({"training": {"fairness": {"by": "sex", "how": "thresholds", "strength": 3.0}}}, "at most 1. Got 3"),

@@ -100,6 +100,8 @@ METRICS = {m.key: m for m in (
     Metric("declined", "Declined", "share of rows that are not answered", False, True, True),
     Metric("label_accuracy", "Labels right", "share of a row's labels, there or not, that are right", True, True),
     Metric("bias", "Bias", "mean of what is said minus what is true, in the target's unit; 0 is right", False),
+    Metric("mean_truth", "Truly", "mean of what is true, in the target's unit", True),
+    Metric("mean_answer", "Answer", "mean of what is said, in the target's unit", True),
     Metric("gini", "Gini", "0: all items are recommended alike; 1: one item always", False),
 )}  # fmt: skip
 

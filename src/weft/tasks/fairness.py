@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from weft.config import Settings
+from weft.config import FairnessSettings, Settings
 from weft.errors import SettingsError, listing
 from weft.features.categories import FIRST, CategoryCodec
 from weft.features.columns import Columns
 from weft.features.groups import GroupColumns, Members
 from weft.features.store import Store
-from weft.features.targets import ClassTarget
+from weft.features.targets import ClassTarget, NumberTarget, Target
 from weft.models.row import GroupShift
 from weft.preprocess.ingest import GROUP, CleanRows
 from weft.preprocess.letters import Letters
@@ -44,21 +44,35 @@ def fair_training(
         learnt: rows that are learnt from.
 
     Raises:
-        SettingsError: the target has no class that is looked for, or the model does not read what tells the groups.
+        SettingsError: the way has no meaning for the target, or the model does not read what tells the groups.
         DataError: a column has one value.
     """
     fair, target = settings.training.fairness, columns.target
     if fair is None:
         return None, None
+    if problem := _meaningless(fair, settings.target.declines, target):
+        raise SettingsError([f"training.fairness: {problem}"])
     positive = positive_class(target, settings.target.positive)
-    if positive is None or not isinstance(target, ClassTarget) or settings.target.declines:
-        got = "rows are declined" if settings.target.declines else f"'{target.name}' is not one"
-        raise SettingsError(
-            [f"training.fairness: is for a target of two classes, all answered. Got: {got}. Remove it."]
-        )
     place = members(clean, np.arange(len(clean)), types, fair.by)[-1].place.astype(np.int16)
-    held = Fairness.of(fair, place, positive, len(target.classes), store.target, learnt)
-    return held, GroupShift(_codes(columns, fair.by), positive) if fair.how == "thresholds" else None
+    assert isinstance(target, (ClassTarget, NumberTarget))
+    held = Fairness.of(fair, place, target, positive, store.target, learnt)
+    if fair.how != "thresholds" or positive is None:
+        return held, None
+    return held, GroupShift(_codes(columns, fair.by), positive)
+
+
+def _meaningless(fair: FairnessSettings, declines: bool, target: Target) -> str | None:
+    """Why this way has no meaning for a target, and what to do."""
+    name = f"the target '{target.name}'"
+    if declines:
+        return f"is for answers to every row. Of {name} some are declined. Remove it, or coverage and out_of_scope."
+    if not isinstance(target, (ClassTarget, NumberTarget)):
+        return f"is for one class or number a row. Got {name} of several labels a row. Remove it."
+    if fair.how == "reweigh" and isinstance(target, NumberTarget):
+        return f"reweigh counts rows of each class. Got {name}, a number. Take how: penalty."
+    if fair.how == "thresholds" and not (isinstance(target, ClassTarget) and len(target.classes) == 2):
+        return f"thresholds are for a target of two classes. Got {name}, which is not one. Take how: penalty."
+    return None
 
 
 def _codes(columns: Columns, by: list[str]) -> dict[str, int]:

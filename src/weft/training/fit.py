@@ -93,7 +93,7 @@ def fit(
         _decide(models, done, watched, coverage)
         done.watched = watched
         if models.shift is not None and fair is not None:
-            done.thresholds = _thresholds(models, models.shift, watched, fair.settings, say)
+            done.thresholds = _thresholds(models, models.shift, watched, fair, say)
     return done
 
 
@@ -229,16 +229,16 @@ def _watch(
 
 
 def _thresholds(
-    models: RowModels, shift: GroupShift, watched: list[Watched], settings: FairnessSettings, say: Silent
+    models: RowModels, shift: GroupShift, watched: list[Watched], fair: Fairness, say: Silent
 ) -> list[float]:
     """A threshold for each group [G], on the watched rows; returns them."""
     answers, truth, groups = (np.concatenate([getattr(w, n) for w in watched]) for n in ("answers", "truth", "groups"))
     inside = known(truth)
     p = combine([torch.from_numpy(answers[inside])], "class", models.temperature.cpu()).numpy()[:, shift.positive]
-    strength = 1.0 if settings.strength is None else settings.strength
     found, few = group_thresholds(
-        p.astype(np.float64), truth[inside] == shift.positive, groups[inside], settings.goal, strength, len(shift.shift)
-    )
+        p.astype(np.float64), truth[inside] == shift.positive, groups[inside], fair.settings.goal, fair.strength,
+        len(shift.shift),
+    )  # fmt: skip
     shift.set(found)
     if few:
         say.warn(f"{len(few)} of the groups by {listing(shift.columns)} keep the threshold 0.5: too few watched rows")
@@ -277,7 +277,7 @@ def _fit_linear(copy: RowModel, batch: Batch, fair: Fairness | None) -> None:
 
     def loss(out: Tensor) -> Tensor:
         if fair is not None and batch.groups is not None:
-            return fair.loss(head.answer(out), target, batch.groups)
+            return factor * fair.loss(head.answer(out), target, batch.groups)
         return factor * head.loss(out, target)
 
     fit_ridge(lambda: path(batch.columns), loss, path.weights(), path.bias, RIDGE / batch.rows)

@@ -53,8 +53,9 @@ def values_of(
     if isinstance(target, LabelsTarget):
         right = ((output >= thresholds) == truth.astype(bool)).astype(np.float64)
         return {"subset_accuracy": (rows, right.min(axis=1)), "label_accuracy": (rows, right.mean(axis=1))}
-    error = output.astype(np.float64) - (truth.astype(np.float64) * target.deviation + target.mean)
-    return {"mae": (rows, np.abs(error)), "bias": (rows, error)}
+    answer, true = output.astype(np.float64), truth.astype(np.float64) * target.deviation + target.mean
+    found = {"mean_truth": true, "mean_answer": answer, "mae": np.abs(answer - true), "bias": answer - true}
+    return {key: (rows, values) for key, values in found.items()}
 
 
 def mean_of(values: np.ndarray) -> Estimate:

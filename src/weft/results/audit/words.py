@@ -21,6 +21,7 @@ _GAP = {
     "accuracy": "It is right in {a:.1%} of {most} and in {b:.1%} of {least}",
     "declined": "It declines {a:.1%} of {most} and {b:.1%} of {least}",
     "subset_accuracy": "All labels are right in {a:.1%} of {most} and in {b:.1%} of {least}",
+    "mean_answer": "It answers {a:.4g} on average for {most} and {b:.4g} for {least}",
     "mae": "It is off by {a:.4g} on average for {most} and by {b:.4g} for {least}",
     "bleu": "What it writes reaches BLEU {a:.1f} for {most} and {b:.1f} for {least}",
     "chrf": "What it writes reaches chrF {a:.1f} for {most} and {b:.1f} for {least}",
@@ -28,9 +29,10 @@ _GAP = {
 }
 _POINTS = ": a gap of {gap:.1f} points ({low:.1f} to {high:.1f})"
 _UNITS = ": a gap of {gap:.4g} ({low:.4g} to {high:.4g})"
-_UNITED = ("mae", "bleu", "chrf")
+_UNITED = ("mean_answer", "mae", "bleu", "chrf")
 _SURE, _CHANCE = ", which is beyond chance.", ", which may be chance."
 _RATIO = "The rarer share is {ratio:.0%} of the other; truly {of} are {a:.1%} of {most} and {b:.1%} of {least}."
+_TRULY = "Truly it is {a:.4g} on average for {most} and {b:.4g} for {least}."
 _FIFTHS = (
     "Where the rarer share is below 80 % of the other, many look closer (the four-fifths rule of US employers); what "
     "is allowed is a question of law, not of this number."
@@ -72,6 +74,9 @@ def column_in_words(found: dict[str, Any], of: str | None) -> list[Said]:
                 said.append(([phrase, "."], values))
             if key == "selection_rate":
                 said += _shares(gap, groups, of)
+            if key == "mean_answer":
+                a, b = (groups[gap[k]]["metrics"]["mean_truth"]["value"] for k in ("most", "least"))
+                said.append((_TRULY, {"a": a, "b": b, "most": gap["most"], "least": gap["least"]}))
     for g in found["groups"]:
         said += _off(g, of)
         if "exposure" in g["metrics"]:
