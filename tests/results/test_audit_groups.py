@@ -242,7 +242,7 @@ def test_the_very_data_of_the_training_are_judged_on_their_test_rows(tmp_path):
     assert found.audit(table, ["g"], everything=True)["sections"]["groups"]["rows"] == 300
     said = in_words(found.audit(table, ["g"]))["groups"]
     assert said[0] == "Judged on 45 rows: of the data of the training only those that were not learnt from."
-    assert "It is off by" in said[2]
+    assert "It answers" in said[2] and "It is off by" in said[4]
     with pytest.raises(UsageError, match="of: must be a class"):
         found.audit(table, ["g"], of="u")
 

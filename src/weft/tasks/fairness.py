@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from weft.config import FairnessSettings, Settings
+from weft.config import Settings
 from weft.errors import SettingsError, listing
 from weft.features.categories import FIRST, CategoryCodec
 from weft.features.columns import Columns
@@ -19,6 +19,7 @@ from weft.preprocess.letters import Letters
 from weft.results.audit.groups import groups_section
 from weft.results.summary import positive_class
 from weft.training.fairness import Fairness
+from weft.training_settings import FairnessSettings
 
 AT_ONCE = 1 << 16
 MOST_THRESHOLDS = 1_000
@@ -50,7 +51,7 @@ def fair_training(
     fair, target = settings.training.fairness, columns.target
     if fair is None:
         return None, None
-    if problem := _meaningless(fair, settings.target.declines, target):
+    if problem := _meaningless(fair, bool(settings.target.declines), target):
         raise SettingsError([f"training.fairness: {problem}"])
     positive = positive_class(target, settings.target.positive)
     place = members(clean, np.arange(len(clean)), types, fair.by)[-1].place.astype(np.int16)

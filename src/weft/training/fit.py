@@ -34,7 +34,6 @@ from weft.training.private import loop_of
 from weft.training.regularise import Objective
 from weft.training.thresholds import choose_score, coverage_threshold, label_thresholds
 from weft.training.tracking import Tracker
-from weft.training_settings import FairnessSettings
 
 Change = Callable[[RowCodes, np.ndarray, int], RowCodes]
 """Codes of rows, their numbers and the epoch -> what is learnt of them this time."""

@@ -54,8 +54,10 @@ def values_of(
         right = ((output >= thresholds) == truth.astype(bool)).astype(np.float64)
         return {"subset_accuracy": (rows, right.min(axis=1)), "label_accuracy": (rows, right.mean(axis=1))}
     answer, true = output.astype(np.float64), truth.astype(np.float64) * target.deviation + target.mean
-    found = {"mean_truth": true, "mean_answer": answer, "mae": np.abs(answer - true), "bias": answer - true}
-    return {key: (rows, values) for key, values in found.items()}
+    return {
+        "mean_truth": (rows, true), "mean_answer": (rows, answer),
+        "mae": (rows, np.abs(answer - true)), "bias": (rows, answer - true),
+    }  # fmt: skip
 
 
 def mean_of(values: np.ndarray) -> Estimate:
