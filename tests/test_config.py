@@ -6,6 +6,7 @@ import random
 import tracemalloc
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from weft.config import Settings, dumps, from_mapping, load, loads
@@ -253,3 +254,30 @@ def test_settings_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         settings.version = 1
     assert isinstance(settings, Settings)
+
+
+def test_the_schema_for_editors_accepts_what_loads_and_refuses_what_does_not() -> None:
+    """Judged by jsonschema: short forms, every key explained, and no key beside those."""
+    schema = Settings.model_json_schema()
+    check = jsonschema.Draft202012Validator(schema).is_valid
+    head = {"data": {"source": "a.csv"}, "target": "y"}
+    good = (
+        {"features": {"a": "text", "b": {"type": "image", "range": [0, 1]}}},
+        {"preprocess": {"redact": "all"}}, {"preprocess": {"redact": ["email"]}},
+        {"preprocess": {"redact": {"kinds": ["email"], "key": "k"}}}, {"data": {"source": ["a.csv", "b.csv"]}},
+        {"model": {"from": "minilm"}}, {"results": {"fairness": {"by": "sex"}}}, {"target": {"next_token": "text"}},
+    )  # fmt: skip
+    for more in good:
+        assert from_mapping(head | more) and check(head | more), more
+    for more in (
+        {"features": {"a": "txt"}},
+        {"trainin": {}},
+        {"training": {"epochs": 0}},
+        {"preprocess": {"redact": 5}},
+    ):
+        with pytest.raises(SettingsError):
+            from_mapping(head | more)
+        assert not check(head | more), more
+    for part in (schema, *schema["$defs"].values()):
+        for key, field in part["properties"].items():
+            assert field.get("description") or "$ref" in field, f"{part['title']}.{key} has no words"

@@ -70,8 +70,13 @@ def _pair(value: Any) -> Any:
     )
 
 
+ColumnType = Literal["text", "number", "category", "time", "image", "sequence", "off"]
+
+
 class FeatureSettings(StrictSettings):
-    type: Literal["text", "number", "category", "time", "image", "sequence", "off"]
+    """How a column is read; a bare type is the short form of ``{type: ...}``."""
+
+    type: ColumnType
     """What the column holds; `off` leaves it out."""
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
     """Longest text in tokens (text only; default: the 99th percentile of the column, at most 256). Of a text that
@@ -85,7 +90,9 @@ class FeatureSettings(StrictSettings):
     """Most categories kept, or items of histories, by frequency; the others count as unknown (default 10,000)."""
     size: Annotated[int, Field(ge=4, le=512)] | None = None
     """Pixels a side that pictures are brought to (image only; default: as most have, at most 64)."""
-    range: Annotated[tuple[float, float] | None, BeforeValidator(_pair)] = None
+    range: Annotated[tuple[float, float] | None, BeforeValidator(_pair, json_schema_input_type=list[float] | None)] = (
+        None
+    )
     """What is black and what is white in arrays of numbers (image only; needed where they are floats)."""
     max_events: Annotated[int, Field(ge=1, le=8192)] | None = None
     """Last events of a history that are read (sequence only; default: the 99th percentile, at most 100)."""
@@ -104,16 +111,25 @@ class FeatureSettings(StrictSettings):
         return self
 
 
+Feature = Annotated[
+    FeatureSettings, BeforeValidator(_long_form("type"), json_schema_input_type=ColumnType | FeatureSettings)
+]
+
+
 class ItemsSettings(StrictSettings):
+    """What is known of the items that are recommended."""
+
     source: Annotated[str | list[str], BeforeValidator(_addresses)]
     """A table with one row an item: file, list of files, glob, folder or fsspec address."""
     id: str | None = None
     """Its column of item ids (default: the name of the target's column)."""
-    features: dict[str, Annotated[FeatureSettings, BeforeValidator(_long_form("type"))]] = Field(default_factory=dict)
+    features: dict[str, Feature] = Field(default_factory=dict)
     """Column to type; columns not named are guessed, `off` leaves one out."""
 
 
 class DataSettings(StrictSettings):
+    """What is read, and which of its rows are learnt from."""
+
     source: Annotated[str | list[str] | None, BeforeValidator(_addresses)] = None
     """File, list of files, glob, folder or fsspec address of CSV, JSON Lines, Parquet, Arrow or plain text; or a folder
     of pictures with a class a sub-folder."""
@@ -122,6 +138,7 @@ class DataSettings(StrictSettings):
     format: Literal["csv", "jsonl", "parquet", "arrow", "text", "squad"] | None = None
     """Said only where the file's ending does not tell."""
     split: SplitSettings = SplitSettings()
+    """Which rows are learnt from, watched and judged on."""
     max_rejected: Share = 0.01
     """Share of rows that may be set aside as bad before the run stops."""
 
@@ -135,7 +152,12 @@ class RedactSettings(StrictSettings):
     """Personal data in texts, categories and labels that is replaced before anything is learnt, kept or shown of it."""
 
     kinds: Annotated[
-        list[Personal], BeforeValidator(lambda v: list(get_args(Personal)) if v == "all" else v), Field(min_length=1)
+        list[Personal],
+        BeforeValidator(
+            lambda v: list(get_args(Personal)) if v == "all" else v,
+            json_schema_input_type=Literal["all"] | Annotated[list[Personal], Field(min_length=1)],
+        ),
+        Field(min_length=1),
     ]
     """What is replaced: email, phone, id_number, passport, bank_card, iban, ip, plate, address, name; or all."""
     key: str | None = None
@@ -144,6 +166,8 @@ class RedactSettings(StrictSettings):
 
 
 class PreprocessSettings(StrictSettings):
+    """What is done to the rows before anything is learnt from them."""
+
     normalize: Literal["nfkc", "nfc", "off"] | None = None
     """Unicode form of texts and categories (default: nfkc; nfc where text is written, which keeps full-width
     punctuation); `off` leaves every character as it came."""
@@ -151,7 +175,10 @@ class PreprocessSettings(StrictSettings):
     """Copies that are left out, each with the row it is a copy of (duplicates.parquet): `exact`, equal in all that is
     read; `near`, also those whose texts are alike. `off` only counts the equal ones: rows of a few numbers and
     categories may be equal and yet two people."""
-    redact: Annotated[RedactSettings | None, BeforeValidator(_kinds)] = None
+    redact: Annotated[
+        RedactSettings | None,
+        BeforeValidator(_kinds, json_schema_input_type=Literal["all"] | list[Personal] | RedactSettings | None),
+    ] = None
     """Kinds of personal data to replace, a list of them or all."""
 
 
@@ -229,6 +256,8 @@ class TargetSettings(StrictSettings):
 
 
 class ModelSettings(StrictSettings):
+    """What reads the tokens of a row: a new network, or a checkpoint that goes on learning."""
+
     from_: Annotated[str | None, Field(alias="from")] = None
     """A checkpoint whose model of texts or pictures reads the row: a run, a Hugging Face folder, or hf://OWNER/NAME on
     the hub."""
@@ -239,8 +268,11 @@ class ModelSettings(StrictSettings):
     width: Annotated[int, Field(ge=8, le=16384)] | None = None
     """D, the width of a token (default: by the data, shown by `weft check`)."""
     layers: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Blocks of the backbone (default: by the data)."""
     heads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """H, the heads of attention; they divide the width (default: by the width)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the states that are hidden while it learns (default: 0.1 in most models)."""
     adapter: Literal["lora"] | None = None
     """Train small matrices beside the frozen ones of the checkpoint (LoRA, Hu 2021)."""
     rank: Annotated[int, Field(ge=1, le=1024)] | None = None
@@ -268,6 +300,8 @@ class ModelSettings(StrictSettings):
 
 
 class ResultsSettings(StrictSettings):
+    """What the report holds beside the model's figures."""
+
     baselines: bool | None = None
     """Train the trivial, the linear and the boosted-tree baselines beside the model (default: yes, but not beside a
     private one: they are not)."""
@@ -286,12 +320,15 @@ class Settings(StrictSettings):
     """A whole pipeline file."""
 
     version: Literal[1] = 1
+    """Of this form of the file."""
     data: DataSettings = DataSettings()
     preprocess: PreprocessSettings = PreprocessSettings()
-    features: dict[str, Annotated[FeatureSettings, BeforeValidator(_long_form("type"))]] = Field(default_factory=dict)
+    features: dict[str, Feature] = Field(default_factory=dict)
     """Column to type; columns not named are guessed, `off` leaves one out."""
-    target: Annotated[TargetSettings, BeforeValidator(_long_form("column"))]
-    """The column to predict."""
+    target: Annotated[
+        TargetSettings, BeforeValidator(_long_form("column"), json_schema_input_type=str | TargetSettings)
+    ]
+    """The column to predict, or what else is learnt."""
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     results: ResultsSettings = ResultsSettings()

@@ -95,7 +95,9 @@ def several(value: Any) -> Any:
 
 
 class ByGroups(StrictSettings):
-    by: Annotated[list[str], BeforeValidator(several), Field(min_length=1)]
+    """Whose rows are told apart."""
+
+    by: Annotated[list[str], BeforeValidator(several, json_schema_input_type=str | list[str]), Field(min_length=1)]
     """Columns that say to which group a row belongs; several also together. The model need not read them."""
 
 
@@ -143,6 +145,8 @@ class FederatedSettings(StrictSettings):
 
 
 class TrainingSettings(StrictSettings):
+    """How it learns; what is left out is chosen by the data."""
+
     epochs: Annotated[int, Field(ge=1)] | None = None
     """Most passes over the training rows; early stopping usually ends sooner."""
     minutes: Annotated[float, Field(gt=0)] | None = None
@@ -154,7 +158,9 @@ class TrainingSettings(StrictSettings):
     optimizer: Literal["adamw", "muon"] | None = None
     """Muon makes the steps of a Transformer's matrices orthogonal (default where a text model begins from nothing)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The highest, after the steps that warm up (default: by the model and the optimiser)."""
     weight_decay: Annotated[float, Field(ge=0)] | None = None
+    """Decoupled from the gradient (Loshchilov 2019) (default: by the data)."""
     patience: Annotated[int, Field(ge=1)] | None = None
     """Epochs without a better validation loss before training stops."""
     label_smoothing: Share | None = None
@@ -186,6 +192,7 @@ class TrainingSettings(StrictSettings):
     privacy: PrivacySettings | None = None
     """Train so that nobody can tell whether a row was learnt from."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
+    """Of all that is drawn: the first weights, the order of the rows, what is hidden."""
 
     @model_validator(mode="after")
     def _planted(self) -> TrainingSettings:

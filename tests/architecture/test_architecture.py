@@ -34,6 +34,7 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 COMMANDS = [
     "demo",
     "init",
+    "schema",
     "check",
     "run",
     "predict",

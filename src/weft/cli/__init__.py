@@ -35,6 +35,7 @@ app = App(
 for name, line in {
     "demo": "Real data that is on every machine, end to end, in a few minutes.",
     "init": "Look at a table and write a starter pipeline file.",
+    "schema": "Write the JSON Schema of pipeline files, with which editors complete and explain them.",
     "check": "Validate a pipeline file and say what a run will do and need.",
     "run": "Train a model as a pipeline file says.",
     "predict": "Predict the rows of a table of any size.",
