@@ -5,9 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
+
+from weft import config
+from weft.cli import app
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("examples/**/*.md")]
+)
+yaml = YAML(typ="safe")
 
 
 def names_in(file: Path) -> set[str]:
@@ -26,29 +33,44 @@ def test_tests_files_and_links_that_a_page_names_exist(page: Path) -> None:
         assert link.startswith("https://") or (page.parent / link).exists(), link
 
 
-@pytest.mark.parametrize("language", ["README.md", "README.zh.md"])
-def test_the_pipeline_file_of_the_readme_is_valid(language: str) -> None:
-    from weft import config
-
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / language).read_text(encoding="utf-8"), re.S)
-    assert blocks
-    for block in blocks:
-        for line in [block] if "data:" in block else block.splitlines():
-            config.loads(line if "data:" in line else f"{line}\ndata: {{source: a.csv}}\ntarget: y", language)
+def valid(block: str, page: Path) -> None:
+    """A block is a file, the end of one, or lines each of which is an example."""
+    whole = yaml.load(block)
+    needed = "".join(f"\n{k}" for k in ("data: {source: a.csv}", "target: y") if k.partition(":")[0] not in whole)
+    config.loads(block + needed, str(page))
 
 
-def test_both_readmes_hold_the_same_commands_and_figures() -> None:
-    english, chinese = (
-        re.findall(r"^(?:weft \w+[^#\n]*|python -m pip[^\n]*)", (ROOT / f).read_text(encoding="utf-8"), re.M)
-        for f in ("README.md", "README.zh.md")
-    )
-    assert [c.strip() for c in english] == [c.strip() for c in chinese] and len(english) >= 7
-    figures = [re.findall(r"0\.\d+", (ROOT / f).read_text(encoding="utf-8")) for f in ("README.md", "README.zh.md")]
-    assert figures[0] == figures[1]
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_pipeline_files_of_a_page_are_valid(page: Path) -> None:
+    for block in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.S):
+        keys = re.findall(r"^(\w+):", block, re.M)
+        for part in [block] if len(keys) == len(set(keys)) else block.splitlines():
+            valid(part, page)
 
 
-def test_every_command_that_the_readme_types_exists() -> None:
-    from weft.cli import app
+def commands(page: Path) -> list[str]:
+    """What a page types, without the remarks."""
+    blocks = re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    return [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()]
 
-    words = re.findall(r"^(?:uv run )?weft (\w+)", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
-    assert words and set(words) <= set(app)
+
+PAIRS = [(ROOT / "README.md", ROOT / "README.zh.md")]
+PAIRS += [(ROOT / "docs" / page.name, page) for page in sorted(ROOT.glob("docs/zh/*.md"))]
+PAIRS += [(page.with_name("README.md"), page) for page in sorted(ROOT.glob("examples/**/README.zh.md"))]
+SHORTER = {"explanations.md", "fairness.md", "privacy.md", "serving.md"}
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda p: str(p[1].relative_to(ROOT)))
+def test_a_page_has_the_same_commands_and_figures_in_both_languages(pair: tuple[Path, Path]) -> None:
+    english, chinese = (commands(page) for page in pair)
+    figures = [re.findall(r"0\.\d+", page.read_text(encoding="utf-8")) for page in pair]
+    if pair[1].name in SHORTER:
+        assert set(chinese) <= set(english)
+    else:
+        assert english == chinese and figures[0] == figures[1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_command_that_a_page_types_exists(page: Path) -> None:
+    words = {line.split()[1] for line in commands(page) if line.startswith("weft ")}
+    assert words <= set(app)
