@@ -397,6 +397,8 @@ class Settings(StrictSettings):
         odd += ["model.copies"] if (self.model.copies or 1) > 1 else []
         if odd:
             raise ValueError(f"{listing(odd)} needs rows of several owners at once. Remove it, or training.federated")
+        if self.training.private and self.preprocess.duplicates != "off":
+            raise ValueError("preprocess.duplicates: a row decides on those of other owners. Remove it, or privacy")
 
     def _private(self, task: Task) -> None:
         if task in ("span", "embedding"):
@@ -411,7 +413,7 @@ class Settings(StrictSettings):
     def baselines(self) -> bool:
         """Whether simple models are trained beside the model."""
         given = self.results.baselines
-        return self.training.privacy is None if given is None else given
+        return self.training.private is None if given is None else given
 
 
 def load(path: str | Path, changes: Sequence[str] = (), needs_source: bool = True) -> Settings:

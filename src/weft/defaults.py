@@ -71,7 +71,7 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
     """The shape of the model."""
     model = settings.model
     balanced = settings.training.class_weight == "balanced"
-    private = settings.training.privacy is not None  # noise grows with every number that is learnt
+    private = settings.training.private is not None  # noise grows with every number that is learnt
     if facts.source is not None:
         given = facts.source.backbone
         if model.dropout is not None:
@@ -141,7 +141,7 @@ def summaries(settings: Settings, facts: Facts) -> dict[str, int]:
 
 def copies(settings: Settings, facts: Facts) -> int:
     """Models trained on different folds of the rows: five where the table is so small that it costs little."""
-    if settings.training.privacy is not None or settings.training.federated is not None:
+    if settings.training.private is not None or settings.training.federated is not None:
         return 1
     return settings.model.copies or (
         5 if facts.small and not (facts.text or facts.image) and settings.model.backbone != "rnn" else 1
@@ -211,10 +211,10 @@ def resolved(
         consistency=t.consistency or 0.0,
         dropout_schedule=t.dropout_schedule,
         column_dropout=t.column_dropout or 0.0,
-        federated=Federated(t.federated.steps, t.federated.rate) if t.federated else None,
+        federated=Federated(t.federated.steps, t.federated.rate, t.batch_rows or batch) if t.federated else None,
         **own,
     )
-    return privately(found, t) if t.privacy else found
+    return privately(found, t) if t.private else found
 
 
 def ranking_config(settings: Settings, events: Events, catalogue: Catalogue, repeats: bool) -> RankingConfig:

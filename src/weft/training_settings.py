@@ -135,6 +135,13 @@ class PrivacySettings(StrictSettings):
     """The longest that the gradient of a row may be; longer ones are shortened."""
 
 
+class OwnerPrivacySettings(PrivacySettings):
+    """... of any one owner (McMahan 2018)."""
+
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """The longest that the update of an owner may be."""
+
+
 class FederatedSettings(StrictSettings):
     """Federated averaging (McMahan 2017), rehearsed in one process: each file or folder of data.source is an owner."""
 
@@ -142,6 +149,8 @@ class FederatedSettings(StrictSettings):
     """Steps of each owner in a round."""
     rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     """How large these are."""
+    privacy: OwnerPrivacySettings | None = None
+    """Train so that nobody can tell whether an owner took part: each round draws owners and adds noise."""
 
 
 class TrainingSettings(StrictSettings):
@@ -194,6 +203,11 @@ class TrainingSettings(StrictSettings):
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
     """Of all that is drawn: the first weights, the order of the rows, what is hidden."""
 
+    @property
+    def private(self) -> PrivacySettings | None:
+        """Of rows or of owners."""
+        return self.federated.privacy if self.federated and self.privacy is None else self.privacy
+
     @model_validator(mode="after")
     def _planted(self) -> TrainingSettings:
         for text in self.canaries if isinstance(self.canaries, list) else ():
@@ -205,7 +219,7 @@ class TrainingSettings(StrictSettings):
 
     @model_validator(mode="after")
     def _private(self) -> TrainingSettings:
-        if self.privacy is None:
+        if self.private is None:
             return self
         mixes = [n for n in ("mixup", "cutmix") if getattr(self, n)]
         if mixes:

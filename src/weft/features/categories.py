@@ -26,6 +26,8 @@ class CategoryCodec(Codec):
     def __init__(self, name: str, settings: FeatureSettings | None = None):
         super().__init__(name, settings)
         self.categories: list[str] = []
+        self.counts: dict[str, int] = {}
+        """Of the rows that hold each; known while a run is made."""
         self._counts: Counter[str] = Counter()
         self._places: pa.Array | None = None
 
@@ -38,9 +40,14 @@ class CategoryCodec(Codec):
     def finish(self) -> None:
         most = (self.settings.max_categories if self.settings else None) or MOST_CATEGORIES
         ranked = sorted(self._counts.items(), key=lambda item: (-item[1], item[0]))
-        self.categories = [name for name, _ in ranked[:most]]
+        self.counts = dict(ranked[:most])
+        self.categories = list(self.counts)
         self._counts = Counter()
         self._places = None
+
+    def merge(self, other: CategoryCodec) -> None:
+        self._counts = Counter(self.counts) + Counter(other.counts)
+        self.finish()
 
     def encode(self, array: pa.Array) -> Codes:
         if self._places is None:

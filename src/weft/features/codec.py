@@ -34,6 +34,10 @@ class Codec(ABC):
         """Turn what was observed into what is saved."""
 
     @abstractmethod
+    def merge(self, other: Any) -> None:
+        """Be as one that saw the rows of both, from what is left of each when it has finished."""
+
+    @abstractmethod
     def encode(self, array: pa.Array) -> Codes:
         """The codes of the values, a row each."""
 

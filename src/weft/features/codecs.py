@@ -16,7 +16,9 @@ A codec is saved as JSON beside the weights, never pickled.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,6 +67,7 @@ class NumberCodec(Codec):
         self.median: float | None = None
         self.edges, self.spikes = np.zeros(0), np.zeros(0)
         self._sampler, self._moments = Sampler(), Moments()
+        self._quantiles, self._parts = np.zeros(0), list[NumberCodec]()
 
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
         values = numbers(array)
@@ -78,12 +81,38 @@ class NumberCodec(Codec):
         self.deviation = self._moments.deviation or 1.0
         self.median = float(np.quantile(sample, 0.5, method="nearest")) if len(sample) else None
         distinct, counts = np.unique(sample, return_counts=True)
-        self.edges = (_edges(sample, distinct) - self.mean) / self.deviation
+        self._quantiles = _edges(sample, distinct)
+        self.edges = (self._quantiles - self.mean) / self.deviation
         self.spikes = np.zeros(0)
         if len(distinct) > 2:
             order = np.lexsort((distinct, -counts))[:MOST_SPIKES]
             self.spikes = np.sort(distinct[order[counts[order] >= SPIKE_ROWS]])
-        self._sampler, self._moments = Sampler(), Moments()
+        self._sampler = Sampler()
+
+    def merge(self, other: NumberCodec) -> None:
+        """Mean and deviation are those of all rows; edges are quantiles of the edges of each, weighed by its rows."""
+        if not self._parts:
+            self._parts = [copy(self)]
+            self._moments = copy(self._moments)
+        self._parts.append(other)
+        self._moments.merge(other._moments)
+        self.mean, self.deviation = self._moments.mean, self._moments.deviation or 1.0
+        some = [p for p in self._parts if p._moments.count]
+        if not some:
+            return
+        rows = np.array([p._moments.count for p in some], np.float64)
+        self.median = _quantiles(np.array([p.median for p in some]), rows, np.array([0.5]))[0].item()
+        edges = np.concatenate([p._quantiles for p in some])
+        found = np.unique(edges)
+        if len(found) > BINS + 1:
+            counts = np.array([len(p._quantiles) for p in some])
+            weights = np.repeat(rows / counts, counts)
+            found = np.unique(_quantiles(edges, weights, np.linspace(0, 1, BINS + 1)))
+        self.edges = (found - self.mean) / self.deviation
+        held: Counter[float] = Counter()
+        for part, count in zip(some, rows, strict=True):
+            held.update(dict.fromkeys(part.spikes.tolist(), count))
+        self.spikes = np.sort(np.array([value for value, _ in held.most_common(MOST_SPIKES)]))
 
     def encode(self, array: pa.Array) -> Codes:
         values = numbers(array)
@@ -119,6 +148,13 @@ class NumberCodec(Codec):
 def numbers(array: pa.Array) -> np.ndarray:
     """float64 with NaN where missing; beyond 1e100, where squares would overflow, a number is 1e100."""
     return np.clip(array.to_numpy(zero_copy_only=False).astype(np.float64), -1e100, 1e100)
+
+
+def _quantiles(values: np.ndarray, weights: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The least of the values that so large shares of the weight do not exceed."""
+    order = np.argsort(values)
+    reached = np.cumsum(weights[order])
+    return values[order[np.minimum(np.searchsorted(reached / reached[-1], shares - 1e-9), len(order) - 1)]]
 
 
 def _edges(sample: np.ndarray, distinct: np.ndarray) -> np.ndarray:
@@ -190,6 +226,9 @@ class TextCodec(Codec):
         self._seen += len(tokens.values)
         self.texts += rows
         grams, documents = np.unique(_once_a_row(*self._all_grams(tokens), self._gram_bound)[1], return_counts=True)
+        self._add(grams, documents)
+
+    def _add(self, grams: np.ndarray, documents: np.ndarray) -> None:
         place = np.searchsorted(self.grams, grams)
         old = np.append(self.grams, -1)[place] == grams
         self.documents[place[old]] += documents[old]
@@ -202,11 +241,22 @@ class TextCodec(Codec):
         self.lengths = np.sort(lengths)
         if not self.max_tokens:
             self.max_tokens = int(min(MOST_TOKENS, max(8, np.quantile(lengths, 0.99)))) if len(lengths) else 8
+        self._keep_frequent()
+        self._sampler = Sampler(4_000)
+
+    def _keep_frequent(self) -> None:
         keep = np.flatnonzero(self.documents >= 2)
         if len(keep) > MOST_GRAMS:
             keep = np.sort(keep[np.argsort(-self.documents[keep], kind="stable")[:MOST_GRAMS]])
         self.grams, self.documents = self.grams[keep], self.documents[keep]
-        self._sampler = Sampler(4_000)
+
+    def merge(self, other: TextCodec) -> None:
+        """An n-gram is kept that at least two texts of one of them hold."""
+        self.max_tokens = max(self.max_tokens, other.max_tokens)
+        self.lengths = np.sort(np.concatenate([self.lengths, other.lengths]))
+        self.texts += other.texts
+        self._add(other.grams, other.documents)
+        self._keep_frequent()
 
     def encode(self, array: pa.Array) -> Codes:
         """A missing text has no tokens; a longer one keeps its first ``max_tokens``, and its whole bag."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
@@ -16,26 +20,34 @@ from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.columns import Columns
 from weft.features.store import Store, StoreWriter
 from weft.features.targets import Target, new_target
-from weft.features.tokenizer import texts_of, train_tokenizer
+from weft.features.tokenizer import texts_of, tokenizer_of_words, train_tokenizer, words_of
 from weft.preprocess.clean import CleanBatch, Cleaner
 from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
 
+Batches = Callable[[Sequence[str]], Iterable[CleanBatch]]
+"""The rows to learn from, by the names of the columns."""
 LETTERS = 20_000_000
 """Of the training texts for a tokenizer of 8,192 tokens: some 2,400 for each."""
 
 
 def fit_columns(
     settings: Settings, plan: Plan, clean: CleanRows, cleaner: Cleaner, tokenizer: Tokenizer | None = None,
-    longest: int | None = None,
+    longest: int | None = None, owners: np.ndarray | None = None,
 ) -> Columns:  # fmt: skip
     """Codecs that have seen the training rows and no other; the tokenizer learns from a part of long tables.
 
     ``tokenizer`` is that of a checkpoint, whose rows may have ``longest`` tokens in all; default: one is trained.
+    ``owners``: whose each of the cleaned rows is, where they learn apart and what they learnt is put together.
     """
     codecs = new_codecs(plan.types, settings.features)
     target = new_target(plan.target_type, settings.target)
-    tokenizer = fit_codecs(codecs, lambda names: clean.batches(TRAIN, names), tokenizer, target)
+    learnt = [] if owners is None else np.unique(owners[clean.parts == TRAIN]).tolist()
+    if owners is None or len(learnt) == 1:
+        tokenizer = fit_codecs(codecs, lambda names: clean.batches(TRAIN, names), tokenizer, target)
+    else:
+        each = [partial(clean.batches, TRAIN, only=owners == owner) for owner in learnt]
+        tokenizer = fit_apart(codecs, target, each, tokenizer)
     columns = Columns(cleaner, codecs, target, tokenizer)
     if longest is not None:
         _share([codec for codec in codecs if isinstance(codec, TextCodec)], longest, settings)
@@ -43,9 +55,8 @@ def fit_columns(
 
 
 def fit_codecs(
-    codecs: Sequence[Codec], batches: Callable[[Sequence[str]], Iterable[CleanBatch]],
-    tokenizer: Tokenizer | None = None, target: Target | None = None,
-) -> Tokenizer | None:  # fmt: skip
+    codecs: Sequence[Codec], batches: Batches, tokenizer: Tokenizer | None = None, target: Target | None = None
+) -> Tokenizer | None:
     """Let codecs see the columns of ``batches`` go by, texts three times; the tokenizer that their texts share."""
     names, letters = [*(codec.name for codec in codecs), *([target.name] if target else [])], 0
     for batch in batches(names):
@@ -70,6 +81,33 @@ def fit_codecs(
             break
     for codec in codecs:
         codec.finish()
+    return tokenizer
+
+
+def fit_apart(
+    codecs: Sequence[Codec], target: Target, each: Sequence[Batches], tokenizer: Tokenizer | None = None
+) -> Tokenizer | None:
+    """As :func:`fit_codecs`, where ``each`` owner lets its own codecs see its own rows: what these have finished with
+    is put together, and of texts how often words came that two of an owner's texts hold."""
+    texts = [codec.name for codec in codecs if isinstance(codec, TextCodec)]
+    if texts and tokenizer is None:
+        words: Counter[str] = Counter()
+        for batches in each:
+            letters = sum(pc.sum(pc.binary_length(b.columns[n])).as_py() or 0 for b in batches(texts) for n in texts)
+            most = LETTERS // len(each)
+            words.update(words_of(texts_of(batches(texts), texts, most / max(letters, 1), most), lowercase=True))
+        tokenizer = tokenizer_of_words(words, lowercase=True)
+    blank = deepcopy((codecs, target))
+    for number, batches in enumerate(each):
+        own, answers = deepcopy(blank) if number else (codecs, target)
+        for batch in batches([target.name]):
+            answers.observe(batch.columns[target.name])
+        fit_codecs(own, batches, tokenizer)
+        if number:
+            target.merge(answers)  # type: ignore[arg-type]
+            for codec, other in zip(codecs, own, strict=True):
+                codec.merge(other)
+    target.finish()
     return tokenizer
 
 

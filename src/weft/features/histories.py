@@ -45,9 +45,18 @@ class SequenceCodec(Codec):
         sample = self._lengths.values()
         if not self.max_events:
             self.max_events = int(np.clip(np.quantile(sample, 0.99), 1, MOST_EVENTS)) if len(sample) else 1
+        self._rate()
+        self._lengths = Sampler()
+
+    def merge(self, other: SequenceCodec) -> None:
+        self.items.merge(other.items)
+        self.max_events, self.timed = max(self.max_events, other.max_events), self.timed or other.timed
+        self._ratings.merge(other._ratings)
+        self._rate()
+
+    def _rate(self) -> None:
         if self._ratings.count:
             self.rating = (self._ratings.mean, self._ratings.deviation or 1.0)
-        self._lengths, self._ratings = Sampler(), Moments()
 
     def encode(self, array: pa.Array) -> Codes:
         lengths = _lengths(array)

@@ -51,7 +51,7 @@ class ImageCodec(Codec):
                 self._shades[channel] += np.bincount(shades, minlength=256)
 
     def finish(self) -> None:
-        if not self.size:
+        if not (self.settings and self.settings.size):
             sides = sorted(self._sides.elements())
             self.size = min(KEPT, max(LEAST, sides[len(sides) // 2])) if sides else LEAST
         counts = np.maximum(1, self._shades.sum(axis=1))
@@ -60,7 +60,12 @@ class ImageCodec(Codec):
         variance = self._shades @ values**2 / counts - mean**2
         self.mean = mean[: self.channels].tolist()
         self.deviation = np.maximum(1.0, np.sqrt(np.maximum(0.0, variance)))[: self.channels].tolist()
-        self._sides, self._shades = Counter(), np.zeros((3, 256), np.int64)
+
+    def merge(self, other: ImageCodec) -> None:
+        self.channels = max(self.channels, other.channels)
+        self._sides += other._sides
+        self._shades += other._shades
+        self.finish()
 
     def fix(self, size: int, mean: list[float], deviation: list[float]) -> None:
         """Take these instead of what the rows show: what a checkpoint was trained on."""

@@ -41,10 +41,16 @@ class Moments:
         self.count, self.mean, self._m2 = 0, 0.0, 0.0
 
     def add(self, values: np.ndarray) -> None:
-        if len(values) == 0:
-            return
-        mean, count = float(values.mean()), len(values)
-        m2 = float(((values - mean) ** 2).sum())
+        if len(values):
+            mean = float(values.mean())
+            self._join(len(values), mean, float(((values - mean) ** 2).sum()))
+
+    def merge(self, other: Moments) -> None:
+        """Be those of both streams."""
+        if other.count:
+            self._join(other.count, other.mean, other._m2)
+
+    def _join(self, count: int, mean: float, m2: float) -> None:
         total, gap = self.count + count, mean - self.mean
         self._m2 += m2 + gap * gap * self.count * count / total
         self.mean += gap * count / total

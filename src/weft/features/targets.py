@@ -42,6 +42,10 @@ class ClassTarget:
             if entry["values"] != self.out_of_scope:
                 self._counts[entry["values"]] += entry["counts"]
 
+    def merge(self, other: ClassTarget) -> None:
+        """Be as one that saw the rows of both; none has finished."""
+        self._counts.update(other._counts)
+
     def finish(self) -> None:
         """Raises DataError where there are not at least two classes."""
         if len(self._counts) < 2:
@@ -85,6 +89,11 @@ class LabelsTarget:
         self.rows += len(array) - array.null_count
         self._counts.update(pc.list_flatten(array).to_pylist())
 
+    def merge(self, other: LabelsTarget) -> None:
+        """Be as one that saw the rows of both; none has finished."""
+        self.rows += other.rows
+        self._counts.update(other._counts)
+
     def finish(self) -> None:
         """Raises DataError where there is no label, or none that only some rows hold."""
         if all(count == self.rows for count in self._counts.values()):
@@ -127,6 +136,10 @@ class NumberTarget:
     def observe(self, array: pa.Array) -> None:
         values = numbers(array)
         self._moments.add(values[~np.isnan(values)])
+
+    def merge(self, other: NumberTarget) -> None:
+        """Be as one that saw the rows of both; none has finished."""
+        self._moments.merge(other._moments)
 
     def finish(self) -> None:
         self.mean, self.deviation = self._moments.mean, self._moments.deviation

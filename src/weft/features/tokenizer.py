@@ -6,7 +6,8 @@ saved as ``tokenizer.json``, the file that Hugging Face tokenizers reads.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -22,6 +23,8 @@ WRITING = [*SPECIAL, SEPARATOR, SYSTEM, USER, ASSISTANT]
 
 SLICE = 1 << 16
 """Letters encoded at once: a line of any length costs no more memory than these."""
+MOST_WORDS = 1 << 19
+"""That are counted at once; of more, those that came once are forgotten."""
 
 
 def texts_of(batches: Iterable[CleanBatch], names: Sequence[str], share: float = 1.0, seed: int = 0) -> Iterator[str]:
@@ -46,11 +49,55 @@ def train_tokenizer(
 
     ``lowercase``: for reading only, where a word means the same at the start of a sentence.
     """
+    tokenizer = _byte_level(lowercase)
+    _train(tokenizer, texts, vocabulary, special)
+    return tokenizer
+
+
+def words_of(texts: Iterable[str], lowercase: bool) -> dict[str, int]:
+    """Of the words that a tokenizer would cut some texts into those that at least two of the texts hold, and how often
+    they came."""
+    tokenizer = _byte_level(lowercase)
+    cut, normalizer = tokenizer.pre_tokenizer, tokenizer.normalizer
+    assert cut is not None
+    counts: Counter[str] = Counter()
+    holding: Counter[str] = Counter()
+    for text in texts:
+        letters = normalizer.normalize_str(text) if normalizer else text
+        words = [word for piece in slices(letters) for word, _ in cut.pre_tokenize_str(piece)]
+        counts.update(words)
+        holding.update(set(words))
+        if len(counts) > MOST_WORDS:
+            holding = Counter({word: n for word, n in holding.items() if n > 1})
+            counts = Counter({word: counts[word] for word in holding})
+    return {word: count for word, count in counts.items() if holding[word] > 1}
+
+
+def tokenizer_of_words(
+    counts: Mapping[str, int], vocabulary: int = 8_192, lowercase: bool = False, special: list[str] = SPECIAL
+) -> Tokenizer:
+    """That which :func:`train_tokenizer` learns from texts with these words (:func:`words_of`)."""
+    tokenizer = _byte_level(lowercase)
+    normalizer, cut = tokenizer.normalizer, tokenizer.pre_tokenizer
+    # the words are in the alphabet of bytes already, in which nothing is a space
+    tokenizer.normalizer, tokenizer.pre_tokenizer = None, pre_tokenizers.WhitespaceSplit()
+    _train(tokenizer, (" ".join([word] * count) for word, count in counts.items()), vocabulary, special)
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, cut
+    return tokenizer
+
+
+def _byte_level(lowercase: bool) -> Tokenizer:
+    """One that has learnt nothing."""
     tokenizer = Tokenizer(models.BPE())
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=lowercase)
     tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.encode_special_tokens = True  # "<pad>" in a text is five letters, never the token
+    return tokenizer
+
+
+def _train(tokenizer: Tokenizer, texts: Iterable[str], vocabulary: int, special: list[str]) -> None:
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
         min_frequency=2,
@@ -59,8 +106,6 @@ def train_tokenizer(
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.encode_special_tokens = True  # "<pad>" in a text is five letters, never the token
-    return tokenizer
 
 
 def character_tokenizer(texts: Iterable[str], least: int = 2, special: list[str] = WRITING) -> Tokenizer:

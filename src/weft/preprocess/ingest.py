@@ -60,15 +60,22 @@ class CleanRows:
         """Their numbers in the table (eight bytes a row, made when asked for)."""
         return self._table.column(ROW).to_numpy()
 
-    def batches(self, part: int | None = None, names: Sequence[str] | None = None) -> Iterator[CleanBatch]:
-        """All rows in order, or those of a part; all columns, or some."""
+    def batches(
+        self, part: int | None = None, names: Sequence[str] | None = None, only: np.ndarray | None = None
+    ) -> Iterator[CleanBatch]:
+        """All rows in order, or those of a part; all columns, or some. ``only``: which of the rows at all."""
         names = names or [n for n in self._table.schema.names if n != ROW and not n.startswith(GROUP)]
         start = 0
         for batch in self._table.to_batches():
+            here = slice(start, start + batch.num_rows)
+            start += batch.num_rows
+            if only is not None and not only[here].any():
+                continue
             columns = {n: batch.column(batch.schema.get_field_index(n)) for n in names}
             found = CleanBatch(batch.column(0).to_numpy(), columns, [])
-            yield found if part is None else found.chosen(self.parts[start : start + batch.num_rows] == part)
-            start += batch.num_rows
+            if part is not None:
+                found = found.chosen((self.parts[here] == part) & (True if only is None else only[here]))
+            yield found
             memory.release()
 
     def told(self, bar: Bar) -> Iterator[dict[str, pa.Array]]:
@@ -197,7 +204,7 @@ def ingest(
     """
     split = settings.data.split
     # where a row's part may not depend on other rows, it does not depend on their classes
-    stratify = plan.target_type == "class" and settings.training.privacy is None
+    stratify = plan.target_type == "class" and settings.training.private is None
     splitter = Splitter(split, settings.training.seed, stratify)
     events = plan.target_type == "ranking"
     finder = None if events else Finder(cleaner.plans, plan.target, path.with_suffix(".copies"))

@@ -54,7 +54,10 @@ def judge_members(run: Run, source: Table, shadows: tuple[Shadow, ...] = ()) -> 
     if shadows:
         found = [shadow.run.scores(source, chosen) for shadow in shadows]
         beside = Beside(np.stack([s for _, s in found]), np.stack([s.learnt[rows] for s in shadows]))
-    return membership_section(scores, parts[rows] == TRAIN, beside, run.figures.get("privacy"))
+    account = run.figures.get("privacy")
+    # what is promised to owners is no promise about one of their rows that is exchanged for another
+    bound = None if account is None or account["unit"] == "owners" else account
+    return membership_section(scores, parts[rows] == TRAIN, beside, bound)
 
 
 def judge_canaries(run: Run) -> dict[str, Any] | None:

@@ -132,7 +132,8 @@ class RowSteps(Steps):
             tokenizer, longest = None, None
             if self.source is not None:
                 tokenizer, longest = self.source.tokenizer, self.source.longest
-            columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest)
+            self.owners = self._owners(clean) if self.settings.training.federated else None
+            columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest, self.owners)
             see_as(columns, self.source)
             positive_problem(self.settings, columns)
             columns.save(self.out)
@@ -154,7 +155,8 @@ class RowSteps(Steps):
         with self._timed("results"):
             figures = self._results(plan, clean, columns, store, ids, judged, output)
             figures["quality"] = self._quality(plan, clean, columns, store, fitted, judged, output)
-        figures |= self._facts(plan, clean, found, columns, models, fitted) | self._private(fitted.copies[0], "rows")
+        figures |= self._facts(plan, clean, found, columns, models, fitted)
+        figures |= self._private(fitted.copies[0], "rows" if self.owners is None else "owners")
         self._finish(figures)
         return Run(self.out)
 
@@ -261,7 +263,7 @@ class RowSteps(Steps):
             self.dealt,
             settings.target.declines,
             fair,
-            self._owners(clean) if settings.training.federated else None,
+            self.owners,
         )
         if settings.model.adapter == "lora":
             for copy in models.each():
@@ -275,7 +277,7 @@ class RowSteps(Steps):
         counts = np.bincount(owners[clean.places(TRAIN)])
         self.say.line(
             f"federated: {len(counts):,} owners of {counts.min():,} to {counts.max():,} training rows each, rehearsed "
-            f"on one machine: clipped updates alone are put together, and what the columns hold is learnt from all rows"
+            f"on one machine: clipped updates and statistics of columns alone are put together"
         )
         return owners
 
@@ -406,7 +408,7 @@ class RowSteps(Steps):
     ) -> dict[str, Any] | None:  # fmt: skip
         """What looks wrong with the data: columns, and labels of rows that were not learnt; None where the rows that
         were are to stay private."""
-        if self.settings.training.privacy is not None:
+        if self.settings.training.private is not None:
             return None
         target, part = columns.target, TEST if clean.count(TEST) else VALID
         found = quality(columns.types, (target.name, target.type), clean, part)

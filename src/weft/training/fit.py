@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +26,9 @@ from weft.training.adapters import attach
 from weft.training.calibration import fit_temperature, tempered_loss
 from weft.training.checkpoint import Checkpoints
 from weft.training.fairness import Fairness, group_thresholds
-from weft.training.federated import FederatedLoop
+from weft.training.federated import loop_of
 from weft.training.loop import Progress, Recipe
 from weft.training.optimizers import fit_ridge
-from weft.training.private import loop_of
 from weft.training.regularise import Objective
 from weft.training.thresholds import choose_score, coverage_threshold, label_thresholds
 from weft.training.tracking import Tracker
@@ -174,8 +172,7 @@ def _fit(
         if copy.config.pretrained is not None and recipe.privacy is None and owners is None:
             _begin(copy, store, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
-        kind = loop_of(recipe) if owners is None else partial(FederatedLoop, owners)
-        loop = kind(
+        loop = loop_of(recipe, owners)(
             copy, recipe, fetch_training, learn, lengths, validate, tracker,
             Checkpoints(folder / "checkpoints" / f"copy-{number}"), say, Objective(copy, recipe, fair),
             weigh=copy.weigh if fair is None else lambda batch: batch.rows,

@@ -16,8 +16,8 @@ from weft.models.language import LanguageModel
 from weft.models.mapped import mapped
 from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
+from weft.training.federated import loop_of
 from weft.training.loop import Progress, Recipe
-from weft.training.private import loop_of
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 16_384

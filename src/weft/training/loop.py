@@ -47,10 +47,11 @@ class Privacy:
 
 @dataclass(frozen=True)
 class Federated:
-    """How many steps an owner makes in a round, and how large."""
+    """How many steps an owner makes in a round, how large, and of how many rows at most in a private one."""
 
     steps: int
     rate: float
+    rows: int = 0
 
 
 @dataclass(frozen=True)

@@ -42,21 +42,20 @@ FAINT = 15.0
 
 def privately(recipe: Recipe, given: TrainingSettings) -> Recipe:
     """A recipe for private steps: a fixed number of them, in float32."""
-    assert given.privacy is not None
+    wanted = given.private
+    assert wanted is not None
+    rows = None if given.federated else given.batch_rows  # of owners as many as the defaults say
     return replace(
         recipe, epochs=given.epochs or EPOCHS, learning_rate=given.learning_rate or RATE, average=AVERAGE,
         optimizer=given.optimizer or "adamw", check_steps=None, patience=1 << 30, bfloat16=False,
-        privacy=Privacy(given.privacy.epsilon, given.privacy.delta, given.privacy.clip, given.batch_rows),
+        privacy=Privacy(wanted.epsilon, wanted.delta, wanted.clip, rows),
     )  # fmt: skip
 
 
-def loop_of(recipe: Recipe) -> type[Loop]:
-    """The loop that trains by this recipe."""
-    return Loop if recipe.privacy is None else PrivateLoop
-
-
 class PrivateLoop(Loop):
-    """A loop whose steps are private. What is called a row may be a text or a user: what ``train`` numbers."""
+    """A loop whose steps are private. A row may be a text, a user or an owner here: what ``train`` numbers."""
+
+    unit, where = "rows", "training.privacy"
 
     def __init__(self, model: nn.Module, recipe: Recipe, fetch: Any, train: np.ndarray, *args: Any, **named: Any):
         wanted, rows = recipe.privacy, len(train)
@@ -67,22 +66,22 @@ class PrivateLoop(Loop):
         rate, delta = min(1.0, self.recipe.batch_rows / rows), wanted.delta or 1 / (10 * rows)
         if delta * rows >= 1:
             raise SettingsError(
-                [f"training.privacy.delta: must be below 1 / rows, or one of the {rows:,} may be published as it is. "
-                 f"Got {delta:g}. Leave it out for {1 / (10 * rows):.1g}."]
+                [f"{self.where}.delta: must be below 1 / {self.unit}, or one of the {rows:,} may be published as it "
+                 f"is. Got {delta:g}. Leave it out for {1 / (10 * rows):.1g}."]
             )  # fmt: skip
         most = rate * rows * math.sqrt(self.total) / FAINT
         noise = noise_for(wanted.epsilon, rate, self.total, delta)
         if noise > most:
             raise SettingsError(
-                [f"training.privacy.epsilon: with {rows:,} rows must be at least "
+                [f"{self.where}.epsilon: with {rows:,} {self.unit} must be at least "
                  f"{_up(spent(most, rate, self.total, delta))}, or the noise hides all that could be learnt. "
-                 f"Got {wanted.epsilon:g}. Raise it, or give more rows."]
+                 f"Got {wanted.epsilon:g}. Raise it, or give more {self.unit}."]
             )  # fmt: skip
         self.progress.privacy = {"epsilon": wanted.epsilon, "delta": delta, "noise": noise, "rate": rate,
                                  "clip": wanted.clip, "rows": rows, "spent": 0.0}  # fmt: skip
         self.gradients = RowGradients(self.model, self.objective)
         self.say.line(
-            f"private: epsilon {wanted.epsilon:g} at delta {delta:.2g}; {rate:.2%} of {rows:,} rows a step, "
+            f"private: epsilon {wanted.epsilon:g} at delta {delta:.2g}; {rate:.2%} of {rows:,} {self.unit} a step, "
             f"{self.total:,} steps, noise {noise:.3g} times the longest gradient"
         )
 
@@ -107,14 +106,10 @@ class PrivateLoop(Loop):
     def _descend(self, rows: np.ndarray, epoch: int, done: float) -> dict[str, float]:
         p = self.progress
         assert p.privacy is not None
-        if self.lengths is not None:  # rows of like length are computed together
-            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
         total = {n: torch.zeros_like(q) for n, q in self._trained()}
-        for some in np.split(rows, range(self.gradients.at_once, len(rows), self.gradients.at_once)):
-            if len(some):
-                batch = self.fetch(some, p.step)
-                for name, value in self.gradients.clipped(batch, len(some), p.privacy["clip"], done).items():
-                    total[name] += value.view_as(total[name])
+        for some in self._clipped(rows, p.privacy["clip"], done):
+            for name, value in some.items():
+                total[name] += value.view_as(total[name])
         deviation = p.privacy["noise"] * p.privacy["clip"]
         noise = gaussians(self._draw("noise", p.step), sum(q.numel() for q in total.values()))
         place, expected = 0, p.privacy["rate"] * len(self.train)
@@ -123,6 +118,14 @@ class PrivateLoop(Loop):
             place += q.numel()
             q.grad = ((total[name].cpu().double() + deviation * own) / expected).to(q)
         return {}  # the loss and the gradient of rows without noise are not for anyone
+
+    def _clipped(self, rows: np.ndarray, longest: float, done: float) -> Iterator[dict[str, Tensor]]:
+        """Sums of what some of the rows give, none longer than ``longest``."""
+        if self.lengths is not None:  # rows of like length are computed together
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+        for some in np.split(rows, range(self.gradients.at_once, len(rows), self.gradients.at_once)):
+            if len(some):
+                yield self.gradients.clipped(self.fetch(some, self.progress.step), len(some), longest, done)
 
     def _check(self) -> str:
         """Look at the validation rows; whatever they say, the last weights are kept: of users, events to watch are
@@ -165,13 +168,13 @@ class RowGradients:
         plain = {n: p.detach() for n, p in self.parameters.items()}
         if self.side_by_side:
             each = vmap(grad(loss), in_dims=(None, 0), randomness="different")(plain, places)
-            return _sum(each, longest)
+            return clipped_sum({n.partition(".")[2]: g for n, g in each.items()}, longest)
         total: dict[str, Tensor] = {}
         for place in places:
             found = torch.autograd.grad(loss(self.parameters, place), list(self.parameters.values()), allow_unused=True)
-            one = {n: (p.detach() * 0 if g is None else g)[None]
+            one = {n.partition(".")[2]: (p.detach() * 0 if g is None else g)[None]
                    for (n, p), g in zip(self.parameters.items(), found, strict=True)}  # fmt: skip
-            total = {n: total[n] + g if n in total else g for n, g in _sum(one, longest).items()}
+            total = {n: total[n] + g if n in total else g for n, g in clipped_sum(one, longest).items()}
         return total
 
 
@@ -189,9 +192,10 @@ class _Call(nn.Module):
         return super().named_parameters(*args, **named)
 
 
-def _sum(each: dict[str, Tensor], longest: float) -> dict[str, Tensor]:
-    """Of gradients [B, ...] of rows, clipped, each as one list of numbers; names without the first word."""
-    flat = {name.partition(".")[2]: g.reshape(len(g), -1).float() for name, g in each.items()}
+def clipped_sum(each: Mapping[str, Tensor], longest: float) -> dict[str, Tensor]:
+    """The sum of gradients [B, ...] of rows, each shortened to ``longest``, as lists of numbers; one that is not finite
+    counts 0."""
+    flat = {name: g.reshape(len(g), -1).float() for name, g in each.items()}
     length = torch.stack([torch.linalg.vector_norm(g, dim=1) for g in flat.values()]).norm(dim=0)
     good = length.isfinite()
     if not good.all():

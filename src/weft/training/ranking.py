@@ -15,9 +15,9 @@ from weft.features.pieces import IGNORED, OneEach
 from weft.models.ranking import RankingModel
 from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
+from weft.training.federated import loop_of
 from weft.training.language import Trained
 from weft.training.loop import Recipe
-from weft.training.private import loop_of
 from weft.training.tracking import Tracker
 
 TOP = 10
