@@ -45,6 +45,7 @@ COMMANDS = [
     "generate",
     "serve",
     "embed",
+    "redact",
     "search",
     "export",
     "import",

@@ -46,6 +46,7 @@ for name, line in {
     "generate": "Go on from a prompt with a language model, or show the next token.",
     "serve": "Answer over HTTP, with a page to try the runs.",
     "embed": "Turn a column of texts into vectors.",
+    "redact": "Write a table again without its personal data.",
     "search": "Find the rows of an index whose meaning is nearest to a query.",
     "export": "Write a run in the form of another library.",
 }.items():
