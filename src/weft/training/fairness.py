@@ -82,8 +82,9 @@ class Fairness:
         total, rows = p_BC.sum() * 0, 0
         for code in range(p_BC.shape[1]) if self.positive is None else [self.positive]:
             mine = target_B == code
-            own = int(mine.sum())
-            total, rows = total + own * told_by_group(p_BC[mine, code, None], groups_B[mine], self.count), rows + own
+            p_B, own = p_BC[mine, code], int(mine.sum())
+            both_BC = torch.stack([p_B, 1 - p_B], dim=1)
+            total, rows = total + own * told_by_group(both_BC, groups_B[mine], self.count), rows + own
         return total / max(1, rows)
 
 
@@ -94,13 +95,13 @@ def reweighing(count_GC: np.ndarray) -> np.ndarray:
 
 
 def told_by_group(p_BC: Tensor, groups_B: Tensor, groups: int) -> Tensor:
-    """How much the group tells of probabilities: the variance of their means by group over m (1 - m) of their mean m,
-    both summed over the classes (Goodman and Kruskal's tau of answers that are drawn; of two classes either says it).
+    """How much the group tells of probabilities: the variance of their means by group, over their mean, summed over the
+    classes (Pearson's mean square contingency of answers that are drawn; twice the nats it tells, where those are few).
 
-    0 where every group has the same mean, 1 where the group tells all.
+    0 where every group has the same means; of two classes 1 where the group tells all.
     """
-    middle = p_BC.mean(dim=0) if len(p_BC) else p_BC.sum(dim=0)
-    return between_groups(p_BC, groups_B, groups).sum() / (middle * (1 - middle)).sum().detach().clamp(min=1e-3)
+    middle_C = p_BC.mean(dim=0).detach().clamp(min=1e-3) if len(p_BC) else 1.0
+    return (between_groups(p_BC, groups_B, groups) / middle_C).sum()
 
 
 def between_groups(x_BC: Tensor, groups_B: Tensor, groups: int) -> Tensor:
