@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +23,7 @@ APART = {
     "textbook.md": "tests/reference builds what it quotes",
 }
 PAGES = [ROOT / "README.md", *(page for page in sorted(ROOT.glob("docs/*.md")) if page.name not in APART)]
+PAGES += sorted(ROOT.glob("examples/*/README.md"))
 ELSEWHERE = {
     "python -m pip": "needs an index of packages",
     "uv ": "needs an index of packages, or is this very suite",
@@ -65,6 +67,8 @@ def typed(text: str) -> list[tuple[str, str]]:
 def test_what_a_page_types_runs(name, text, blocks, tmp_path, monkeypatch) -> None:
     assert name in SETUPS, f"{name} types commands: tests/pages/setups.py says beside which files"
     monkeypatch.chdir(tmp_path)
+    if name.startswith("examples/"):
+        shutil.copytree((ROOT / name).parent, tmp_path, dirs_exist_ok=True)
     SETUPS[name](blocks)
     names: dict[str, object] = {}
     if (tmp_path / "reviews.csv").exists():
@@ -78,8 +82,11 @@ def test_what_a_page_types_runs(name, text, blocks, tmp_path, monkeypatch) -> No
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             monkeypatch.setenv(*words.pop(0).split("=", 1))
         if words[0] != "weft":
-            if shutil.which(words[0]) is None:
+            if words[0] != "python" and shutil.which(words[0]) is None:
                 pytest.skip(f"{words[0]} is not on this machine")
-            subprocess.run(line, shell=True, check=True, env=os.environ)
+            words[0] = sys.executable if words[0] == "python" else words[0]
+            subprocess.run(
+                shlex.join(words) if words[0] == sys.executable else line, shell=True, check=True, env=os.environ
+            )
             continue
         assert call(words[1:] + (FAST if words[1] == "run" else [])) == 0, line
