@@ -1,10 +1,13 @@
 """The whole way on small tables: what must hold of every run, and what bad input does."""
 
+import html
 import json
 import subprocess
 import sys
 from typing import ClassVar
 
+import datasets
+import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -61,18 +64,38 @@ class TestARun:
         )
         assert pq.read_table(tmp_path / "out.parquet").equals(here)
 
-    @pytest.mark.parametrize("kind", ["pandas", "polars", "arrow"])
+    @pytest.mark.parametrize("kind", ["pandas", "polars", "arrow", "duckdb", "datasets"])
     def test_gives_back_the_kind_and_order_of_table_it_was_given(self, run, kind):
         rows = mixed(50, seed=4)
         expected = run.predict(rows).column("prediction").to_pylist()
-        given = {"pandas": rows.to_pandas, "polars": lambda: pl.from_arrow(rows), "arrow": lambda: rows}[kind]()
+        given = {
+            "pandas": rows.to_pandas, "polars": lambda: pl.from_arrow(rows), "arrow": lambda: rows,
+            "duckdb": lambda: duckdb.from_arrow(rows), "datasets": lambda: datasets.Dataset(rows),
+        }[kind]()  # fmt: skip
         if kind == "pandas":
             given.index = pd.Index(range(100, 150))
         got = run.predict(given)
         assert type(got) is type(given)
-        assert list(got["prediction"].to_pylist() if kind == "arrow" else got["prediction"]) == expected
+        found = got.to_arrow_table() if kind == "duckdb" else got
+        assert list(found["prediction"].to_pylist() if kind in ("arrow", "duckdb") else got["prediction"]) == expected
         if kind == "pandas":
             assert got.index.equals(given.index)
+
+    def test_a_dataset_of_another_order_is_read_in_that_order(self, run):
+        rows = mixed(50, seed=4)
+        turned = datasets.Dataset(rows).select(range(49, -1, -1))
+        assert list(run.predict(turned)["prediction"]) == run.predict(rows).column("prediction").to_pylist()[::-1]
+        with pytest.raises(UsageError, match=r"Got DatasetDict\. Take one of its parts: dataset\['train'\]"):
+            run.predict(datasets.DatasetDict(train=turned))
+
+    def test_shows_itself_in_a_notebook(self, run):
+        page = run._repr_html_()
+        assert run.figures["headline"] in html.unescape(page) and str(run.path / "report.html") in page
+        assert all(model["title"] in page for model in run.figures["models"])
+        assert len(page) < 3_000 and "<script" not in page
+        run.figures["headline"], kept = "<script>alert(1)</script>", run.figures["headline"]
+        assert "<script" not in run._repr_html_()
+        run.figures["headline"] = kept
 
     def test_a_row_that_cannot_be_read_has_no_prediction_and_the_others_do(self, run):
         rows = mixed(4).to_pylist()

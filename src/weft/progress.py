@@ -1,4 +1,5 @@
-"""What a person sees while Weft works. Goes to stderr: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while Weft works. Goes to stderr: a bar on a terminal, one line that is written anew in a
+notebook, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -65,6 +66,10 @@ class Spoken(Silent):
             )
             with Progress(*columns, console=self.console, transient=True) as progress:
                 yield _RichBar(progress, progress.add_task(label, total=total or None, note=""))
+        elif type(self.console.file).__module__.startswith("ipykernel"):
+            anew = _AnewBar(self, label, total)
+            yield anew
+            anew.end()
         else:
             yield _LineBar(self, label, total)
 
@@ -80,6 +85,8 @@ class _RichBar(Bar):
 
 
 class _LineBar(Bar):
+    seconds = _SECONDS_BETWEEN_LINES
+
     def __init__(self, owner: Spoken, label: str, total: float):
         self._owner, self._label, self._total = owner, label, total
         self._done, self._start, self._last = 0.0, time.monotonic(), time.monotonic()
@@ -87,15 +94,35 @@ class _LineBar(Bar):
     def advance(self, amount: float, note: str = "") -> None:
         self._done += amount
         now = time.monotonic()
-        if now - self._last < _SECONDS_BETWEEN_LINES:
+        if now - self._last < self.seconds:
             return
         self._last = now
         if not self._total:
-            self._owner.line(f"{self._label}: {note or f'{self._done:,.0f}'}")
+            self._say(f"{self._label}: {note or f'{self._done:,.0f}'}")
             return
         share = min(1.0, self._done / self._total)
         left = (now - self._start) * (1 - share) / max(share, 1e-9)
-        self._owner.line(f"{self._label}: {share:.0%}, about {duration(left)} left{'; ' + note if note else ''}")
+        self._say(f"{self._label}: {share:.0%}, about {duration(left)} left{'; ' + note if note else ''}")
+
+    def _say(self, line: str) -> None:
+        self._owner.line(line)
+
+
+class _AnewBar(_LineBar):
+    """One line that is written over the last one; at the end it is gone."""
+
+    seconds = 0.3
+    _width = 0
+
+    def _say(self, line: str) -> None:
+        shown = " " * 12 + line
+        self._owner.console.file.write("\r" + shown.ljust(self._width))
+        self._owner.console.file.flush()
+        self._width = len(shown)
+
+    def end(self) -> None:
+        if self._width:
+            self._owner.console.file.write("\r" + " " * self._width + "\r")
 
 
 def duration(seconds: float) -> str:

@@ -24,12 +24,12 @@ ORDER = [
     {"training"},
     {"inference"},
     {"results"},
-    {"runs", "tasks", "pipeline", "defaults", "language_defaults", "estimates", "exchange", "shadows"},
+    {"runs", "tasks", "pipeline", "defaults", "language_defaults", "estimates", "exchange", "shadows", "sklearn"},
     {"server"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-OPTIONAL = {"polars", "pandas", "huggingface_hub", "usearch", "dp_accounting"}
+OPTIONAL = {"polars", "pandas", "duckdb", "datasets", "huggingface_hub", "usearch", "dp_accounting"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 COMMANDS = [
     "demo",

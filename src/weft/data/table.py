@@ -46,6 +46,11 @@ from weft.errors import DataError, UsageError, did_you_mean, listing
 
 BATCH_ROWS = 16_384
 _BATCH_BYTES = 1 << 26  # of a batch, where cells hold pictures or books
+_ADVICE = {
+    "LazyFrame": " Collect it first: frame.collect().",
+    "DatasetDict": " Take one of its parts: dataset['train'].",
+    "IterableDataset": " Write it to Parquet first, or load it without streaming.",
+}
 _SAMPLE_BYTES = 1 << 28
 _SAMPLE_SEED = 7  # not the seed of a split, whose draws these would follow
 _MOST_TO_SAMPLE = 1 << 30  # bytes of Parquet, or a sixteenth of it in text
@@ -87,16 +92,20 @@ class Table:
 
     @classmethod
     def of(cls, data: Any) -> Table:
-        """A table over rows in memory: anything with ``__arrow_c_stream__``, or a mapping of columns."""
+        """A table over rows in memory: anything with ``__arrow_c_stream__``, a Hugging Face dataset, or a mapping of
+        columns."""
         if isinstance(data, Table):
             return data
         if isinstance(data, (str, Path)):
             return cls.open(data)
-        if isinstance(data, dict):
+        advice = _ADVICE.get(type(data).__name__, "")
+        if kind_of_table(data) == "datasets" and not advice:
+            data = data.with_format("arrow")[:]
+        if isinstance(data, dict) and not advice:
             data = {name: _tensors(values) for name, values in data.items()}
         if isinstance(data, pa.RecordBatch):
             memory = pa.Table.from_batches([data])
-        elif isinstance(data, dict) or hasattr(data, "__arrow_c_stream__"):
+        elif not advice and (isinstance(data, dict) or hasattr(data, "__arrow_c_stream__")):
             try:
                 memory = pa.table(data)
             except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
@@ -105,10 +114,9 @@ class Table:
                     f"table: must be equally long columns of one type each, with different names. Got: {said}."
                 ) from None
         else:
-            advice = " Collect it first: frame.collect()." if type(data).__name__ == "LazyFrame" else ""
             raise UsageError(
-                f"table: must be a path, a mapping of columns, or anything with __arrow_c_stream__ (pandas, polars, "
-                f"Arrow, DuckDB). Got {type(data).__name__}.{advice}"
+                f"table: must be a path, a mapping of columns, a Hugging Face dataset, or anything with "
+                f"__arrow_c_stream__ (pandas, polars, Arrow, DuckDB). Got {type(data).__name__}.{advice}"
             )
         kept = [i for i, n in enumerate(memory.schema.names) if not PANDAS_INDEX.fullmatch(n)]
         memory = memory.select(kept)
@@ -275,6 +283,11 @@ class Table:
                         digest.update(b"%d " % len(block))
                         digest.update(block)
         return digest.hexdigest()
+
+
+def kind_of_table(data: Any) -> str:
+    """The library that a table in memory is of: ``pandas``, ``polars``, ``duckdb``, ``datasets``, ..."""
+    return type(data).__module__.partition(".")[0].lstrip("_")
 
 
 def _tensors(values: Any) -> Any:

@@ -100,6 +100,17 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
     return path
 
 
+def in_notebook(path: Path, figures: dict[str, Any], language: str = "en") -> str:
+    """A run in a few lines of HTML without a script: what to know first, the figures, and where the report is."""
+    t = Phrases(language)
+    shown = [METRICS[k] for k in figures["shown"][:3]]
+    return (
+        environment(language)
+        .get_template("notebook.html")
+        .render(headline=headline(figures, t), models=figures["models"], shown=shown, path=path)
+    )
+
+
 def headline(figures: dict[str, Any], t: Phrases) -> str:
     """What to know first; in English where the figures hold it so only."""
     return t(" ").join(_sentence(said, t) for said in figures.get("said", ())) or figures["headline"]

@@ -22,7 +22,7 @@ import pyarrow as pa
 from weft import config, memory
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
-from weft.data.table import Table
+from weft.data.table import Table, kind_of_table
 from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.groups import GroupColumns
@@ -41,7 +41,7 @@ from weft.results.audit.personal import personal_section
 from weft.results.audit.swaps import swaps_section
 from weft.results.explain.nearest import find_nearest
 from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
-from weft.results.report import write_report
+from weft.results.report import in_notebook, write_report
 from weft.results.summary import judge
 from weft.runs.audit import Asked, audit
 from weft.runs.judged import split_of
@@ -381,6 +381,9 @@ class Run:
     def __repr__(self) -> str:
         return f"Run('{self.path}')"
 
+    def _repr_html_(self) -> str:
+        return in_notebook(self.path, self.figures, self.settings.results.report or "en")
+
 
 def check_readable(name: str, clean: CleanBatch) -> None:
     """Raises DataError for the first row of a table that was set aside."""
@@ -410,12 +413,20 @@ def load_model(folder: Path, columns: Columns) -> RowModels:
 
 
 def _like(given: Any, table: pa.Table) -> Any:
-    """``table`` as the kind of table that was given: pandas, polars or Arrow."""
-    kind = type(given).__module__.partition(".")[0]
+    """``table`` as the kind of table that was given: pandas, polars, DuckDB, a Hugging Face dataset or Arrow."""
+    kind = kind_of_table(given)
     if kind == "pandas":
         return table.to_pandas().set_index(given.index)
     if kind == "polars":
         import polars
 
         return polars.from_arrow(table)
+    if kind == "duckdb":
+        import duckdb
+
+        return duckdb.from_arrow(table)
+    if kind == "datasets":
+        import datasets
+
+        return datasets.Dataset(table)
     return table
