@@ -39,7 +39,8 @@ class Spoken(Silent):
     """Says each step, warning and bar on ``stream`` (default stderr)."""
 
     def __init__(self, stream: Any = None):
-        self.console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True)
+        # rich would make a page element of every word in a notebook
+        self.console = Console(file=stream or sys.stderr, highlight=False, soft_wrap=True, force_jupyter=False)
 
     def step(self, name: str, text: str) -> None:
         self.console.print(f"[bold cyan]{name:<11}[/] ", end="")
@@ -54,7 +55,11 @@ class Spoken(Silent):
 
     @contextmanager
     def bar(self, label: str, total: float) -> Iterator[Bar]:
-        if self.console.is_terminal:
+        if type(self.console.file).__module__.startswith("ipykernel"):  # which says that it is a terminal
+            anew = _AnewBar(self, label, total)
+            yield anew
+            anew.end()
+        elif self.console.is_terminal:
             columns = (
                 TextColumn("            {task.description}"),
                 BarColumn(30),
@@ -66,10 +71,6 @@ class Spoken(Silent):
             )
             with Progress(*columns, console=self.console, transient=True) as progress:
                 yield _RichBar(progress, progress.add_task(label, total=total or None, note=""))
-        elif type(self.console.file).__module__.startswith("ipykernel"):
-            anew = _AnewBar(self, label, total)
-            yield anew
-            anew.end()
         else:
             yield _LineBar(self, label, total)
 
