@@ -169,6 +169,7 @@ def signed(_: Blocks) -> None:
 SETUPS: dict[str, Callable[[Blocks], None]] = {
     "README.md: Your own table": reviews,
     "docs/tables.md": reviews,
+    "docs/exports.md": reviews,
     "docs/images.md": photos,
     "docs/checkpoints.md": minilm,
     "docs/language.md": corpus,
