@@ -401,9 +401,9 @@ class Settings(StrictSettings):
             raise ValueError("preprocess.duplicates: a row decides on those of other owners. Remove it, or privacy")
 
     def _private(self, task: Task) -> None:
-        if task in ("span", "embedding"):
-            why = "a text is in many rows" if task == "span" else "each text is compared with those of others"
-            raise ValueError(f"training.privacy: of target.type {task} {why}. Remove it")
+        if task == "embedding":
+            why = "the loss compares each text with those of other rows, so that no row has a gradient of its own"
+            raise ValueError(f"training.privacy: of target.type embedding {why}. Remove it")
         if self.preprocess.duplicates == "near":
             raise ValueError("preprocess.duplicates: near lets a row decide on others. Take exact, or remove privacy")
         if (self.model.copies or 1) > 1:

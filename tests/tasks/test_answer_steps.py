@@ -22,6 +22,20 @@ FAST = {"model": {"width": 48, "layers": 2}, "training": {"epochs": 14, "learnin
 TARGET = {"column": "answer", "type": "span"}
 
 
+@pytest.fixture(scope="module")
+def private_run(tmp_path_factory):
+    settings = {"features": FEATURES, "target": TARGET, "model": {"width": 16, "layers": 1},
+                "training": {"privacy": {"epsilon": 8}, "epochs": 2}}  # fmt: skip
+    return weft.Pipeline(settings).run(table(400), tmp_path_factory.mktemp("private") / "run", quiet=True)
+
+
+def test_private_answers_promise_rows_however_many_windows_they_have(private_run):
+    said = private_run.figures["privacy"]
+    assert (said["rows"], said["unit"]) == (private_run.figures["data"]["split"]["train"], "rows")
+    assert said["spent"] <= 8 and "train_loss" not in (private_run.path / "metrics.jsonl").read_text()
+    assert [m["key"] for m in private_run.figures["models"]] == ["weft"]
+
+
 def table(rows=500, seed=0, silent=0.3):
     """The answer is the word in capitals, or the Chinese one; in some contexts there is none."""
     random = np.random.default_rng(seed)

@@ -179,8 +179,7 @@ class TestRuns:
         ({"preprocess": {"duplicates": "near"}}, "decide on others"),
         ({"training": {"fairness": {"how": "penalty", "by": "a"}}}, "looks at other rows"),
         ({"model": {"copies": 3}}, "spend epsilon anew"),
-        ({"target": {"column": "y", "type": "embedding"}}, "compared with those of others"),
-        ({"target": {"column": "y", "type": "span"}}, "in many rows"),
+        ({"target": {"column": "y", "type": "embedding"}}, "compares each text with those of other rows"),
     ],
 )
 def test_what_breaks_the_promise_is_refused(more, said):

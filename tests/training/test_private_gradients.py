@@ -13,7 +13,7 @@ from tests.training.test_train_language import BOTH, SIZE, make
 from weft.config import Settings
 from weft.data.plan import look
 from weft.data.table import Table
-from weft.features.batching import collate
+from weft.features.batching import Batch, collate
 from weft.features.documents import Marks
 from weft.features.examples import Example, ExampleCorpus, Examples
 from weft.features.fit import fit_columns
@@ -21,6 +21,8 @@ from weft.features.pieces import Corpus
 from weft.features.ragged import take
 from weft.features.store import TARGET
 from weft.features.targets import OUTSIDE
+from weft.features.windows import WINDOW
+from weft.models.language import LanguageConfig, LanguageModel, reader_of
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig, RowModels
 from weft.models.transformer import TransformerConfig
@@ -28,6 +30,7 @@ from weft.preprocess.ingest import ingest, make_cleaner
 from weft.progress import Silent
 from weft.training.adapters import attach
 from weft.training.private import RowGradients
+from weft.training.reading import SpanObjective
 
 TRANSFORMER = TransformerConfig(width=16, layers=2, heads=2)
 
@@ -122,6 +125,29 @@ def _length(model, batch):
     model.eval().zero_grad()
     model.loss(batch).backward()
     return torch.stack([p.grad.norm() for p in model.parameters() if p.grad is not None]).norm().item()
+
+
+@pytest.mark.parametrize("types", [1, 2])
+def test_of_windows_with_answers(types):
+    random = np.random.default_rng(0)
+    shape = TransformerConfig(width=16, layers=2, heads=2, attention="reading", max_positions=20)
+    torch.manual_seed(0)
+    model = SpanObjective(reader_of(LanguageModel(LanguageConfig(shape, SIZE, output="none", types=types)), True))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    sizes = np.array([9, 20, 6, 14, 7])
+    ids = np.full((5, 20), -1)
+    for row, size in enumerate(sizes):
+        ids[row, :size] = random.integers(3, SIZE, size)
+    begin = np.array([4, 0, 5, 7, 0])  # two without an answer
+    fields = {"tokens": ids, "context": np.full(5, 4), "stop": sizes - 1, "begin": begin, "end": begin}
+
+    def batch(rows):
+        return Batch({WINDOW: {n: torch.from_numpy(a[rows]) for n, a in fields.items()}}, None, len(rows))
+
+    alone = [batch(np.array([row])) for row in range(5)]
+    longest = float(np.median([_length(model, one) for one in alone])) * 1.001
+    equal_to_one_by_one(model, model.loss, batch(np.arange(5)), alone, longest)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -57,10 +57,10 @@ class AnswerSteps(ReadingSteps):
         clean, found = self._begin(plan, f"'{self.question}' is answered from '{self.context}'")
         with self._timed("features"):
             tokenizer = self._tokenizer(clean, source, [self.question, self.context])
-            store, parts = self._windows(clean, tokenizer)
+            store, parts, rows = self._windows(clean, tokenizer)
         letters = 0 if source else round(self._letters(clean) * self.scale)
         objective = SpanObjective(self._reader(tokenizer, source, letters, span=True))
-        return Ready(plan, clean, found, source, tokenizer, store, parts, BATCH, objective)
+        return Ready(plan, clean, found, source, tokenizer, store, parts, BATCH, objective, rows)
 
     def _infer(self, ready: Ready, judged: np.ndarray) -> tuple[np.ndarray, Answers, float]:
         """The judged rows, their answers, and the threshold below which there is none."""
@@ -78,12 +78,13 @@ class AnswerSteps(ReadingSteps):
         rows = np.flatnonzero(clean.parts == TRAIN)
         return sum(map(len, set(clean.take(rows, [self.context])[self.context].to_pylist())))
 
-    def _windows(self, clean: CleanRows, tokenizer: Tokenizer) -> tuple[Store, np.ndarray]:
-        """Every window of every row into a store, and what each is for [W] (IGNORED: nothing can be learnt of it)."""
+    def _windows(self, clean: CleanRows, tokenizer: Tokenizer) -> tuple[Store, np.ndarray, np.ndarray]:
+        """Every window of every row into a store, what each is for [W] (IGNORED: nothing can be learnt of it), and of
+        which row it is [W]."""
         target, frame = self.settings.target.name, Frame.of(tokenizer)
         folder = self.work / "store"
         shutil.rmtree(folder, ignore_errors=True)
-        writer, parts, spans, cut, row = StoreWriter(folder), [], [], 0, 0
+        writer, parts, spans, of, cut, row = StoreWriter(folder), [], [], [], 0, 0
         with self.say.bar("encoding", len(clean)) as bar:
             for batch in clean.batches():
                 starts = answer_starts(batch, self.context, target, self.start)
@@ -96,7 +97,8 @@ class AnswerSteps(ReadingSteps):
                     windows = cut_windows(questions[some], contexts[some], tokenizer, frame, self.longest)
                     targets = windows.targets(starts[some], ends[some])
                     writer.append({WINDOW: {**windows.codes(), **targets}}, len(windows.row))
-                    part = clean.parts[row + first + windows.row].astype(np.int64)
+                    of.append(row + first + windows.row)
+                    part = clean.parts[of[-1]].astype(np.int64)
                     parts.append(np.where(targets["begin"] == IGNORED, IGNORED, part))
                     spans.append((targets["end"] - targets["begin"] + 1)[(part == TRAIN) & (targets["begin"] > 0)])
                     cut += windows.cut
@@ -113,7 +115,7 @@ class AnswerSteps(ReadingSteps):
             f"{len(clean):,} questions as {len(found):,} windows of at most {self.longest:,} tokens"
             + (f"; {cut:,} questions were longer than half of one and were cut" if cut else ""),
         )
-        return store, found
+        return store, found, np.concatenate(of)
 
     def _answers(self, answerer: Answerer, clean: CleanRows, rows: np.ndarray) -> Answers:
         found = []

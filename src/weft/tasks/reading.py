@@ -46,6 +46,8 @@ class Ready:
     parts: np.ndarray
     batch: int
     objective: SpanObjective | PairObjective
+    rows: np.ndarray | None = None
+    """Of which row each of what is stored is, where a row has several."""
 
 
 class ReadingSteps(TextModelSteps):
@@ -120,6 +122,7 @@ class ReadingSteps(TextModelSteps):
             "target": {"name": plan.target, "type": task, "reason": plan.target_reason},
             "model": self._model_facts(ready.objective.model, trained, self.longest), "seconds": dict(self.seconds),
         }  # fmt: skip
+        figures |= self._private(trained.progress, "rows")
         self._finish(figures)
         return self.kind(self.out)
 
@@ -159,6 +162,8 @@ class ReadingSteps(TextModelSteps):
         learn, watch = np.flatnonzero(ready.parts == TRAIN), np.flatnonzero(ready.parts == VALID)
         recipe = self._recipe(ready, len(learn))
         self._say_model(model, recipe, f"at most {self.longest:,} tokens")
-        trained = fit_reading(objective.to(self.device), ready.store, learn, watch, recipe, self.out, self.say)
+        trained = fit_reading(
+            objective.to(self.device), ready.store, learn, watch, recipe, self.out, self.say, ready.rows
+        )
         self._keep(model, trained, ready.tokenizer)
         return trained

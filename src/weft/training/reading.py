@@ -11,14 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.batching import Batch, collate, shuffled
+from weft.features.pieces import OneEach
 from weft.features.store import Store
 from weft.features.twins import DOCUMENT, QUERY
 from weft.features.windows import WINDOW
 from weft.models.language import LanguageModel
 from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
+from weft.training.federated import loop_of
 from weft.training.language import Trained
-from weft.training.loop import Loop, Recipe
+from weft.training.loop import Recipe
 from weft.training.tracking import Tracker
 
 TEMPERATURE = 0.05
@@ -84,15 +86,24 @@ def _equal(names_B: Tensor) -> Tensor:
 
 def fit_reading(
     objective: SpanObjective | PairObjective, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe,
-    folder: Path, say: Silent,
+    folder: Path, say: Silent, rows: np.ndarray | None = None,
 ) -> Trained:  # fmt: skip
-    """Train on the stored rows ``train``; ``valid`` say when to stop. The model then holds the best weights."""
+    """Train on the stored windows ``train``; ``valid`` say when to stop. The model then holds the best weights.
+
+    ``rows``: of which row each stored window is, ascending. A private training reads one of each row that it draws.
+    """
     device = objective.model.table.weight.device
     lengths = store.lengths()
     assert lengths is not None
 
-    def fetch(rows: np.ndarray, epoch: int = 0) -> Batch:
-        return collate(store.take(rows), len(rows)).to(device)
+    def fetch(windows: np.ndarray, epoch: int = 0) -> Batch:
+        return collate(store.take(windows), len(windows)).to(device)
+
+    each = OneEach(rows[train], recipe.seed) if recipe.privacy and rows is not None else None
+
+    def of_rows(some: np.ndarray, epoch: int) -> Batch:
+        assert each is not None
+        return fetch(train[each.pieces(some, epoch)])
 
     # the same batches at every look: what stands beside a pair is part of its loss
     watched = list(shuffled(valid, None, recipe.batch_rows, recipe.seed, 0))
@@ -102,8 +113,9 @@ def fit_reading(
         return sum(loss(fetch(rows)).item() * len(rows) for rows in watched) / len(valid)
 
     torch.manual_seed(recipe.seed)
-    loop = Loop(
-        objective, recipe, fetch, train, lengths, validate, Tracker(folder), Checkpoints(folder / "checkpoints"), say
+    learnt = (of_rows, each.owners, None) if each else (fetch, train, lengths)
+    loop = loop_of(recipe)(
+        objective, recipe, *learnt, validate, Tracker(folder), Checkpoints(folder / "checkpoints"), say
     )
     progress = loop.run()
     objective.model.eval()
