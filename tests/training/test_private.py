@@ -1,8 +1,11 @@
 """Private steps: the account is right, noise and draws are as they should be, killed and resumed is never killed."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from dp_accounting import dp_event
@@ -13,11 +16,15 @@ from tests.texts import sentences
 from tests.training.test_loop import Killed, Net, fetch, stop_at, validate
 
 import weft
+from weft.config import from_mapping
 from weft.errors import CheckpointError, SettingsError
+from weft.estimates.rows import estimate
+from weft.estimates.tasks import estimate_task
 from weft.progress import Silent
 from weft.training.accountant import noise_for, spent
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Privacy, Recipe
+from weft.training.pace import step_cost
 from weft.training.private import KEY_FILE, PrivateLoop, gaussians
 from weft.training.tracking import Tracker
 
@@ -166,6 +173,44 @@ class TestRuns:
 
         run = weft.Pipeline(settings).run(pandas.DataFrame(table), tmp_path / "run", quiet=True)
         assert run.figures["privacy"]["rows"] == run.figures["data"]["split"]["train"]
+
+
+class TestForetold:
+    """What ``weft check`` says of a private training is what the training then does."""
+
+    def test_of_a_table(self, tmp_path):
+        pq.write_table(numeric(2_000), tmp_path / "t.parquet")
+        settings = {"data": {"source": str(tmp_path / "t.parquet")}, "target": "label", "results": {"explain": "off"},
+                    "model": {"width": 16, "layers": 1},
+                    "training": {"privacy": {"epsilon": 8}, "epochs": 2}}  # fmt: skip
+        found = estimate(from_mapping(settings))
+        account = weft.Pipeline(settings).run(out=tmp_path / "run", quiet=True).figures["privacy"]
+        made = sum(
+            "train_rate" in json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+        )
+        assert found["steps"] == made and found["recipe"]["batch_rows"] == round(account["rate"] * account["rows"])
+        assert "all of them are made" in found["words"]["time"]
+        settings["training"]["privacy"]["epsilon"] = 1e-3
+        with pytest.raises(SettingsError, match="must be at least"):
+            estimate(from_mapping(settings))
+
+    def test_of_texts(self, tmp_path):
+        texts = [" ".join(sentences(20, seed=i)) for i in range(80)]
+        pq.write_table(pa.table({"text": texts}), tmp_path / "t.parquet")
+        settings = {"data": {"source": str(tmp_path / "t.parquet")}, "target": {"next_token": "text"},
+                    "features": {"text": {"type": "text", "max_tokens": 16, "vocabulary": "characters"}},
+                    "model": {"width": 16, "layers": 1},
+                    "training": {"privacy": {"epsilon": 8}, "epochs": 3}}  # fmt: skip
+        assert estimate_task(from_mapping(settings))["steps"] == 3 * 4  # of 60 texts 16 a step, not of pieces
+
+    def test_gradients_of_rows_are_held_each_by_itself(self):
+        def cost(recipe):
+            return step_cost(Net(), recipe, lambda batch: net.loss(batch), lambda rows: fetch(rows), np.arange(100))[1]
+
+        net = Net()
+        numbers = sum(p.numel() for p in net.parameters())
+        recipe = replace(RECIPE, batch_rows=32)
+        assert cost(recipe) - cost(replace(recipe, privacy=None)) >= 32 * numbers * 4
 
 
 @pytest.mark.parametrize(

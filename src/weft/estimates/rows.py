@@ -6,8 +6,9 @@ table's beginning.
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ from weft.tasks.paraphrases import open_translators, seconds_a_text
 from weft.tasks.sources import open_source, see_as
 from weft.training.fit import start
 from weft.training.loop import Recipe
-from weft.training.pace import step_cost
+from weft.training.pace import ends_in_words, step_cost
+from weft.training.private import sized
 from weft.training.regularise import Objective
 
 SAMPLE_ROWS = 4_096
@@ -85,10 +87,16 @@ def estimate(settings: Settings) -> dict[str, Any]:
     started = time.monotonic()
     codes = columns.encode(clean, with_target=True)
     encoding = (time.monotonic() - started) / max(1, len(clean.rows))
+    learnt = pool * (1 - 1 / copies) if copies > 1 else rows * (1 - split.test - split.valid)
+    units: float = learnt
+    if recipe.privacy and recipe.federated:
+        units = 1 if isinstance(settings.data.source, str) else len(settings.data.source)
+        most_rows = min(recipe.federated.rows, math.ceil(learnt / units / recipe.federated.steps))
+        recipe = replace(recipe, federated=replace(recipe.federated, rows=most_rows))
+    recipe = sized(recipe, units)
     tokens, seconds, activations = _probe(models.each()[0], codes, len(clean.rows), recipe)
     parameters = models.parameter_count()
-    learnt = pool * (1 - 1 / copies) if copies > 1 else rows * (1 - split.test - split.valid)
-    steps = int(np.ceil(learnt / recipe.batch_rows)) * recipe.epochs * copies
+    steps = int(np.ceil(units / recipe.batch_rows)) * recipe.epochs * copies
     most = steps * seconds * 1.15
     if recipe.minutes:
         most = min(most, 60 * recipe.minutes * copies)
@@ -131,13 +139,13 @@ def estimate(settings: Settings) -> dict[str, Any]:
             + (f", {copies} copies" if copies > 1 else ""),
             "copies": copies_in_words(alike, len(clean.rows), way),
             "training": f"at most {recipe.epochs} epochs of {steps // (recipe.epochs * copies):,} steps of "
-            f"{recipe.batch_rows} rows",
+            f"{recipe.batch_rows} {'owners' if recipe.privacy and recipe.federated else 'rows'}",
             **{f"{step}:": _used_in_words(used) for step, used in steps_used.items()},
             "memory": f"at most about {size_in_words(need)}, of which {size_in_words(libraries)} are the libraries and "
             f"{size_in_words(model)} the model and a step; the bound is {size_in_words(memory.bound())}"
             + ("" if need <= memory.bound() else ": IT IS NOT ENOUGH. Give more with --memory"),
             "disk": f"about {size_in_words(disk)} while it runs",
-            "time": f"at most about {duration(most)} of training on this machine (early stopping often halves it)",
+            "time": f"at most about {duration(most)} of training on this machine ({ends_in_words(recipe)})",
             **({"translate": translated["words"]} if translated else {}),
         },
     }  # fmt: skip

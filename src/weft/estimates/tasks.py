@@ -18,6 +18,7 @@ from weft.estimates.rows import copies_in_words, rows_of, size_in_words
 from weft.pipeline import WAYS
 from weft.progress import Silent, duration
 from weft.tasks.steps import Foretold, ForetoldSteps
+from weft.training.pace import ends_in_words
 
 SAMPLE_ROWS, SAMPLE_BYTES = 50_000, 4_000_000
 
@@ -62,7 +63,7 @@ def estimate_task(settings: Settings) -> dict[str, Any]:
             "training": f"at most {limit}, about {rate:,.0f} {told.unit} a second",
             "memory": f"about {size_in_words(memory)} for the model and a step, beside about 500 MB for the libraries",
             "disk": f"about {size_in_words(disk)} while it runs",
-            "time": f"at most about {duration(most)} of training on this machine (early stopping often halves it)",
+            "time": f"at most about {duration(most)} of training on this machine ({ends_in_words(recipe)})",
         },
     }  # fmt: skip
 

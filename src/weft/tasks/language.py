@@ -41,6 +41,7 @@ from weft.training.adapters import attach
 from weft.training.language import TokenObjective, Trained, fit_language
 from weft.training.loop import Recipe
 from weft.training.pace import step_cost
+from weft.training.private import sized
 
 SAMPLES, SAMPLE_TOKENS = 3, 120
 MOST_JUDGED = 1 << 21
@@ -71,10 +72,12 @@ class LanguageSteps(TextModelSteps):
         train = np.flatnonzero(self._parts(clean, corpus) == TRAIN)
         model, recipe = self._built(corpus, tokenizer, source, train)
         objective, cuts = TokenObjective(model).train(), corpus.cuts(train)
+        rows = (len(train) if recipe.privacy else len(cuts)) * self.scale
+        recipe = sized(recipe, rows)
         cost = step_cost(
             objective, recipe, objective.loss, lambda rows: corpus.batch(cuts, rows, 0), np.arange(len(cuts))
         )
-        rows, tokens = len(cuts) * self.scale, corpus.documents.lengths()
+        tokens = corpus.documents.lengths()
         return self._foretold(plan, clean, tokenizer, model, recipe, rows, cost, tokens, self.context)
 
     def run(self) -> LanguageRun:

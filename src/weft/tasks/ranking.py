@@ -41,6 +41,7 @@ from weft.runs.ranking import RankingRun, cleaner_state, load_ranking_model, sav
 from weft.tasks.steps import Foretold, ForetoldSteps
 from weft.training.language import Trained
 from weft.training.pace import step_cost
+from weft.training.private import sized
 from weft.training.ranking import fit_ranking
 
 REPEATED = 0.05
@@ -99,8 +100,10 @@ class RankingSteps(ForetoldSteps):
         data, model = self._build(gathered.events, catalogue)
         cuts, recipe, events = data.cuts(), self.recipe, len(gathered.events.items)
         fetch = lambda some: data.batch(cuts, some, 0)  # noqa: E731
+        rows = (len(np.unique(cuts.document)) if recipe.privacy else len(cuts)) * self.scale
+        recipe = sized(recipe, rows)
         cost = step_cost(model.train(), recipe, model.loss, fetch, np.arange(len(cuts)))
-        steps = math.ceil(len(cuts) * self.scale / recipe.batch_rows) * recipe.epochs
+        steps = math.ceil(rows / recipe.batch_rows) * recipe.epochs
         said = (
             f"the first {len(clean):,} are of {self.counts['users']:,} users and {len(gathered.names):,} items, for "
             f"which the model is"

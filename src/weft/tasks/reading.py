@@ -30,6 +30,7 @@ from weft.training.fit import LORA_RATE
 from weft.training.language import Trained
 from weft.training.loop import Recipe
 from weft.training.pace import step_cost
+from weft.training.private import sized
 from weft.training.reading import PairObjective, SpanObjective, fit_reading
 
 
@@ -147,6 +148,9 @@ class ReadingSteps(TextModelSteps):
         learn = np.flatnonzero(ready.parts == TRAIN)
         rows = round(len(learn) * self.scale)
         recipe, objective = self._recipe(ready, rows), ready.objective.to(self.device).train()
+        if recipe.privacy and ready.rows is not None:  # of each row that is drawn one window is read
+            rows = round(len(np.unique(ready.rows[learn])) * self.scale)
+        recipe = sized(recipe, rows)
         fetch = lambda some: collate(ready.store.take(some), len(some)).to(self.device)  # noqa: E731
         cost = step_cost(objective, recipe, objective.loss, fetch, learn)
         tokens = ready.store.lengths()

@@ -58,8 +58,6 @@ class FederatedLoop(Loop):
 class PrivateFederatedLoop(PrivateLoop):
     """... whose rounds are private for every owner. ``owners``: whose each row is, by its number."""
 
-    unit, where = "owners", "training.federated.privacy"
-
     def __init__(
         self, owners: np.ndarray, model: nn.Module, recipe: Recipe, fetch: Any, train: np.ndarray, lengths: Any,
         *args: Any, **named: Any,

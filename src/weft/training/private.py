@@ -52,37 +52,52 @@ def privately(recipe: Recipe, given: TrainingSettings) -> Recipe:
     )  # fmt: skip
 
 
+def account_of(recipe: Recipe, rows: int) -> tuple[Recipe, dict[str, float]]:
+    """The recipe with the rows of a step, and the account of a training on so many rows, of which nothing is spent yet.
+
+    Raises SettingsError where these rows cannot reach the epsilon.
+    """
+    wanted, unit = recipe.privacy, "owners" if recipe.federated else "rows"
+    where = "training.federated.privacy" if recipe.federated else "training.privacy"
+    assert wanted is not None
+    # large batches: the noise of a step is the same for many rows as for few
+    size = wanted.batch_rows or int(np.clip(rows / STEPS, LEAST_BATCH, MOST_BATCH))
+    total = math.ceil(rows / size) * recipe.epochs
+    rate, delta = min(1.0, size / rows), wanted.delta or 1 / (10 * rows)
+    if delta * rows >= 1:
+        raise SettingsError(
+            [f"{where}.delta: must be below 1 / {unit}, or one of the {rows:,} may be published as it is. "
+             f"Got {delta:g}. Leave it out for {1 / (10 * rows):.1g}."]
+        )  # fmt: skip
+    most = rate * rows * math.sqrt(total) / FAINT
+    noise = noise_for(wanted.epsilon, rate, total, delta)
+    if noise > most:
+        raise SettingsError(
+            [f"{where}.epsilon: with {rows:,} {unit} must be at least {_up(spent(most, rate, total, delta))}, or the "
+             f"noise hides all that could be learnt. Got {wanted.epsilon:g}. Raise it, or give more {unit}."]
+        )  # fmt: skip
+    account = {"epsilon": wanted.epsilon, "delta": delta, "noise": noise, "rate": rate, "clip": wanted.clip,
+               "rows": rows, "spent": 0.0}  # fmt: skip
+    return replace(recipe, batch_rows=size), account
+
+
+def sized(recipe: Recipe, rows: float) -> Recipe:
+    """The recipe as a training on so many rows takes it. Raises as :func:`account_of`."""
+    return recipe if recipe.privacy is None else account_of(recipe, max(1, round(rows)))[0]
+
+
 class PrivateLoop(Loop):
     """A loop whose steps are private. A row may be a text, a user or an owner here: what ``train`` numbers."""
 
-    unit, where = "rows", "training.privacy"
-
     def __init__(self, model: nn.Module, recipe: Recipe, fetch: Any, train: np.ndarray, *args: Any, **named: Any):
-        wanted, rows = recipe.privacy, len(train)
-        assert wanted is not None
-        # large batches: the noise of a step is the same for many rows as for few
-        size = wanted.batch_rows or int(np.clip(rows / STEPS, LEAST_BATCH, MOST_BATCH))
-        super().__init__(model, replace(recipe, batch_rows=size), fetch, train, *args, **named)
-        rate, delta = min(1.0, self.recipe.batch_rows / rows), wanted.delta or 1 / (10 * rows)
-        if delta * rows >= 1:
-            raise SettingsError(
-                [f"{self.where}.delta: must be below 1 / {self.unit}, or one of the {rows:,} may be published as it "
-                 f"is. Got {delta:g}. Leave it out for {1 / (10 * rows):.1g}."]
-            )  # fmt: skip
-        most = rate * rows * math.sqrt(self.total) / FAINT
-        noise = noise_for(wanted.epsilon, rate, self.total, delta)
-        if noise > most:
-            raise SettingsError(
-                [f"{self.where}.epsilon: with {rows:,} {self.unit} must be at least "
-                 f"{_up(spent(most, rate, self.total, delta))}, or the noise hides all that could be learnt. "
-                 f"Got {wanted.epsilon:g}. Raise it, or give more {self.unit}."]
-            )  # fmt: skip
-        self.progress.privacy = {"epsilon": wanted.epsilon, "delta": delta, "noise": noise, "rate": rate,
-                                 "clip": wanted.clip, "rows": rows, "spent": 0.0}  # fmt: skip
+        recipe, account = account_of(recipe, len(train))
+        super().__init__(model, recipe, fetch, train, *args, **named)
+        self.progress.privacy = account
         self.gradients = RowGradients(self.model, self.objective)
         self.say.line(
-            f"private: epsilon {wanted.epsilon:g} at delta {delta:.2g}; {rate:.2%} of {rows:,} {self.unit} a step, "
-            f"{self.total:,} steps, noise {noise:.3g} times the longest gradient"
+            f"private: epsilon {account['epsilon']:g} at delta {account['delta']:.2g}; {account['rate']:.2%} of "
+            f"{len(train):,} {'owners' if recipe.federated else 'rows'} a step, {self.total:,} steps, noise "
+            f"{account['noise']:.3g} times the longest gradient"
         )
 
     def _resume(self) -> dict[str, Tensor] | None:
