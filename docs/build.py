@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert
+
 from weft.cli import app
 from weft.config import Settings
 
@@ -64,6 +66,18 @@ def parts(schema: dict[str, Any]) -> dict[str, str]:
                     levels.append((f"{found[name]}.", schema["$defs"][name]["properties"]))
     order = list(schema["properties"])
     return dict(sorted(found.items(), key=lambda part: (order.index(part[1].partition(".")[0]), part[1].count("."))))
+
+
+def with_mathml(text: str) -> str:
+    """Equations as MathML, which browsers draw by themselves; code keeps its dollars."""
+
+    def drawn(part: re.Match[str]) -> str:
+        block, line = part["block"], part["line"]
+        if block is None and line is None:
+            return part[0]
+        return convert(block or line, display="block" if block else "inline")
+
+    return re.sub(r"```.*?```|`[^`]*`|\$\$(?P<block>.+?)\$\$|\$(?P<line>[^$\s][^$]*)\$", drawn, text, flags=re.S)
 
 
 def kind(schema: dict[str, Any], places: dict[str, str]) -> str:
@@ -117,7 +131,8 @@ def build(out: Path) -> Path:
     made = {Path("reference/settings.md"): settings_page(),
             Path("reference/commands.md"): app.generate_docs(output_format="markdown")}  # fmt: skip
     for page, place in places.items():
-        made[place] = with_links_of_the_site((ROOT / page).read_text(encoding="utf-8"), page, places)
+        text = (ROOT / page).read_text(encoding="utf-8")
+        made[place] = with_links_of_the_site(with_mathml(text) if "$$" in text else text, page, places)
     for place, text in made.items():
         (staged / place).parent.mkdir(parents=True, exist_ok=True)
         (staged / place).write_text(text, encoding="utf-8")
