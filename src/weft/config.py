@@ -163,6 +163,15 @@ class RedactSettings(StrictSettings):
     key: str | None = None
     """A file with the secret of stand-ins that tell one value from another, made where it is not there; `weft predict`
     needs it too (default: a value is replaced by its kind alone)."""
+    names: str | None = None
+    """A Hugging Face folder of BERT's shape that tells the class of each token (B-PER, I-PER, B-address, ...), which
+    finds names and addresses beside the rules; `weft predict` needs it too."""
+
+    @model_validator(mode="after")
+    def _reads_names(self) -> RedactSettings:
+        if self.names is not None and not {"name", "address"} & set(self.kinds):
+            raise ValueError(f"names: a model finds the kinds name and address. Got {listing(self.kinds)}. Add one")
+        return self
 
 
 class PreprocessSettings(StrictSettings):

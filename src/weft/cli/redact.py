@@ -21,6 +21,7 @@ def redact(
     out: Out,
     kinds: str = "all",
     key: Path | None = None,
+    names: str | None = None,
     column: Many = (),
     memory: Memory = None,
     json: Json = False,
@@ -34,6 +35,8 @@ def redact(
             address, name; or all.
         key: A file with the secret of stand-ins that tell one value from another, made where it is not there
             (default: a value is replaced by its kind alone).
+        names: A Hugging Face folder of BERT's shape that tells the class of each token (B-PER, I-PER, ...), which finds
+            names and addresses beside the rules.
         column: A column to look through (default: all); may be given several times. The others are repeated.
     """
     limit(memory)
@@ -44,8 +47,10 @@ def redact(
             raise UsageError(f"--kinds {kind}: must be some of {listing(KINDS, 10)}, or all.{near}")
     if not chosen:
         raise UsageError(f"--kinds: must name some of {listing(KINDS, 10)}, or all. Got nothing.")
-    settings = RedactSettings.model_validate({"kinds": chosen, "key": None if key is None else str(key)})
-    redactor = Redactor.of(settings)
+    if names is not None and not {"name", "address"} & set(chosen):
+        raise UsageError(f"--names: a model finds the kinds name and address. Got --kinds {kinds}. Add one of them.")
+    settings = {"kinds": chosen, "key": None if key is None else str(key), "names": names}
+    redactor = Redactor.of(RedactSettings.model_validate(settings))
     assert redactor is not None
     done = redact_table(redactor, data, out, column, Spoken())
     lines = [f"{done['rows']:,} rows = {done['written']:,} written + {done['rejected']:,} set aside"]
@@ -58,7 +63,6 @@ def redact(
     if done["rejected"]:
         lines.append(f"aside:   {done['rejected_output']}")
     if {"name", "address"} & set(chosen):
-        lines.append(
-            "note:    names and addresses are found as far as rules go; read some rows before you give it away"
-        )
+        far = "rules go" if names is None else "rules and the model go"
+        lines.append(f"note:    names and addresses are found as far as {far}; read some rows before you give it away")
     answer(json, done, lines)

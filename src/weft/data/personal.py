@@ -59,6 +59,28 @@ def find(text: str, kinds: Collection[str] = KINDS, asked: Collection[str] | Non
     return sorted(found, key=lambda f: f.start)
 
 
+def merged(text: str, found: Iterable[Found], told: Iterable[Found]) -> list[Found]:
+    """What rules found and what a model told of one text, in order; none overlap.
+
+    Numbers are what the rules say, then come the model's names and addresses, then those of the rules; of what overlaps
+    the words that are left count.
+    """
+    rules = list(found)
+    words = [f for f in rules if f.kind in ("address", "name")]
+    taken, kept = bytearray(len(text)), []
+    for kind, start, end in [*(f for f in rules if f not in words), *told, *words]:
+        free = "".join(" " if taken[i] or not text[i].isalnum() else "x" for i in range(start, end))
+        whole = not any(taken[start:end])
+        spans = [(start, end)] if whole else [(start + m.start(), start + m.end()) for m in _LEFT.finditer(free)]
+        for left, right in spans:
+            kept.append(Found(kind, left, right))
+            taken[left:right] = b"\1" * (right - left)
+    return sorted(kept, key=lambda f: f.start)
+
+
+_LEFT = re.compile("x+")
+
+
 def replace(text: str, found: Iterable[Found], by: Callable[[Personal, str], str]) -> str:
     """The text with every value found replaced."""
     pieces, last = [], 0

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+import weft.inference.names  # noqa: F401 (how a model of names is opened)
 from weft.data.table import Table, shown
 from weft.inference.parts import Piece, write_job
 from weft.preprocess.letters import Letters, Redactor

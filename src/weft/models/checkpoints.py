@@ -438,6 +438,7 @@ def _describe(config: Config) -> tuple[str, dict[str, Any]]:
                 names |= {"cls.predictions.bias": ()} if config.output == "transform" else {}
                 names |= {"lm_head.weight": ()} if config.output == "linear" else {}
                 names |= {"qa_outputs.weight": ()} if config.span else {}
+                names |= {"classifier.weight": ()} if config.labels else {}
             elif config.classes:
                 names["classifier.weight"] = (config.classes,)
             if _plain(family.read(Settings(settings), names)) == _plain(config):

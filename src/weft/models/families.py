@@ -15,7 +15,7 @@ goes back. Whatever our Transformer cannot do raises ``Unfit``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -133,6 +133,7 @@ BERT_HEAD: Names = {
     "cls.predictions.decoder.bias": None,  # the same numbers as cls.predictions.bias
     "cls.seq_relationship": None,  # which of two texts came first: not used here
     "qa_outputs": "span",
+    "classifier": "classifier",
 }
 
 
@@ -147,11 +148,13 @@ def _read_bert(s: Settings, shapes: Shapes) -> LanguageConfig:
         max_positions=s.whole("max_position_embeddings", 512), feed_forward=s.choice("hidden_act", "gelu", GELUS),  # type: ignore[arg-type]
         dropout=s.number("hidden_dropout_prob", 0.1), attention_dropout=s.number("attention_probs_dropout_prob", 0.1),
     )  # fmt: skip
+    # a classifier of whole texts has the same name, and reads the pooler
+    tags = "classifier.weight" in shapes and s.get("architectures") == ["BertForTokenClassification"]
     return LanguageConfig(
         backbone, s.whole("vocab_size"), types=s.whole("type_vocab_size", 2),
         output="transform" if any(n.startswith("cls.predictions.") for n in shapes) else "none",
         tied=s.flag("tie_word_embeddings", True), pooler="pooler.dense.weight" in shapes, family="bert",
-        span="qa_outputs.weight" in shapes, **s.special(),
+        span="qa_outputs.weight" in shapes, labels=_labels(s) if tags else (), **s.special(),
     )  # fmt: skip
 
 
@@ -159,6 +162,7 @@ def _write_bert(c: LanguageConfig) -> dict[str, Any]:
     b = c.backbone
     assert isinstance(b, TransformerConfig)
     name = "BertForQuestionAnswering" if c.span else "BertModel" if c.output == "none" else "BertForMaskedLM"
+    name = "BertForTokenClassification" if c.labels else name
     return {
         "architectures": [name], "model_type": "bert",
         "vocab_size": c.vocabulary, "type_vocab_size": c.types, "tie_word_embeddings": c.tied,
@@ -166,7 +170,21 @@ def _write_bert(c: LanguageConfig) -> dict[str, Any]:
         "intermediate_size": b.hidden_width, "hidden_act": GELU_NAMES.get(b.feed_forward),
         "layer_norm_eps": b.norm_eps, "max_position_embeddings": b.max_positions,
         "hidden_dropout_prob": b.dropout, "attention_probs_dropout_prob": b.attention_dropout, **_special(c),
+        **_named(c.labels),
     }  # fmt: skip
+
+
+def _labels(s: Settings) -> tuple[str, ...]:
+    """The names of classes."""
+    labels = s.table("id2label")
+    return tuple(labels[key] for key in sorted(labels, key=int))
+
+
+def _named(labels: Sequence[str]) -> dict[str, Any]:
+    """The names of classes as ``transformers`` keeps them."""
+    if not labels:
+        return {}
+    return {"id2label": {str(i): n for i, n in enumerate(labels)}, "label2id": {n: i for i, n in enumerate(labels)}}
 
 
 # ---- GPT-2
@@ -346,24 +364,22 @@ def _read_vit(s: Settings, shapes: Shapes) -> ImageConfig:
         feed_forward=s.choice("hidden_act", "gelu", GELUS),  # type: ignore[arg-type]
         dropout=s.number("hidden_dropout_prob", 0.0), attention_dropout=s.number("attention_probs_dropout_prob", 0.0),
     )  # fmt: skip
-    labels = s.table("id2label")
+    labels = _labels(s)
     classes = shapes["classifier.weight"][0] if "classifier.weight" in shapes else 0
     if classes:
         classes = len(labels) or classes
-    names = tuple(labels[key] for key in sorted(labels, key=int)) if classes else ()
-    return ImageConfig(backbone, image, patch, s.whole("num_channels", 3), classes, names, "vit")
+    return ImageConfig(backbone, image, patch, s.whole("num_channels", 3), classes, labels if classes else (), "vit")
 
 
 def _write_vit(c: ImageConfig) -> dict[str, Any]:
     b = c.backbone
-    labels = {str(i): name for i, name in enumerate(c.labels or map(str, range(c.classes)))}
     return {
         "architectures": ["ViTForImageClassification" if c.classes else "ViTModel"], "model_type": "vit",
         "hidden_size": b.width, "num_hidden_layers": b.layers, "num_attention_heads": b.heads,
         "intermediate_size": b.hidden_width, "hidden_act": GELU_NAMES.get(b.feed_forward),
         "layer_norm_eps": b.norm_eps, "image_size": c.image, "patch_size": c.patch, "num_channels": c.channels,
         "hidden_dropout_prob": b.dropout, "attention_probs_dropout_prob": b.attention_dropout, "qkv_bias": True,
-        **({"id2label": labels, "label2id": {n: int(i) for i, n in labels.items()}} if c.classes else {}),
+        **_named(c.labels or [str(i) for i in range(c.classes)]),
     }  # fmt: skip
 
 

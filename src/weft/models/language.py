@@ -40,6 +40,8 @@ class LanguageConfig(AroundBackbone):
     """BERT's layer on the first token: tanh(W x + b)."""
     span: bool = False
     """Two numbers a token: how much an answer begins there, and ends there (Devlin 2019, 4.2)."""
+    labels: tuple[str, ...] = ()
+    """Classes of a token, by name (Devlin 2019, 5.3)."""
     begin: int | None = None
     end: tuple[int, ...] = ()
     pad: int | None = None
@@ -48,6 +50,7 @@ class LanguageConfig(AroundBackbone):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "end", tuple(self.end))
+        object.__setattr__(self, "labels", tuple(self.labels))
 
     @property
     def longest(self) -> int | None:
@@ -74,6 +77,10 @@ class LanguageModel(nn.Module):
             self.span = nn.Linear(width, 2)
             nn.init.normal_(self.span.weight, std=0.02)
             nn.init.zeros_(self.span.bias)
+        if config.labels:
+            self.classifier = nn.Linear(width, len(config.labels))
+            nn.init.normal_(self.classifier.weight, std=0.02)
+            nn.init.zeros_(self.classifier.bias)
         if config.output == "transform":
             self.transform = nn.Linear(width, width)
             self.transform_norm = nn.LayerNorm(width, eps=getattr(config.backbone, "norm_eps", 1e-5))
@@ -182,6 +189,10 @@ class LanguageModel(nn.Module):
             raise UsageError("this model must have been trained to answer from a text (target.type: span). It was not.")
         return self.span(self.hidden(ids_BT, mask_BT, types_BT))
 
+    def tags(self, ids_BT: Tensor, mask_BT: Tensor | None = None) -> Tensor:
+        """Logits [B, T, C] of the class of each token, ``config.labels``."""
+        return self.classifier(self.hidden(ids_BT, mask_BT))
+
     def loss(
         self,
         ids_BT: Tensor,
@@ -210,7 +221,7 @@ class LanguageModel(nn.Module):
 
 def reader_of(source: LanguageModel, span: bool = False) -> LanguageModel:
     """The states of a model without its output matrix, or with the two numbers of an answer in its place."""
-    model = LanguageModel(replace(source.config, output="none", pooler=False, span=span))
+    model = LanguageModel(replace(source.config, output="none", pooler=False, span=span, labels=()))
     kept = model.state_dict()
     model.load_state_dict({n: source.state_dict().get(n, kept[n]) for n in kept})
     return model

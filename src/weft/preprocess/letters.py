@@ -12,26 +12,42 @@ import hmac
 import os
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from weft.config import Personal, PreprocessSettings, RedactSettings
-from weft.data.personal import HINTS, find, mask, replace
+from weft.data.personal import HINTS, Found, find, mask, merged, replace
 from weft.errors import SettingsError
 
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{80}-\x{9f}]"
 
 
-class Redactor:
-    """Replaces the personal data of texts. ``key``: that of the stand-ins; None: kinds alone."""
+class Names(Protocol):
+    """A model that tells the names and addresses in texts. ``check``: a word that tells it from any other."""
 
-    def __init__(self, kinds: Sequence[Personal], key: bytes | None = None, key_file: str | None = None):
-        self.kinds, self.key, self.key_file = tuple(kinds), key, key_file
+    check: str
+
+    def __call__(self, texts: Sequence[str]) -> list[list[Found]]: ...
+
+
+class Redactor:
+    """Replaces the personal data of texts. ``key``: that of the stand-ins; None: kinds alone. ``names``: the folder of
+    a model that finds names and addresses beside the rules."""
+
+    open_names: ClassVar[Callable[[str], Names]]
+    """Opens such a folder; :mod:`weft.inference.names` says how, as what knows models stands after this."""
+
+    def __init__(
+        self, kinds: Sequence[Personal], key: bytes | None = None, key_file: str | None = None, names: str | None = None
+    ):
+        self.kinds, self.key, self.key_file, self.names = tuple(kinds), key, key_file, names
+        self._model = None if names is None else Redactor.open_names(names)
         self.found: Counter[tuple[str, str]] = Counter()
         """Values replaced, by column and kind."""
         self._stand_in = lru_cache(100_000)(self._hashed) if key else mask
@@ -46,11 +62,18 @@ class Redactor:
         if settings is None:
             return None
         key = None if settings.key is None else _key(Path(settings.key), make=True)
-        return cls(settings.kinds, key, settings.key)
+        return cls(settings.kinds, key, settings.key, settings.names)
 
     def text(self, text: str) -> str:
         """A text without its personal data, which is not counted."""
-        return replace(text, find(text, self.kinds), self._stand_in)
+        (told,) = self._told([text])
+        return replace(text, merged(text, find(text, self.kinds), told), self._stand_in)
+
+    def _told(self, texts: Sequence[str]) -> list[list[Found]]:
+        """What the model says of each text, where there is one."""
+        if self._model is None:
+            return [[]] * len(texts)
+        return [[f for f in some if f.kind in self.kinds] for some in self._model(texts)]
 
     def __call__(self, array: pa.Array, column: str, times: Mapping[int, int] | None = None) -> pa.Array:
         """The texts of an array without personal data; ``times``: how often each of them stands in the column."""
@@ -61,10 +84,14 @@ class Redactor:
             hint: pc.fill_null(pc.match_substring_regex(plain, pattern=pattern), False).to_numpy(zero_copy_only=False)
             for hint, pattern in HINTS.items()
         }  # fmt: skip
+        looked = np.flatnonzero(
+            sum(hinted.values()) if self._model is None else array.is_valid().to_numpy(zero_copy_only=False)
+        )
+        candidates = array.take(pa.array(looked)).to_pylist()
         places, texts = [], []
-        for place in sum(hinted.values()).nonzero()[0].tolist():
-            text = array[place].as_py()
+        for place, text, told in zip(looked.tolist(), candidates, self._told(candidates), strict=True):
             found = find(text, self.kinds, [hint for hint, marked in hinted.items() if marked[place]])
+            found = merged(text, found, told) if told else found
             for value in found:
                 self.found[column, value.kind] += 1 if times is None else times[place]
             if found:
@@ -96,19 +123,23 @@ class Redactor:
     def to_dict(self) -> dict[str, Any]:
         """What a run keeps: never the key, but a word that tells whether it is the same."""
         check = None if self.key is None else _check(self.key)
-        return {"kinds": list(self.kinds), "key_file": self.key_file, "key_check": check}
+        stored = {"kinds": list(self.kinds), "key_file": self.key_file, "key_check": check}
+        return stored if self._model is None else stored | {"names": self.names, "names_check": self._model.check}
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Redactor:
-        """Raises SettingsError where the key file is not there, or holds another key."""
-        if stored["key_file"] is None:
-            return cls(stored["kinds"])
-        key = _key(Path(stored["key_file"]), make=False)
-        if _check(key) != stored["key_check"]:
+        """Raises SettingsError where the key file or the model of names is not there, or another one is."""
+        key = None if stored["key_file"] is None else _key(Path(stored["key_file"]), make=False)
+        if key is not None and _check(key) != stored["key_check"]:
             raise SettingsError(
                 [f"{stored['key_file']}: must hold the key that the run learnt with. Got another one. Put it back."]
             )
-        return cls(stored["kinds"], key, stored["key_file"])
+        found = cls(stored["kinds"], key, stored["key_file"], stored.get("names"))
+        if found._model is not None and found._model.check != stored["names_check"]:
+            raise SettingsError(
+                [f"{found.names}: must hold the model of names that the run learnt with. Got another one. Put it back."]
+            )
+        return found
 
 
 class Letters:

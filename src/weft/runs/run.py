@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+import weft.inference.names  # noqa: F401 (how a model of names is opened)
 from weft import config, memory
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
