@@ -36,10 +36,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
         beside.unlink(missing_ok=True)
 
 
+def unfinished(path: Path, writer: int) -> Path:
+    """Where a folder is while a process, by its number, fills it."""
+    return path.with_name(f".{path.name}.{writer}.part")
+
+
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill; when the block ends it gets a manifest, is flushed and takes its name."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = unfinished(path, os.getpid())
     shutil.rmtree(beside, ignore_errors=True)
     make_folder(beside)
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.transformer import Transformer, TransformerConfig
-from weft.training.checkpoint import _flatten, _unflatten
+from weft.training.checkpoint import Checkpoints
 from weft.training.muon import FASTER, muon, orthogonal
 
 RATE, DECAY = 3e-3, 0.1
@@ -83,14 +84,14 @@ def test_every_parameter_is_in_one_group_and_tables_are_not_orthogonal() -> None
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_saved_and_restored_goes_on_with_the_same_bits(steps: int) -> None:
+def test_saved_and_restored_goes_on_with_the_same_bits(steps: int, tmp_path: Path) -> None:
     straight = model()
     optimizer = muon(straight, RATE, DECAY)
     learn(straight, optimizer, steps)
     stopped = copy.deepcopy(straight)
-    tensors, plain = _flatten(optimizer)
+    Checkpoints(tmp_path).save(steps, straight, optimizer, {}, {})
     again = muon(stopped, RATE, DECAY)
-    _unflatten(again, {n: t.clone() for n, t in tensors.items()}, plain)
+    Checkpoints(tmp_path).load(tmp_path / f"step-{steps:08d}", stopped, again)
     learn(straight, optimizer, 2)
     learn(stopped, again, 2)
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), stopped.parameters(), strict=True))

@@ -21,6 +21,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from weft.errors import DataError
 from weft.models.causal import BLOCK, causal_attention, trains_here
@@ -138,12 +139,17 @@ def norm(config: TransformerConfig, width: int) -> nn.Module:
 class Joined(nn.Linear):
     """Several matrices over one input, stored as one; ``rows`` asks for some of its outputs only."""
 
-    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+    def forward(self, x: Tensor, rows: slice | None = None) -> Tensor:
+        if rows is None:
+            return super().forward(x)
         return F.linear(x, self.weight[rows], None if self.bias is None else self.bias[rows])
 
 
 class Attention(nn.Module):
     """Multi-head attention; keys and values of its own input, or of ``source_BSD``."""
+
+    whole = True
+    """False where several processes have some of the heads each."""
 
     def __init__(self, config: TransformerConfig, source: bool = False):
         super().__init__()
@@ -202,12 +208,13 @@ class Attention(nn.Module):
     def _own(self, x_BTD: Tensor, first: int | None) -> tuple[Tensor, Tensor, Tensor]:
         c = self.config
         cut, kv = c.heads * c.key_width, c.key_groups * c.key_width
-        if first is not None and first < x_BTD.shape[1]:
+        if first is not None and first < x_BTD.shape[1] and self.whole:
             # only the first tokens ask, all are read
             q = self.qkv(x_BTD[:, :first], slice(0, cut))
             key, value = self.qkv(x_BTD, slice(cut, None)).split(kv, dim=-1)
         else:
             q, key, value = self.qkv(x_BTD).split([cut, kv, kv], dim=-1)
+            q = q[:, :first]
         q, key = self._heads(q), self._heads(key)
         if c.qk_norm:
             q, key = self.q_norm(q), self.k_norm(key)
@@ -317,6 +324,9 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Tokens (+ cache) -> states [B, T, D]."""
 
+    recompute = False
+    """Whether a block keeps only what comes in while it learns, and is computed again on the way back (Chen 2016)."""
+
     def __init__(self, config: TransformerConfig):
         super().__init__()
         self.config = config
@@ -376,7 +386,9 @@ class Transformer(nn.Module):
                 turn = turn[0].to(kind), turn[1].to(kind)
         for block in self.blocks:
             last = block.index == c.layers - 1 and c.attention == "reading"
-            x = block(x, mask, causal, turn, source, cache, states, first if last else None)
+            asked = (x, mask, causal, turn, source, cache, states, first if last else None)
+            kept = not (self.recompute and self.training and torch.is_grad_enabled())
+            x = block(*asked) if kept else checkpoint(block, *asked, use_reentrant=False)
         if cache is not None:
             cache.length += tokens.shape[1]
         return self.norm(x[:, :first])

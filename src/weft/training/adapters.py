@@ -34,8 +34,9 @@ class LoraLinear(Joined):
         self.lora_b = nn.Parameter(torch.zeros(layer.out_features, rank, dtype=w.dtype, device=w.device))
         nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
-    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        return super().forward(x, rows) + SCALE * F.linear(F.linear(x, self.lora_a), self.lora_b[rows])
+    def forward(self, x: Tensor, rows: slice | None = None) -> Tensor:
+        b = self.lora_b if rows is None else self.lora_b[rows]
+        return super().forward(x, rows) + SCALE * F.linear(F.linear(x, self.lora_a), b)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:

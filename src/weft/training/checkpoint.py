@@ -7,39 +7,61 @@ pickle. A folder that does not verify is renamed ``.corrupt-N`` and the one befo
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weft.errors import CheckpointError, listing
-from weft.files import sweep, verify_manifest, whole_folder
+from weft.files import sweep, unfinished, verify_manifest, whole_folder
+from weft.training.parallel import ALONE, Alone
 
 FILES = {"model.safetensors", "optimizer.safetensors", "extra.safetensors", "state.json"}
 
 
 class Checkpoints:
-    """The checkpoints of a run; keeps the newest two, so that one damaged folder is no loss."""
+    """The checkpoints of a run; keeps the newest two, so that one damaged folder is no loss.
+
+    Of several processes each writes what it alone holds, ``model-3.safetensors`` beside ``model.safetensors``; the key
+    of a piece ends with its place in the tensor, ``@row,column``. Any number of processes can go on from it.
+    """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Tensor],
-             state: dict[str, Any]) -> None:  # fmt: skip
-        with whole_folder(self.folder / f"step-{step:08d}") as beside:
-            save_file(dict(model.state_dict()), beside / "model.safetensors")
-            tensors, plain = _flatten(optimizer)
-            save_file(tensors, beside / "optimizer.safetensors")
-            random = {"random": torch.get_rng_state()}
-            if torch.cuda.is_available():
-                random["random_cuda"] = torch.cuda.get_rng_state()
-            save_file({**extra, **random}, beside / "extra.safetensors")
-            (beside / "state.json").write_text(json.dumps({"step": step, "optimizer": plain, **state}))
-        for old in self._folders()[:-2]:
+             state: dict[str, Any], team: Alone = ALONE) -> None:  # fmt: skip
+        """``extra``: tensors that lie as the parameters do whose names follow the first word of theirs."""
+        parameters = dict(model.named_parameters())
+        kinds: dict[str, list[tuple[Tensor | None, str, Tensor]]] = {
+            "model": [(parameters.get(n), n, t) for n, t in model.state_dict(keep_vars=True).items()],
+            "optimizer": [(None if key == "step" else p, f"{name}.{key}", value) for name, p in parameters.items()
+                          for key, value in optimizer.state.get(p, {}).items()],
+            "extra": [(parameters[key.partition(".")[2]], key, value) for key, value in extra.items()],
+        }  # fmt: skip
+        folder, first = self.folder / f"step-{step:08d}", team.number == 0
+        writer = int(team.first(os.getpid())[0])
+        with whole_folder(folder) if first else nullcontext(unfinished(folder, writer)) as beside:
+            team.wait()
+            for kind, entries in kinds.items():
+                found = {k + place: x for p, k, value in entries for place, x in team.cut(p, value).items()}
+                found |= team.random() if kind == "extra" else {}
+                if found or first:
+                    save_file(found, beside / (f"{kind}.safetensors" if first else f"{kind}-{team.number}.safetensors"))
+            if first:
+                (beside / "state.json").write_text(json.dumps({"step": step, "processes": team.count, **state}))
+            team.wait()
+        for old in self._folders()[:-2] if first else ():
             shutil.rmtree(old)
+        team.wait()
 
     def newest(self, say: Any) -> Path | None:
         """The newest folder that verifies; damaged ones are set aside aloud. What was never finished is removed."""
@@ -56,12 +78,30 @@ class Checkpoints:
                 say.warn(f"{error} Set aside as {aside.name}; going back to the checkpoint before.")
         return None
 
-    def load(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict, dict]:
-        """Restore the model and the optimiser; returns the other tensors, also of the random state, and the state."""
+    @torch.no_grad()
+    def load(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, team: Alone = ALONE
+             ) -> tuple[dict[str, Tensor], dict[str, Any]]:  # fmt: skip
+        """Restore the model and the optimiser; returns the other tensors as they lie here, with the random state where
+        as many processes saved it, and the state."""
         state = json.loads((folder / "state.json").read_text())
-        model.load_state_dict(load_file(folder / "model.safetensors"))
-        _unflatten(optimizer, load_file(folder / "optimizer.safetensors"), state["optimizer"])
-        return load_file(folder / "extra.safetensors"), state
+        parameters, stored = dict(model.named_parameters()), Stored(folder, "model")
+        for name, tensor in model.state_dict(keep_vars=True).items():
+            team.own(tensor).copy_(team.part(parameters.get(name), stored[name]))
+        stored = Stored(folder, "optimizer")
+        for name in stored:
+            p, key = parameters[name.rpartition(".")[0]], name.rpartition(".")[2]
+            if key == "step":
+                optimizer.state[p][key] = stored[name].clone().to(p.device)
+            else:
+                optimizer.state[p][key] = torch.zeros_like(p)
+                team.own(optimizer.state[p][key]).copy_(team.part(p, stored[name]))
+        extra, stored = {}, Stored(folder, "extra")
+        for name in stored:
+            if name.partition(".")[2] in parameters:
+                extra[name] = team.part(parameters[name.partition(".")[2]], stored[name])
+        if state["processes"] == team.count:
+            extra |= {name: stored[name] for name in team.random()}
+        return extra, state
 
     def _folders(self) -> list[Path]:
         return sorted(p for p in self.folder.glob("step-*") if p.is_dir() and p.suffix == "")
@@ -74,28 +114,33 @@ class Checkpoints:
         return aside
 
 
-def restore_random(extra: dict[str, Tensor]) -> None:
-    """Draw on from where the checkpoint with these tensors was saved."""
-    torch.set_rng_state(extra["random"])
-    if "random_cuda" in extra and torch.cuda.is_available():
-        torch.cuda.set_rng_state(extra["random_cuda"])
+class Stored(Mapping[str, Tensor]):
+    """The tensors of a kind in a checkpoint, each put together from its pieces when it is asked for."""
 
+    def __init__(self, folder: Path, kind: str):
+        self._pieces: dict[str, list[tuple[Any, str, int, int]]] = {}
+        for path in [folder / f"{kind}.safetensors", *sorted(folder.glob(f"{kind}-*.safetensors"))]:
+            file = safe_open(path, "pt")
+            for key in file.keys():  # noqa: SIM118 (not a dict)
+                found = re.fullmatch(r"(.*?)(?:@(\d+),(\d+))?", key, re.DOTALL)
+                assert found is not None
+                self._pieces.setdefault(found[1], []).append((file, key, int(found[2] or 0), int(found[3] or 0)))
 
-def _flatten(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    stored = optimizer.state_dict()
-    tensors, plain = {}, {}
-    for index, entry in stored["state"].items():
-        for name, value in entry.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value
-            else:
-                plain[f"{index}.{name}"] = value
-    return tensors, {"values": plain, "groups": stored["param_groups"]}
+    def __getitem__(self, name: str) -> Tensor:
+        pieces = [(file.get_tensor(key), row, column) for file, key, row, column in self._pieces[name]]
+        if len(pieces) == 1:
+            return pieces[0][0]
+        shape = [max(row + x.shape[0] for x, row, _ in pieces), *pieces[0][0].shape[1:]]
+        if len(shape) > 1:
+            shape[1] = max(column + x.shape[1] for x, _, column in pieces)
+        whole = pieces[0][0].new_empty(shape)
+        for x, row, column in pieces:
+            rows = whole[row : row + len(x)]
+            (rows[:, column : column + x.shape[1]] if len(shape) > 1 else rows).copy_(x)
+        return whole
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pieces)
 
-def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], plain: dict[str, Any]) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in [*tensors.items(), *plain["values"].items()]:
-        index, _, name = key.partition(".")
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": plain["groups"]})
+    def __len__(self) -> int:
+        return len(self._pieces)

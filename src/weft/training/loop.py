@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -26,8 +27,9 @@ from weft.features.batching import Batch, shuffled
 from weft.features.next_items import HistoryBatch
 from weft.features.pieces import TextBatch
 from weft.features.store import Lengths
-from weft.training.checkpoint import Checkpoints, restore_random
-from weft.training.muon import muon
+from weft.training import parallel
+from weft.training.checkpoint import Checkpoints
+from weft.training.muon import Muon, muon
 from weft.training.optimizers import Schedule, adamw
 from weft.training.tracking import Tracker
 
@@ -91,6 +93,11 @@ class Recipe:
     """Share of a row's columns that are hidden while it is learnt."""
     privacy: Privacy | None = None
     federated: Federated | None = None
+    shard: bool = False
+    """Whether each of several processes holds a piece of every weight."""
+    tensor: int = 1
+    """Processes that share a matrix."""
+    checkpoint_activations: bool = False
 
 
 @dataclass
@@ -142,16 +149,22 @@ class Loop:
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
         self.pace, self.weigh = pace, weigh
+        self.team = parallel.made(recipe)
         trained = sum(p.numel() for _, p in self._trained())
         # beside the weights: gradients, two moments, the average and the best
-        memory.require(20 * trained, f"training {trained:,} parameters")
+        memory.require(20 * trained / self.team.pieces, f"training {trained:,} parameters")
+        if recipe.checkpoint_activations:
+            parallel.recompute(model)
+        self.team.lay(model)
         self.optimizer = optimizer_of(model, recipe)
+        if isinstance(self.optimizer, Muon):
+            self.optimizer.team = self.team
         self.steps_an_epoch = math.ceil(len(train) / recipe.batch_rows)
         self.total = self.steps_an_epoch * recipe.epochs
         self.check_steps = min(recipe.check_steps or self.steps_an_epoch, self.steps_an_epoch)
         self.schedule = Schedule(self.total, int(self.total * recipe.warmup) + 1, down=recipe.down)
         self.progress = Progress()
-        self.average = {n: p.detach().clone() for n, p in self._trained()}
+        self.average = {n: p.clone() for n, p in self._own()}
         self.best = {n: p.clone() for n, p in self.average.items()}
 
     def run(self) -> Progress:
@@ -161,21 +174,23 @@ class Loop:
 
     def _run(self) -> Progress:
         saved = self._resume()
-        p, recipe = self.progress, self.recipe
+        p, recipe, team = self.progress, self.recipe, self.team
         if p.step == 0:
             self._check()  # the start may be the best there is: a linear path fitted first
         started = last_save = time.monotonic()
         before = p.seconds
-        shown, checked = self._share(), ""
+        shown, checked, begun = self._share(), "", False
         with _polite() as asked, self.say.bar("training", 1 - shown) as bar:
             while p.step < self.total and not p.stopped:
                 epoch, first = divmod(p.step, self.steps_an_epoch)
                 for rows in self._batches(epoch, first):
-                    if saved is not None:  # after all that a beginning may draw
-                        restore_random(saved)
-                        saved = None
+                    if not begun:  # after all that a beginning may draw
+                        team.restore_random(saved, recipe.seed, p.step)
+                        begun = True
                     self._step(rows)
-                    p.seconds = before + time.monotonic() - started
+                    now = time.monotonic()
+                    p.seconds, due = team.first(before + now - started, now - last_save > SECONDS_BETWEEN_SAVES)
+                    stop = team.most(asked[0] if asked else 0)
                     if p.step % self.check_steps == 0 or p.step == self.total:
                         checked = self._check()
                     share = self._share()
@@ -184,16 +199,17 @@ class Loop:
                     if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
                         self._check()
                         p.stopped = f"the {recipe.minutes:g} minutes were over"
-                    if asked or time.monotonic() - last_save > SECONDS_BETWEEN_SAVES:
+                    if stop or due:
                         self._save()
                         last_save = time.monotonic()
-                    if asked:
-                        raise Interrupted(asked[0])
+                    if stop:
+                        raise Interrupted(stop)
                     if p.stopped:
                         break
         p.stopped = p.stopped or f"all {recipe.epochs} epochs were done"
         self._save()
         self._put(self.best)
+        team.gather()
         return p
 
     def _share(self) -> float:
@@ -203,6 +219,10 @@ class Loop:
 
     def _trained(self) -> list[tuple[str, nn.Parameter]]:
         return [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
+
+    def _own(self) -> list[tuple[str, Tensor]]:
+        """What this process holds of each."""
+        return [(n, self.team.own(p)) for n, p in self._trained()]
 
     def _batches(self, epoch: int, first: int) -> Iterator[np.ndarray]:
         """The rows of each step of an epoch, from its ``first`` on."""
@@ -226,14 +246,17 @@ class Loop:
         # an average over the few steps done so far while there are few (a bias-corrected decay)
         decay = min(recipe.average, p.step / (p.step + 9))
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.average.values()), [q.detach() for _, q in self._trained()], 1 - decay)
+            torch._foreach_lerp_(list(self.average.values()), [q for _, q in self._own()], 1 - decay)
         self.tracker.log(p.step, train_rate=rate, **found)
         memory.give_back_grown()
 
     def _descend(self, rows: np.ndarray, epoch: int, done: float) -> dict[str, float]:
         """Put the gradient of some rows into the parameters; returns what is recorded of it."""
-        loss = self._gradients([self.fetch(some, epoch) for some in _parts(rows, self.recipe.accumulate)], done)
-        length = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        mine, count = self.team.own_rows(rows)
+        loss = self._gradients([self.fetch(some, epoch) for some in _parts(mine, self.recipe.accumulate)], done, count)
+        trained = [p for _, p in self._trained()]
+        self.team.add_gradients(trained)
+        length = self.team.clip(trained, self.recipe.clip)
         if not (torch.isfinite(loss) and torch.isfinite(length)):
             raise TrainingError(
                 f"training step {self.progress.step + 1}: the loss and its gradient must be finite. Got a loss of "
@@ -242,25 +265,29 @@ class Loop:
             )
         return {"train_loss": loss.item(), "train_gradient": length.item()}
 
-    def _gradients(self, parts: list[Batch | TextBatch | HistoryBatch], done: float) -> Tensor:
-        """The loss of the batch, its gradients in the parameters: the mean over all parts of what each is a mean of."""
-        weights = [1.0] if len(parts) == 1 else [self.weigh(part) for part in parts]
-        whole = max(sum(weights), 1e-9)  # nothing may be asked for
-        total = torch.zeros((), device=_device(self.model))
+    def _gradients(self, parts: list[Batch | TextBatch | HistoryBatch], done: float, count: float = 1.0) -> Tensor:
+        """The loss of the batch, its gradients in the parameters: the mean over all parts of what each is a mean of.
+
+        ``count``: how much the parts that are computed here count beside those of other processes.
+        """
+        team, device = self.team, _device(self.model)
+        weights = [1.0] if len(parts) == team.shares == 1 else [count * self.weigh(part) for part in parts]
+        whole = max(float(team.add_up(torch.tensor(sum(weights)))), 1e-9)  # nothing may be asked for
+        total = torch.zeros((), device=device)
         for part, weight in zip(parts, weights, strict=True):
-            with torch.autocast(_device(self.model), torch.bfloat16, enabled=self.recipe.bfloat16):
-                loss = self.objective(part, done) * (weight / whole)
+            with torch.autocast(device, torch.bfloat16, enabled=self.recipe.bfloat16):
+                loss = team.within(partial(self.objective, part, done)) * (weight / whole)
             loss.backward()
             total = total + loss.detach()
-        return total
+        return team.add_up(total)
 
     def _check(self) -> str:
         p = self.progress
-        own = {n: q.detach().clone() for n, q in self._trained()}
+        own = {n: q.clone() for n, q in self._own()}
         self._put(self.average)
         self.model.eval()
         with torch.no_grad():
-            loss = self.validate(self.model)
+            (loss,) = self.team.first(self.team.within(partial(self.validate, self.model)))
         self._put(own)
         self.tracker.log(p.step, valid_loss=loss)
         if not math.isfinite(loss):
@@ -277,16 +304,15 @@ class Loop:
         return f"validation loss {loss:.4f} (best {p.best_loss:.4f})"
 
     def _put(self, values: dict[str, Tensor]) -> None:
-        with torch.no_grad():
-            for name, parameter in self._trained():
-                parameter.copy_(values[name])
+        for name, own in self._own():
+            own.copy_(values[name])
 
     def _save(self) -> None:
         self.tracker.flush()  # a checkpoint that is there has its records
         extra = {f"average.{n}": v for n, v in self.average.items()} | {f"best.{n}": v for n, v in self.best.items()}
         state = {"progress": asdict(self.progress) | {"best_loss": _json_number(self.progress.best_loss)},
                  "recipe": asdict(self.recipe)}  # fmt: skip
-        self.checkpoints.save(self.progress.step, self.model, self.optimizer, extra, state)
+        self.checkpoints.save(self.progress.step, self.model, self.optimizer, extra, state, self.team)
 
     def _resume(self) -> dict[str, Tensor] | None:
         """Go back to the newest checkpoint; returns its tensors, of which the random state is not yet in use."""
@@ -294,7 +320,7 @@ class Loop:
         if folder is None:
             self.tracker.rewind(-1)  # a run killed before its first checkpoint begins anew
             return None
-        extra, state = self.checkpoints.load(folder, self.model, self.optimizer)
+        extra, state = self.checkpoints.load(folder, self.model, self.optimizer, self.team)
         saved = state["progress"]
         if saved["best_loss"] is None:
             saved["best_loss"] = math.inf

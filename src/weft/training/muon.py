@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from weft.models.transformer import Block
 from weft.training.optimizers import parameter_groups
+from weft.training.parallel import Alone
 
 MOMENTUM = 0.95
 STEPS = (3.4445, -4.7750, 2.0315)
@@ -30,6 +31,9 @@ FASTER = 20 / 3
 
 class Muon(torch.optim.AdamW):
     """Muon for the groups that say into how many ``parts`` their matrices fall, AdamW for the others."""
+
+    team = Alone()
+    """Who holds the matrices, which are made orthogonal whole."""
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
@@ -54,15 +58,17 @@ class Muon(torch.optim.AdamW):
             if not state:
                 state["step"] = torch.zeros(())  # AdamW looks for one when a state is restored
                 state["momentum"] = torch.zeros_like(p)
-            state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
-            directions += torch.lerp(p.grad, state["momentum"], MOMENTUM).chunk(group["parts"])
+            momentum, gradient = self.team.own(state["momentum"]), self.team.own(p.grad)
+            momentum.lerp_(gradient, 1 - MOMENTUM)
+            directions += self.team.full(p, torch.lerp(gradient, momentum, MOMENTUM)).chunk(group["parts"])
         made = orthogonal(torch.stack(directions))
         scale = math.sqrt(max(1.0, made.shape[1] / made.shape[2]))
         for place, p in enumerate(parameters):
-            mine = made[place * group["parts"] : (place + 1) * group["parts"]].flatten(0, 1)
+            whole = made[place * group["parts"] : (place + 1) * group["parts"]].flatten(0, 1)
+            own = self.team.own(p)
             if group["weight_decay"]:
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-            p.add_(mine.to(p.dtype), alpha=-group["lr"] * scale)
+                own.mul_(1 - group["lr"] * group["weight_decay"])
+            own.add_(self.team.part(p, whole).to(p.dtype), alpha=-group["lr"] * scale)
 
 
 def orthogonal(matrices_NRC: Tensor) -> Tensor:

@@ -49,13 +49,14 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
             own |= {id(p): factor for p in module.parameters()}
         if not getattr(module, "decayed", True):
             free |= {id(p) for p in module.parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[Any, ...], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if parameter.requires_grad:
             factor = own.get(id(parameter), 1.0)
             decay = 0.0 if parameter.dim() < 2 or id(parameter) in free else weight_decay
-            groups.setdefault((decay, factor), []).append(parameter)
-    return [{"params": ps, "weight_decay": decay, "factor": factor} for (decay, factor), ps in groups.items()]
+            mesh = getattr(parameter, "device_mesh", None)  # one step of the library is for tensors that lie alike
+            groups.setdefault((decay, factor, mesh), []).append(parameter)
+    return [{"params": ps, "weight_decay": decay, "factor": factor} for (decay, factor, _), ps in groups.items()]
 
 
 def fit_ridge(

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
+from weft import processes
 from weft.files import write_whole
 
 
 class Tracker:
-    """Appends records of one copy of the model to the files of the run, from :meth:`rewind` to :meth:`close`."""
+    """Appends records of one copy of the model to the files of the run, from :meth:`rewind` to :meth:`close`. Of several
+    processes the first alone does."""
 
     def __init__(self, folder: Path, copy: int = 0):
         self._copy, self._folder, self._path = copy, folder, folder / "metrics.jsonl"
@@ -21,6 +23,8 @@ class Tracker:
 
     def rewind(self, step: int) -> None:
         """Begin after ``step``: later records are cut off, for a resumed training will do those steps again."""
+        if processes.number():
+            return
         kept = []
         for line in self._path.read_text().splitlines() if self._path.exists() else ():
             try:
@@ -35,6 +39,8 @@ class Tracker:
         self._open = [self._stream, self._board]
 
     def log(self, step: int, **values: Any) -> None:
+        if not self._open:
+            return
         self._stream.write(json.dumps({"copy": self._copy, "step": step, **values}) + "\n")
         for name, value in values.items():
             if isinstance(value, (int, float)):

@@ -1,0 +1,131 @@
+"""What a training does that several processes may do together; here one does it, which holds and sees everything.
+
+:mod:`weft.training.team` is the same for several; it takes 1.5 seconds to import, so that only they do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from weft.errors import SettingsError
+from weft.models.transformer import Transformer
+
+T = TypeVar("T")
+
+
+class Helped(BaseException):
+    """This process has given its part to a training; the first one goes on alone."""
+
+
+class Alone:
+    """One process."""
+
+    number, count = 0, 1
+    """Which process this is, and how many there are."""
+    share, shares = 0, 1
+    """Which share of the rows it learns from, and how many there are: processes that split a matrix have the same."""
+    pieces = 1
+    """How many hold a piece of each weight."""
+
+    def lay(self, model: nn.Module) -> None:
+        """Let each process hold its pieces of the model. The model must be the same in all."""
+
+    def gather(self) -> None:
+        """Let the model be whole again, in the first process at least."""
+
+    def leave(self) -> None:
+        """Raises Helped in all processes but the first."""
+
+    def within(self, call: Callable[[], T]) -> T:
+        """What ``call`` returns, which goes through the model."""
+        return call()
+
+    def own_rows(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
+        """Those of the rows of a step that this process computes, and how much they count."""
+        return rows, 1.0
+
+    def own(self, tensor: Tensor) -> Tensor:
+        """What this process holds of a tensor: the same memory, without its history."""
+        return tensor.detach()
+
+    def add_up(self, value: Tensor) -> Tensor:
+        """The sum over all shares."""
+        return value
+
+    def first(self, *values: float) -> list[float]:
+        """The values of the first process."""
+        return list(values)
+
+    def most(self, value: int) -> int:
+        """The greatest value of any process."""
+        return value
+
+    def wait(self) -> None:
+        """Until all are here."""
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Let the gradients be the sums over all shares."""
+
+    def clip(self, parameters: Sequence[nn.Parameter], longest: float) -> Tensor:
+        """Make the gradient no longer than this; how long it was."""
+        return nn.utils.clip_grad_norm_(parameters, longest)
+
+    def full(self, parameter: Tensor, own: Tensor) -> Tensor:
+        """All of the tensor that lies as ``parameter`` does and of which this process holds ``own``."""
+        return own
+
+    def part(self, parameter: Tensor | None, full: Tensor) -> Tensor:
+        """What this process holds of a tensor that lies as ``parameter`` does (None: each holds all of it)."""
+        return full
+
+    def cut(self, parameter: Tensor | None, tensor: Tensor) -> dict[str, Tensor]:
+        """What this process is to write of such a tensor, each with what its name ends with: its place, or nothing."""
+        return {"": tensor.detach()}
+
+    def random(self) -> dict[str, Tensor]:
+        """The state of the draws of this process."""
+        return {"random": torch.get_rng_state()} | (
+            {"random_cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else {}
+        )
+
+    def restore_random(self, saved: Mapping[str, Tensor] | None, seed: int, step: int) -> None:
+        """Draw on from where it was ``saved`` (None: nothing was); where that was by another number of processes, anew
+        from the seed, the step and the share."""
+        names = list(self.random())
+        if saved is None and not self.share:
+            return
+        if saved is None or not all(name in saved for name in names):
+            torch.manual_seed(int(np.random.SeedSequence([seed, step, self.share]).generate_state(1, np.uint64)[0]))
+            return
+        torch.set_rng_state(saved[names[0]])
+        if len(names) > 1:
+            torch.cuda.set_rng_state(saved[names[1]])
+
+
+ALONE = Alone()
+makers: list[Callable[[Any], Alone]] = []
+"""Recipe -> who trains by it, where several processes have joined."""
+
+
+def made(recipe: Any) -> Alone:
+    """Who trains by a recipe. Raises SettingsError where it is not for so many processes."""
+    if makers:
+        return makers[-1](recipe)
+    if recipe.tensor > 1:
+        raise SettingsError(
+            [f"training.parallel.tensor: {recipe.tensor} processes share a matrix. Got 1 process. Start with "
+             f"--processes {recipe.tensor}, or lower it."]
+        )  # fmt: skip
+    return ALONE
+
+
+def recompute(model: nn.Module) -> None:
+    """Let the blocks of each Transformer keep what comes in only."""
+    for module in model.modules():
+        if isinstance(module, Transformer):
+            module.recompute = True

@@ -1,0 +1,335 @@
+"""Several processes that train one model, each on its share of the rows of a step.
+
+    data    every process holds the model; gradients are added up (all-reduce)
+    shard   each holds a piece of every weight, gradient and moment, and has a block's weights while it goes through
+            the block (FSDP2; Rajbhandari 2020, Zhao 2023)
+    tensor  T of them split the matrices of each block, heads and inner width, and see the same rows (Shoeybi 2019)
+
+The gradient of a step is  sum_r w_r g_r / sum_r w_r,  with w_r what the loss of share r is the mean of (rows, tokens),
+so that it is that of one process on all rows. Of a matrix that holds several (queries, keys, values; gate and up) the
+rows are put in another order while it is split, so that each process has its part of each.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
+
+from weft import processes
+from weft.errors import SettingsError
+from weft.models.backbone import best_device
+from weft.models.transformer import Block, Transformer
+from weft.training import parallel
+from weft.training.adapters import LoraLinear
+from weft.training.loop import Recipe
+from weft.training.parallel import Alone, Helped
+
+T = TypeVar("T")
+BUCKET = 1 << 24
+"""Numbers of gradients that are added up at once."""
+LONGEST_WAIT = timedelta(days=7)
+"""For the first process, which prepares the data."""
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """While open, this process is one of those that torchrun started."""
+    device = best_device()
+    if device == "cuda":
+        torch.cuda.set_device(processes.number_here())
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    parallel.makers.append(Team)
+    try:
+        yield
+    finally:
+        parallel.makers.pop()
+        dist.destroy_process_group()
+
+
+class _Call(nn.Module):
+    """A model as the root of what is sharded, whatever of it is called."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, call: Callable[[], T]) -> T:
+        return call()
+
+
+class Team(Alone):
+    """All processes. Raises SettingsError where the recipe is not for several, or not for so many."""
+
+    def __init__(self, recipe: Recipe):
+        check(recipe)
+        self.number, self.count = dist.get_rank(), dist.get_world_size()
+        t = recipe.tensor
+        if self.count % t:
+            raise SettingsError(
+                [f"training.parallel.tensor: the number of processes must be a multiple of it. Got {self.count} "
+                 f"processes and {t}. Start with --processes {t}, or change it."]
+            )  # fmt: skip
+        self.tensor, self.shares, self.share = t, self.count // t, self.number // t
+        self.shard, self.bfloat16 = recipe.shard and self.shares > 1, recipe.bfloat16
+        self.mesh = init_device_mesh(best_device(), (self.shares, t), mesh_dim_names=("data", "tensor"))
+        self.pieces = t * (self.shares if self.shard else 1)
+        self.root: FSDPModule | None = None
+        self.restore: Callable[[], None] = lambda: None
+        self.splits: dict[int, tuple[int, Tensor | None]] = {}
+        """By the id of a parameter that several processes split: along which axis, and the order of its rows."""
+        self.partial: list[nn.Parameter] = []
+        """Whose gradients are also to be added up over the processes that split a matrix."""
+
+    def lay(self, model: nn.Module) -> None:
+        self.model, self.restore = model, _restorer(model)
+        for tensor in [*model.parameters(), *model.buffers()]:
+            dist.broadcast(tensor.detach(), 0)
+        named: dict[str, tuple[int, Tensor | None]] = {}
+        if self.tensor > 1:
+            for name, module in model.named_modules():
+                if isinstance(module, Transformer):
+                    self._split(module, name, named)
+        if self.shard:
+            self._shard(model)
+        found = dict(model.named_parameters())
+        self.splits = {id(found[name]): how for name, how in named.items()}
+        norms = ("q_norm.weight", "k_norm.weight")
+        self.partial = [p for name, p in found.items() if self.tensor > 1 and name.endswith(norms)]
+
+    def _split(self, module: Transformer, name: str, named: dict[str, tuple[int, Tensor | None]]) -> None:
+        c, t = module.config, self.tensor
+        for what, size in {"heads": c.heads, "groups of keys": c.key_groups, "inner width": c.hidden_width}.items():
+            if size % t:
+                raise SettingsError(
+                    [f"training.parallel.tensor: must divide the {what} of the model. Got {t} and {size}."]
+                )
+        q, k, f = c.heads * c.key_width, c.key_groups * c.key_width, c.hidden_width
+        rows = {"attention.qkv": [q, k, k], "cross.q": [q], "cross.kv": [k, k],
+                "feed_forward.up": [f, f] if c.feed_forward == "gated_silu" else [f]}  # fmt: skip
+        for number, block in enumerate(module.blocks):
+            assert isinstance(block, Block)
+            plan: dict[str, Any] = {}
+            for ending, linear in block.named_modules():
+                if not isinstance(linear, nn.Linear):
+                    continue
+                if isinstance(linear, LoraLinear):
+                    raise SettingsError(["training.parallel.tensor: an adapter is not split. Remove one of them."])
+                place = ".".join(filter(None, (name, f"blocks.{number}", ending)))
+                if ending in rows:
+                    parts = [part.chunk(t) for part in torch.arange(linear.out_features).split(rows[ending])]
+                    order = torch.cat([part[i] for i in range(t) for part in parts])
+                    for kind, p in linear.named_parameters():
+                        p.data = p.data[order.to(p.device)]
+                        named[f"{place}.{kind}"] = 0, order
+                    plan[ending] = ColwiseParallel()
+                else:
+                    named[f"{place}.weight"] = 1, None
+                    plan[ending] = RowwiseParallel()
+            parallelize_module(block, self.mesh["tensor"], plan)
+            for attention in (block.attention, getattr(block, "cross", None)):
+                if attention is not None:
+                    attention.config = replace(c, heads=c.heads // t, groups=c.key_groups // t, head_width=c.key_width)
+                    attention.whole = False
+
+    def _shard(self, model: nn.Module) -> None:
+        mesh: Any = self.mesh["data"]
+        kind = torch.bfloat16 if self.bfloat16 else None
+        inner = MixedPrecisionPolicy(param_dtype=kind, reduce_dtype=torch.float32, cast_forward_inputs=False)
+        for block in [m for m in model.modules() if isinstance(m, Block)]:
+            for part in (block.attention, getattr(block, "cross", None), block.feed_forward):
+                if part is not None:
+                    fully_shard(part, mesh=mesh, mp_policy=inner)
+        single = {p for p in model.parameters() if p.dim() == 0}  # which cannot be cut
+        self.root = fully_shard(_Call(model), mesh=mesh, ignored_params=single)
+        for module in self.root.modules():  # type: ignore[attr-defined]
+            if isinstance(module, FSDPModule):
+                module.set_gradient_divide_factor(1.0)
+                module.set_force_sum_reduction_for_comms(True)
+                module.set_reduce_scatter_unused_params(True)
+
+    @torch.no_grad()
+    def gather(self) -> None:
+        if self.pieces == 1:
+            return
+        full = {name: self.full(p, self.own(p)) for name, p in self.model.named_parameters()}
+        self.restore()
+        for name, p in self.model.named_parameters():
+            p.data = full[name]
+
+    def leave(self) -> None:
+        if self.number:
+            raise Helped
+
+    def within(self, call: Callable[[], T]) -> T:
+        if self.root is None:
+            return call()
+        found = self.root(call)  # type: ignore[operator]
+        if not torch.is_grad_enabled():
+            self.root.reshard()
+        return found
+
+    def own_rows(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
+        if self.share >= len(rows):  # one of another's, which counts nothing, so that nobody waits for this process
+            return rows[:1], 0.0
+        return rows[self.share :: self.shares], 1.0  # rows of like length stand side by side
+
+    def own(self, tensor: Tensor) -> Tensor:
+        return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
+
+    def add_up(self, value: Tensor) -> Tensor:
+        found = value.double()
+        dist.all_reduce(found)
+        return (found / self.tensor).to(value.dtype)
+
+    def first(self, *values: float) -> list[float]:
+        told = torch.tensor(values, dtype=torch.float64)
+        dist.broadcast(told, 0)
+        return told.tolist()
+
+    def most(self, value: int) -> int:
+        told = torch.tensor(value)
+        dist.all_reduce(told, dist.ReduceOp.MAX)
+        return int(told)
+
+    def wait(self) -> None:
+        self.most(0)
+
+    @torch.no_grad()
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        rest = [p for p in parameters if not self._sharded(p)]
+        there = torch.tensor([p.grad is not None for p in rest], dtype=torch.int32)
+        if len(rest):
+            dist.all_reduce(there, dist.ReduceOp.MAX)
+        for p, some in zip(rest, there.tolist(), strict=True):
+            if some and p.grad is None:  # the rows of this process do not need it, those of another do
+                p.grad = torch.zeros_like(p)
+        self._add([self.own(p.grad) for p in rest if p.grad is not None], "data")
+        self._add([self.own(p.grad) for p in self.partial if p.grad is not None], "tensor")
+
+    def _add(self, tensors: list[Tensor], axis: str) -> None:
+        """Sums of tensors over the processes along an axis, many in one go."""
+        waiting: list[Tensor] = []
+        for place, tensor in enumerate(tensors):
+            waiting.append(tensor)
+            if place == len(tensors) - 1 or sum(x.numel() for x in waiting) + tensors[place + 1].numel() > BUCKET:
+                joined = torch.cat([x.flatten() for x in waiting])
+                dist.all_reduce(joined, group=self.mesh.get_group(axis))
+                for x, found in zip(waiting, joined.split([x.numel() for x in waiting]), strict=True):
+                    x.copy_(found.view_as(x))
+                waiting = []
+
+    @torch.no_grad()
+    def clip(self, parameters: Sequence[nn.Parameter], longest: float) -> Tensor:
+        own = [(p, self.own(p.grad)) for p in parameters if p.grad is not None]
+        squares = [torch.linalg.vector_norm(g.float()) ** 2 / (self.count // self._holders(p)) for p, g in own]
+        total = torch.stack(squares).sum() if squares else torch.zeros((), device=self.mesh.device_type)
+        dist.all_reduce(total)
+        length = total.sqrt()
+        torch._foreach_mul_([g for _, g in own if g.numel()], (longest / (length + 1e-6)).clamp(max=1.0))
+        return length
+
+    def _sharded(self, p: Tensor) -> bool:
+        return self.shard and p.dim() > 0
+
+    def _holders(self, p: Tensor) -> int:
+        """How many processes it takes to hold all of a parameter."""
+        return (self.shares if self._sharded(p) else 1) * (self.tensor if id(p) in self.splits else 1)
+
+    @torch.no_grad()
+    def full(self, parameter: Tensor, own: Tensor) -> Tensor:
+        axis, order = self.splits.get(id(parameter), (None, None))
+        shape = list(parameter.shape)
+        if axis is not None:
+            shape[axis] //= self.tensor
+        if self._sharded(parameter):
+            size = -(-shape[0] // self.shares)
+            padded = own.new_zeros(size, *shape[1:])
+            padded[: len(own)] = own
+            own = torch.cat(self._all(padded, "data"))[: shape[0]]
+        if axis is not None:
+            own = torch.cat(self._all(own.contiguous(), "tensor"), dim=axis)
+        return own if order is None else own[order.argsort().to(own.device)]
+
+    def _all(self, tensor: Tensor, axis: str) -> list[Tensor]:
+        group = self.mesh.get_group(axis)
+        found = [torch.empty_like(tensor) for _ in range(dist.get_world_size(group))]
+        dist.all_gather(found, tensor, group=group)
+        return found
+
+    def part(self, parameter: Tensor | None, full: Tensor) -> Tensor:
+        if parameter is None:
+            return full
+        axis, order = self.splits.get(id(parameter), (None, None))
+        if axis is not None:
+            found = full if order is None else full[order.to(full.device)]
+            full = found.chunk(self.tensor, dim=axis)[self.number % self.tensor]
+        if self._sharded(parameter):
+            size = -(-len(full) // self.shares)
+            full = full[self.share * size : (self.share + 1) * size]
+        return full
+
+    def cut(self, parameter: Tensor | None, tensor: Tensor) -> dict[str, Tensor]:
+        if parameter is None:
+            return {} if self.number else {"": tensor.detach()}
+        sharded, split = self._sharded(parameter), id(parameter) in self.splits
+        if (self.share and not sharded) or (self.number % self.tensor and not split):
+            return {}  # others hold the same
+        tensor = self.own(tensor)
+        if not sharded and not split:
+            return {"": tensor}
+        if not tensor.numel():
+            return {}
+        width = parameter.shape[1] if parameter.dim() > 1 else 1
+        # the number that each element has in the whole says where the rows of this piece stand there
+        places = torch.arange(parameter.shape[0])[:, None] * width + torch.arange(width)
+        places = self.part(parameter, places)
+        rows, column = places[:, 0] // width, int(places[0, 0] % width)
+        breaks = (rows.diff() != 1).nonzero().flatten().add(1).tolist()
+        return {
+            f"@{int(rows[start])},{column}": tensor[start:stop].contiguous()
+            for start, stop in zip([0, *breaks], [*breaks, len(rows)], strict=True)
+        }
+
+    def random(self) -> dict[str, Tensor]:
+        return {f"{name}.{self.number}": state for name, state in super().random().items()}
+
+
+def check(recipe: Recipe) -> None:
+    """Raises SettingsError where a step cannot be shared: it looks at other rows, or is drawn as a whole."""
+    alone = {"privacy": recipe.privacy, "federated": recipe.federated, "mixup": recipe.mixup, "cutmix": recipe.cutmix}
+    odd = [name for name, on in alone.items() if on]
+    if odd:
+        raise SettingsError([f"training.{n}: is for one process. Leave out --processes, or remove it." for n in odd])
+
+
+def _restorer(model: nn.Module) -> Callable[[], None]:
+    """Puts every module back as it is now, with parameters that hold nothing."""
+    numbers = {id(p): (number, p.requires_grad) for number, p in enumerate(model.parameters())}
+    device, kept = next(model.parameters()).device, []
+    for module in model.modules():
+        names = {name: None if p is None else numbers[id(p)] for name, p in module._parameters.items()}
+        state = {k: copy.copy(v) if isinstance(v, dict) else v for k, v in vars(module).items() if k != "_parameters"}
+        kept.append((module, type(module), state, names))
+
+    def restore() -> None:
+        made = {number: nn.Parameter(torch.empty(0, device=device), learns) for number, learns in numbers.values()}
+        for module, kind, state, names in kept:
+            module.__class__ = kind
+            vars(module).clear()
+            vars(module).update(state)
+            module._parameters = {name: None if at is None else made[at[0]] for name, at in names.items()}
+
+    return restore
