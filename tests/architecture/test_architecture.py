@@ -16,7 +16,17 @@ from weft.cli import app
 
 SOURCE = Path(weft.__file__).parent
 ORDER = [
-    {"errors", "config", "settings_errors", "training_settings", "yaml_text", "files", "progress", "memory"},
+    {
+        "errors",
+        "config",
+        "settings_errors",
+        "training_settings",
+        "yaml_text",
+        "files",
+        "progress",
+        "memory",
+        "processes",
+    },
     {"data"},
     {"preprocess"},
     {"features"},

@@ -15,6 +15,7 @@ from weft.features.pieces import IGNORED, TextBatch
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.transformer import TransformerConfig
 from weft.progress import Silent
+from weft.training import muon
 from weft.training.checkpoint import Checkpoints
 from weft.training.language import TokenObjective
 from weft.training.loop import Loop, Recipe
@@ -35,6 +36,7 @@ def train(folder: Path, job: dict[str, Any]) -> Loop:
     """Train as ``job`` says: settings of the recipe, ``stop`` a step after which it dies, ``dropout``, the model's."""
     folder.mkdir(parents=True, exist_ok=True)
     own = {**job}
+    muon.KIND = getattr(torch, own.pop("kind", "bfloat16"))
     stop, dropout, more = own.pop("stop", None), own.pop("dropout", 0.0), own.pop("model", {})
     torch.manual_seed(0)
     shape = TransformerConfig(16, 2, 4, attention="writing", dropout=dropout, **more)

@@ -23,6 +23,8 @@ from weft.training.optimizers import parameter_groups
 from weft.training.parallel import Alone
 
 MOMENTUM = 0.95
+KIND = torch.bfloat16
+"""In which numbers matrices are made orthogonal."""
 STEPS = (3.4445, -4.7750, 2.0315)
 """a, b and c: chosen for speed, so that singular values come out between 0.7 and 1.2."""
 FASTER = 20 / 3
@@ -74,7 +76,7 @@ class Muon(torch.optim.AdamW):
 def orthogonal(matrices_NRC: Tensor) -> Tensor:
     """Of each matrix U S V^T about U V^T, by five steps of Newton and Schulz in bfloat16."""
     a, b, c = STEPS
-    x = matrices_NRC.bfloat16()
+    x = matrices_NRC.to(KIND)
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.transpose(1, 2).contiguous()

@@ -13,6 +13,7 @@ rows are put in another order while it is split, so that each process has its pa
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -51,6 +52,8 @@ def joined() -> Iterator[None]:
     if device == "cuda":
         torch.cuda.set_device(processes.number_here())
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=LONGEST_WAIT)
+    # what blocks return is never changed in place
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     parallel.makers.append(Team)
     try:
         yield
@@ -176,7 +179,8 @@ class Team(Alone):
     def within(self, call: Callable[[], T]) -> T:
         if self.root is None:
             return call()
-        found = self.root(call)  # type: ignore[operator]
+        with torch.autocast(self.mesh.device_type, torch.bfloat16, enabled=self.bfloat16):  # as the weights come
+            found = self.root(call)  # type: ignore[operator]
         if not torch.is_grad_enabled():
             self.root.reshard()
         return found

@@ -14,8 +14,10 @@ from weft.files import write_whole
 
 
 class Tracker:
-    """Appends records of one copy of the model to the files of the run, from :meth:`rewind` to :meth:`close`. Of several
-    processes the first alone does."""
+    """Appends records of one copy of the model to the files of the run, from :meth:`rewind` to :meth:`close`.
+
+    Of several processes the first alone does.
+    """
 
     def __init__(self, folder: Path, copy: int = 0):
         self._copy, self._folder, self._path = copy, folder, folder / "metrics.jsonl"
