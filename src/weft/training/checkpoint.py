@@ -39,13 +39,13 @@ class Checkpoints:
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Tensor],
              state: dict[str, Any], team: Alone = ALONE) -> None:  # fmt: skip
-        """``extra``: tensors that lie as the parameters do whose names follow the first word of theirs."""
+        """``extra``: tensors that lie as the parameters do whose names follow the first word of theirs, or are whole."""
         parameters = dict(model.named_parameters())
         kinds: dict[str, list[tuple[Tensor | None, str, Tensor]]] = {
             "model": [(parameters.get(n), n, t) for n, t in model.state_dict(keep_vars=True).items()],
             "optimizer": [(None if key == "step" else p, f"{name}.{key}", value) for name, p in parameters.items()
                           for key, value in optimizer.state.get(p, {}).items()],
-            "extra": [(parameters[key.partition(".")[2]], key, value) for key, value in extra.items()],
+            "extra": [(parameters.get(key.partition(".")[2]), key, value) for key, value in extra.items()],
         }  # fmt: skip
         folder, first = self.folder / f"step-{step:08d}", team.number == 0
         writer = int(team.first(os.getpid())[0])
@@ -97,10 +97,10 @@ class Checkpoints:
                 team.own(optimizer.state[p][key]).copy_(team.part(p, stored[name]))
         extra, stored = {}, Stored(folder, "extra")
         for name in stored:
-            if name.partition(".")[2] in parameters:
-                extra[name] = team.part(parameters[name.partition(".")[2]], stored[name])
-        if state["processes"] == team.count:
-            extra |= {name: stored[name] for name in team.random()}
+            if not name.startswith("random"):
+                extra[name] = team.part(parameters.get(name.partition(".")[2]), stored[name])
+            elif state["processes"] == team.count and name in team.random():
+                extra[name] = stored[name]
         return extra, state
 
     def _folders(self) -> list[Path]:
