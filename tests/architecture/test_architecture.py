@@ -46,6 +46,7 @@ COMMANDS = [
     "init",
     "schema",
     "check",
+    "plan",
     "run",
     "predict",
     "evaluate",

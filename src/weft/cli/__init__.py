@@ -37,6 +37,7 @@ for name, line in {
     "init": "Look at a table and write a starter pipeline file.",
     "schema": "Write the JSON Schema of pipeline files, with which editors complete and explain them.",
     "check": "Validate a pipeline file and say what a run will do and need.",
+    "plan": "Say what a training will take: size, memory, layout, days, energy.",
     "run": "Train a model as a pipeline file says.",
     "predict": "Predict the rows of a table of any size.",
     "evaluate": "Judge a run on a table that holds the target.",

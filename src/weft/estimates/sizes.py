@@ -1,0 +1,119 @@
+"""What a Transformer of Weft's own shape takes while it learns: numbers, products, and bytes of a device by part.
+
+Activations are counted as Korthikanti et al. 2022 ("Reducing activation recomputation in large Transformer models") count
+theirs, for the blocks of ``weft.models.transformer`` (before-norm, rms, gated feed-forward, no biases, no dropout): what the
+way back needs of a block, in bytes a token with e bytes a product (2 in bfloat16), width D, keys of width G K, feed-forward F
+
+    not split:  8 D + 2 e D                what goes into both norms (float32), and what comes out of them
+    split by t: e (3 D + 3 G K + 4 F)      queries, keys, values, the two turned, the answer; gate, up, silu, their product
+    maps:       (4 + e) H S                of S tokens read, where attention is not fused (split by t)
+
+With checkpoints a block keeps its input alone, 4 D, and one block at a time is computed again.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from weft.errors import UsageError
+
+VOCABULARY = 32_000
+LAYERS = range(1, 513)
+WIDTHS = (*range(64, 1_024, 64), *range(1_024, 4_096, 128), *range(4_096, 8_192, 512), *range(8_192, 65_537, 1_024))
+ASPECT = 128
+"""Widths a layer, half of it below a billion parameters, as is usual (the loss hardly depends on it, Kaplan 2020)."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Transformer that writes: as many keys as heads, the output matrix is the table."""
+
+    width: int
+    layers: int
+    heads: int
+    vocabulary: int = VOCABULARY
+
+    @property
+    def hidden(self) -> int:
+        return 8 * math.ceil(self.width / 3)
+
+    @property
+    def block(self) -> int:
+        """Parameters of a block: queries, keys, values and their output; gate, up and down; two norms."""
+        return 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
+
+    @property
+    def parameters(self) -> int:
+        return self.vocabulary * self.width + self.layers * self.block + self.width
+
+    def products(self, context: int) -> float:
+        """FLOPs of a token, forward and back: 6 N + 12 L D T (Chowdhery 2022, appendix B)."""
+        return 6 * self.parameters + 12 * self.layers * self.width * context
+
+    def cache(self, context: int, product: int = 2) -> int:
+        """Bytes of the keys and values of one text that is gone on from."""
+        return 2 * self.layers * self.width * context * product
+
+
+def shape_of(parameters: float, vocabulary: int = VOCABULARY) -> Shape:
+    """A usual shape near to so many parameters. Raises UsageError where the table alone has more."""
+    aspect = ASPECT if parameters >= 1e9 else ASPECT // 2
+    found = []
+    for width in WIDTHS:
+        heads = width // (64 if width < 2_048 else 128)
+        layers = round((parameters - (vocabulary + 1) * width) / Shape(width, 1, heads, vocabulary).block)
+        shape = Shape(width, layers, heads, vocabulary)
+        error = abs(shape.parameters / parameters - 1)
+        if layers in LAYERS and error < 0.25:
+            found.append((error + 0.05 * abs(math.log(width / layers / aspect)), shape))
+    if not found:
+        least = Shape(64, 1, 1, vocabulary).parameters
+        raise UsageError(
+            f"--params: must be a size that a Transformer with {vocabulary:,} kinds of token has, between "
+            f"{least / 1e6:.0f}M and 10T. Got {parameters:,.0f}. For smaller models plan a pipeline file: weft plan FILE."
+        )
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How devices share a training: copies of the model (``data``), of which each device of ``sharded`` holds a part and
+    learns from other rows, and of which ``tensor`` devices compute every product together."""
+
+    data: int = 1
+    sharded: int = 1
+    tensor: int = 1
+    checkpointing: bool = False
+    rows: int = 1
+    """Rows of a device that are computed at once."""
+
+    @property
+    def devices(self) -> int:
+        return self.data * self.sharded * self.tensor
+
+
+def activations(shape: Shape, context: int, layout: Layout, fused: bool = True, product: int = 2) -> float:
+    """Bytes that the way back needs, the logits (12 bytes each at the most) included."""
+    d, t = shape.width, layout.tensor
+    split = product * (6 * d + 4 * shape.hidden)
+    maps = 0 if fused else (4 + product) * shape.heads * context
+    block = 8 * d + 2 * product * d + (split + maps) / t
+    blocks = shape.layers * 4 * d + block if layout.checkpointing else shape.layers * block
+    return layout.rows * context * (blocks + 4 * d + 12 * shape.vocabulary / t)
+
+
+def memory(shape: Shape, context: int, layout: Layout) -> dict[str, float]:
+    """Bytes of a device by part, trained in bfloat16 products with float32 weights and AdamW, as ``weft run`` trains.
+
+    Where the weights are shared out, two blocks and the table are whole at a time, in bfloat16 (Rajbhandari 2020, stage 3).
+    """
+    own = shape.parameters / (layout.sharded * layout.tensor)
+    whole = shape.parameters if layout.sharded == 1 else 2 * shape.block + shape.vocabulary * shape.width
+    return {
+        "weights": 4 * own + 2 * whole / layout.tensor,
+        "gradients": 4 * own,
+        "optimizer": 8 * own,
+        "average and best": 8 * own,
+        "activations": activations(shape, context, layout),
+    }
