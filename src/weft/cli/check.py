@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from weft import config
 from weft.cli import Json, Many, Memory, answer
@@ -29,10 +30,8 @@ def check(
         file: The pipeline file.
         set: A setting laid over the file, e.g. --set training.epochs=5; may be given several times.
     """
-    limit(memory)
     settings = config.load(file, set)
-    with _without_writing(settings) as tried:
-        found = estimate(tried) if tried.target.task == "row" else estimate_task(tried)
+    found = estimated(settings, memory)
     plan = found["plan"]
     assert settings.data.source is not None
     personal = survey(Table.open(settings.data.source, settings.data.format), SURVEYED)
@@ -48,6 +47,13 @@ def check(
     lines += [f"personal  {words}" for words in personal.in_words(redact.kinds if redact else (), read)]
     lines += [f"{key:<9} {text}" for key, text in found["words"].items()]
     answer(json, found, [*lines, f"next:     weft run {file}"])
+
+
+def estimated(settings: config.Settings, memory: Memory) -> dict[str, Any]:
+    """What a run of these settings will need, under a bound in the words of --memory."""
+    limit(memory)
+    with _without_writing(settings) as tried:
+        return estimate(tried) if tried.target.task == "row" else estimate_task(tried)
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """What a plan can be made for: accelerators by their makers' data sheets.
 
-Peaks are those of dense products in bfloat16 that add up in float32 (data sheets often print the double, with sparsity).
-Memory is in units of 10^9 bytes, as sold; watts are the most that the board draws.
+Peaks are those of dense products in bfloat16 that add up in float32 (data sheets often print the double, with
+sparsity). Memory is in units of 10^9 bytes, as sold; watts are the most that the board draws.
 
-Sources: NVIDIA's data sheets of V100 (2020, products in float16), A100 (2021), H100 (2023), H200 (2024), DGX B200 (2024, an
-eighth of it), L4 and L40S (2023); its white papers of the Ampere GA102 (2021) and Ada (2022) chips, for the 3090 and 4090;
-AMD's data sheets of MI250X (2021) and MI300X (2023).
+Sources: NVIDIA's data sheets of V100 (2020, products in float16), A100 (2021), H100 (2023), H200 (2024), DGX B200
+(2024, an eighth of it), L4 and L40S (2023); its white papers of the Ampere GA102 (2021) and Ada (2022) chips, for the
+3090 and 4090; AMD's data sheets of MI250X (2021) and MI300X (2023).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from weft.errors import UsageError, did_you_mean
 
 @dataclass(frozen=True)
 class Device:
-    """``peak`` FLOP/s, ``memory`` bytes, ``bandwidth`` bytes a second, ``watts``; ``node``: how many share fast links."""
+    """``peak`` FLOP/s, ``memory`` bytes, ``bandwidth`` bytes a second, ``watts``; ``node``: how many share links."""
 
     name: str
     peak: float

@@ -53,9 +53,10 @@ def _too_large(shape: Shape, context: int, devices: int, device: Device) -> str:
                 if fits(shape, context, one, device):
                     need = sum(memory(shape, context, one).values())
                     return (
-                        f"--gpus: {devices:,}x{device.name} must hold {shape.parameters / 1e9:.3g}B parameters and a row of "
-                        f"{context:,} tokens. They do not, in any layout. The least that does is {count:,}x{device.name} "
-                        f"({in_words(one)}; {size_in_words(need)} of {size_in_words(device.memory)} each)."
+                        f"--gpus: {devices:,}x{device.name} must hold {shape.parameters / 1e9:.3g}B parameters and a "
+                        f"row of {context:,} tokens. They do not, in any layout. The least that does is "
+                        f"{count:,}x{device.name} ({in_words(one)}; {size_in_words(need)} of "
+                        f"{size_in_words(device.memory)} each)."
                     )
         count *= 2
     return (

@@ -11,6 +11,7 @@ from weft.estimates.layouts import RESERVE, choose, in_words
 from weft.estimates.scaling import CORRECTED, WAYS
 from weft.estimates.sizes import Layout, Shape, activations, memory, shape_of
 from weft.memory import size_in_words
+from weft.progress import duration
 
 UTILISATION = 0.4
 """Of the peak, where nothing is said: model FLOPs utilisation (Chowdhery 2022). Published runs reach 0.2 to 0.55."""
@@ -33,6 +34,10 @@ class Asked:
     pue: float = PUE
     price_per_gpu_hour: float | None = None
     co2_per_kwh: float | None = None
+    shape: Shape | None = None
+    """Of a model that is there; None: the usual one of its size."""
+    passes: int = 1
+    """Times that the tokens are read."""
 
     def __post_init__(self) -> None:
         if self.parameters is None and self.tokens is None:
@@ -52,35 +57,38 @@ def plan(asked: Asked) -> dict[str, Any]:
     """The figures of a plan, and ``words`` for a person. Raises UsageError where no layout fits."""
     parameters = asked.parameters or CORRECTED.size_for(asked.tokens or 0)
     tokens = asked.tokens or CORRECTED.tokens_for(parameters)
-    shape, best = shape_of(parameters), {way.name: way.size_for(tokens) for way in WAYS}
+    shape, best = asked.shape or shape_of(parameters), {way.name: way.size_for(tokens) for way in WAYS}
     loss = CORRECTED.loss(shape.parameters, tokens)
     a_token = shape.products(asked.context)
-    found = {
+    found: dict[str, Any] = {
         "parameters": shape.parameters, "tokens": tokens, "context": asked.context,
         "shape": asdict(shape) | {"hidden": shape.hidden},
         "optimal_parameters": best, "optimal_tokens": {way.name: way.tokens_for(parameters) for way in WAYS},
-        "loss": loss, "flops": a_token * tokens, "cache_bytes": shape.cache(asked.context),
-        "checkpoint_bytes": 24 * shape.parameters,
+        "loss": loss, "flops": a_token * tokens * asked.passes, "cache_bytes": shape.cache(asked.context),
+        "checkpoint_bytes": 20 * shape.parameters,
     }  # fmt: skip
+    usual = f", {shape.vocabulary:,} kinds of token (the usual shape nearest to {in_units(parameters)})"
+    cache = size_in_words(found["cache_bytes"])
     words = {
-        "model": f"{in_units(shape.parameters)} parameters: {shape.layers} layers of width {shape.width:,}, {shape.heads} "
-        f"heads, {shape.vocabulary:,} kinds of token (the usual shape nearest to {in_units(parameters)})",
+        "model": f"{in_units(shape.parameters)} parameters: {shape.layers} layers of width {shape.width:,}, "
+        f"{shape.heads} heads" + ("" if asked.shape else usual),
         "data": f"{in_units(tokens)} tokens, {tokens / parameters:.3g} a parameter, in rows of {asked.context:,}"
+        + (f", read {asked.passes} times" if asked.passes > 1 else "")
         + ("" if asked.tokens else ": what is best for this size (Besiroglu 2024)"),
         "best size": "; ".join(f"{in_units(size)} ({name})" for name, size in best.items()) + " for these tokens",
         "loss": f"about {loss:.2f} nats a token by Besiroglu 2024, of the texts and tokens of Hoffmann 2022",
-        "products": f"{a_token * tokens:.3g} FLOPs, {a_token / 1e9:.3g} billion a token forward and back",
-        "writing": f"{size_in_words(2 * shape.parameters)} of weights in bfloat16 and {size_in_words(shape.cache(asked.context))} "
-        f"of keys and values for each text of {asked.context:,} tokens",
-        "disk": f"{size_in_words(24 * shape.parameters)} a checkpoint: weights, two moments, average, best, and room to write",
-    }  # fmt: skip
+        "products": f"{found['flops']:.3g} FLOPs, {a_token / 1e9:.3g} billion a token forward and back",
+        "writing": f"{size_in_words(2 * shape.parameters)} of weights in bfloat16 and {cache} of keys and values for "
+        f"each text of {asked.context:,} tokens",
+        "disk": f"{size_in_words(20 * shape.parameters)} a checkpoint: weights, two moments, average, best",
+    }
     if asked.device is None:
         alone = memory(shape, asked.context, Layout())
         found["memory"] = alone
         words["memory"] = f"{size_in_words(sum(alone.values()))} on one device: {_parts(alone)}"
         words["next"] = "name devices for a layout, days and energy, e.g. --gpus 64xH100"
         return found | {"words": words}
-    more, said = _on_devices(asked, asked.device, shape, tokens)
+    more, said = _on_devices(asked, asked.device, shape, tokens * asked.passes)
     return found | more | {"words": words | said}
 
 
@@ -97,7 +105,7 @@ def _on_devices(asked: Asked, device: Device, shape: Shape, tokens: float) -> tu
     energy = asked.devices * device.watts * asked.pue * hours / 1000
     used, other = sum(parts.values()), activations(shape, asked.context, layout, fused=False)
     kept = Layout(layout.data, layout.sharded, layout.tensor, not layout.checkpointing, layout.rows)
-    found = {
+    found: dict[str, Any] = {
         "devices": asked.devices, "device": asdict(device), "layout": asdict(layout), "accumulate": accumulate,
         "batch_tokens": at_once * accumulate, "memory": parts, "memory_bytes": used,
         "memory_share": used / device.memory, "reserve": RESERVE,
@@ -106,24 +114,23 @@ def _on_devices(asked: Asked, device: Device, shape: Shape, tokens: float) -> tu
         "device_hours": asked.devices * hours, "kwh": energy, "pue": asked.pue,
     }  # fmt: skip
     off = "without" if layout.checkpointing else "with"
+    spent, power = (f"{float(f'{x:.3g}'):,g}" for x in (asked.devices * hours, energy))
     words = {
-        "layout": f"{in_words(layout)}; {layout.rows} rows of {asked.context:,} tokens a device, {accumulate} times a step: "
-        f"{in_units(at_once * accumulate)} tokens a step",
+        "layout": f"{in_words(layout)}; {layout.rows} x {asked.context:,} tokens a device at once, {accumulate} times "
+        f"a step: {in_units(at_once * accumulate)} tokens a step",
         "memory": f"{size_in_words(used)} of {size_in_words(device.memory)} a device ({used / device.memory:.0%}, "
         f"{RESERVE:.0%} is left free): {_parts(parts)}",
         "": f"activations {size_in_words(found['activations_other_checkpointing'])} {off} checkpointing, "
         f"{size_in_words(other)} without fused attention",
-        "speed": f"{rate:,.0f} tokens a second, {asked.utilisation:.0%} of the peak of {asked.devices:,} x {device.name} "
-        f"({device.peak / 1e12:,.4g} TFLOP/s each)",
-        "time": f"{hours / 24:,.3g} days, {asked.devices * hours:,.0f} device hours"
-        if hours >= 48 else f"{hours:,.3g} hours, {asked.devices * hours:,.3g} device hours",
-        "energy": f"{energy:,.3g} kWh: {device.watts:g} W a device at the most, PUE {asked.pue:g}; hosts and links are not "
-        f"counted",
-    }  # fmt: skip
+        "speed": f"{rate:,.0f} tokens a second, {asked.utilisation:.0%} of the peak of {asked.devices:,} x "
+        f"{device.name} ({device.peak / 1e12:,.4g} TFLOP/s each)",
+        "time": (f"{hours / 24:,.1f} days" if hours >= 48 else duration(3600 * hours)) + f", {spent} device hours",
+        "energy": f"{power} kWh: {device.watts:g} W a device at the most, PUE {asked.pue:g}, without hosts and links",
+    }
     if at_once > 2 * usual:
         words["warning"] = (
-            f"a step of {in_units(at_once)} tokens is larger than the usual {in_units(usual)} for this size (Brown 2020): "
-            f"fewer devices learn more from each token"
+            f"a step of {in_units(at_once)} tokens is larger than the usual {in_units(usual)} for this size "
+            f"(Brown 2020): fewer devices learn more from each token"
         )
     if asked.price_per_gpu_hour is not None:
         found["money"] = asked.devices * hours * asked.price_per_gpu_hour
@@ -137,7 +144,7 @@ def _on_devices(asked: Asked, device: Device, shape: Shape, tokens: float) -> tu
 def in_units(count: float) -> str:
     """``6.74B``."""
     for limit, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
-        if count >= limit:
+        if count >= 0.9995 * limit:
             return f"{count / limit:.3g}{unit}"
     return f"{count:.3g}"
 

@@ -31,6 +31,7 @@ from weft.features.ragged import take
 from weft.features.targets import new_target
 from weft.memory import size_in_words
 from weft.models.row import RowModel, RowModels, shape_in_words
+from weft.models.transformer import TransformerConfig
 from weft.preprocess.buckets import HELD
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.duplicates import Finder, first_copies
@@ -100,8 +101,8 @@ def estimate(settings: Settings) -> dict[str, Any]:
     most = steps * seconds * 1.15
     if recipe.minutes:
         most = min(most, 60 * recipe.minutes * copies)
-    # the weights of all copies; of what is trained also gradients, two moments, the average and the best
-    model = 4 * (copies * parameters + 5 * trained) + activations
+    parts = memory_parts(copies * parameters, trained, activations)
+    model = sum(parts.values())
     a_row = sum(array.nbytes for array in clean.columns.values()) / max(1, len(clean.rows)) + 8
     stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows))
     letters = sum(_letters(clean.columns[n]) for n, t in plan.types.items() if t == "text")
@@ -131,6 +132,8 @@ def estimate(settings: Settings) -> dict[str, Any]:
         "rows": rows, "rows_exact": exact, "tokens_a_row": tokens, "parameters": parameters, "copies": copies,
         "recipe": asdict(recipe), "steps": steps, "memory_bytes": need, "memory_bound": memory.bound(),
         "memory_steps": steps_used, "disk_bytes": disk, "seconds_at_most": most,
+        "shape": shape_of(models.each()[0].config.backbone), "tokens_learnt": round(tokens * learnt),
+        "context": math.ceil(tokens), "memory_parts": parts,
         "back_translation": translated,
         "words": {
             "rows": f"{about}{rows:,} of {tokens:.0f} tokens each",
@@ -149,6 +152,19 @@ def estimate(settings: Settings) -> dict[str, Any]:
             **({"translate": translated["words"]} if translated else {}),
         },
     }  # fmt: skip
+
+
+def memory_parts(parameters: int, trained: int, activations: int) -> dict[str, int]:
+    """Bytes of a model that learns: of what is trained also gradients, two moments, the average and the best."""
+    return {"weights": 4 * parameters, "gradients": 4 * trained, "optimizer": 8 * trained,
+            "average and best": 8 * trained, "activations": activations}  # fmt: skip
+
+
+def shape_of(backbone: Any) -> dict[str, int] | None:
+    """Width, layers and heads of a Transformer; None of a recurrent network."""
+    if not isinstance(backbone, TransformerConfig):
+        return None
+    return {"width": backbone.width, "layers": backbone.layers, "heads": backbone.heads}
 
 
 def copies_in_words(count: int, rows: int, way: str) -> str:

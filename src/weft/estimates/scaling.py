@@ -1,12 +1,13 @@
 """How large a model the data are enough for.
 
-Hoffmann et al. 2022 ("Training compute-optimal large language models") found it in three ways. By the envelope of training
-curves and by the valleys of equal compute, the best size grows as N = k C^a of the FLOPs C = 6 N D:
+Hoffmann et al. 2022 ("Training compute-optimal large language models") found it in three ways. By the envelope of
+training curves and by the valleys of equal compute, the best size grows as N = k C^a of the FLOPs C = 6 N D:
 
-    way 1: a = 0.50, 67B at Gopher's 5.76e23 FLOPs;  way 2: a = 0.49, 63B                          (their sections 3.1, 3.2)
+    way 1: a = 0.50, 67B at Gopher's 5.76e23 FLOPs;  way 2: a = 0.49, 63B                  (their sections 3.1, 3.2)
 
-The third fits the loss L(N, D) = E + A / N^alpha + B / D^beta. Besiroglu et al. 2024 ("Chinchilla scaling: a replication
-attempt") fitted the same points anew: the published constants disagree with the two other ways, theirs do not.
+The third fits the loss L(N, D) = E + A / N^alpha + B / D^beta. Besiroglu et al. 2024 ("Chinchilla scaling: a
+replication attempt") fitted the same points anew: the published constants disagree with the two other ways, theirs do
+not.
 """
 
 from __future__ import annotations

@@ -1,12 +1,13 @@
 """What a Transformer of Weft's own shape takes while it learns: numbers, products, and bytes of a device by part.
 
-Activations are counted as Korthikanti et al. 2022 ("Reducing activation recomputation in large Transformer models") count
-theirs, for the blocks of ``weft.models.transformer`` (before-norm, rms, gated feed-forward, no biases, no dropout): what the
-way back needs of a block, in bytes a token with e bytes a product (2 in bfloat16), width D, keys of width G K, feed-forward F
+Activations are counted as Korthikanti et al. 2022 ("Reducing activation recomputation in large Transformer models")
+count theirs, for the blocks of ``weft.models.transformer`` (before-norm, rms, gated feed-forward, no biases, no
+dropout): what the way back needs of a block, in bytes a token with e bytes a product (2 in bfloat16), width D,
+feed-forward F and H heads
 
-    not split:  8 D + 2 e D                what goes into both norms (float32), and what comes out of them
-    split by t: e (3 D + 3 G K + 4 F)      queries, keys, values, the two turned, the answer; gate, up, silu, their product
-    maps:       (4 + e) H S                of S tokens read, where attention is not fused (split by t)
+    not split:  8 D + 2 e D       what goes into both norms (float32), and what comes out of them
+    split by t: e (6 D + 4 F)     queries, keys, values, the two turned, the answer; gate, up, silu, their product
+    maps:       (4 + e) H S       of S tokens read, where attention is not fused (split by t)
 
 With checkpoints a block keeps its input alone, 4 D, and one block at a time is computed again.
 """
@@ -33,6 +34,8 @@ class Shape:
     layers: int
     heads: int
     vocabulary: int = VOCABULARY
+    beside: int = 0
+    """Parameters beside the table and the blocks: codecs and heads of a pipeline file."""
 
     @property
     def hidden(self) -> int:
@@ -45,7 +48,7 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        return self.vocabulary * self.width + self.layers * self.block + self.width
+        return (self.vocabulary + 1) * self.width + self.layers * self.block + self.beside
 
     def products(self, context: int) -> float:
         """FLOPs of a token, forward and back: 6 N + 12 L D T (Chowdhery 2022, appendix B)."""
@@ -71,15 +74,15 @@ def shape_of(parameters: float, vocabulary: int = VOCABULARY) -> Shape:
         least = Shape(64, 1, 1, vocabulary).parameters
         raise UsageError(
             f"--params: must be a size that a Transformer with {vocabulary:,} kinds of token has, between "
-            f"{least / 1e6:.0f}M and 10T. Got {parameters:,.0f}. For smaller models plan a pipeline file: weft plan FILE."
+            f"{least / 1e6:.0f}M and 10T. Got {parameters:,.0f}. For smaller ones plan a pipeline file: weft plan FILE."
         )
     return min(found, key=lambda pair: pair[0])[1]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How devices share a training: copies of the model (``data``), of which each device of ``sharded`` holds a part and
-    learns from other rows, and of which ``tensor`` devices compute every product together."""
+    """How devices share a training: copies of the model (``data``), of which each device of ``sharded`` holds a part
+    and learns from other rows, and of which ``tensor`` devices compute every product together."""
 
     data: int = 1
     sharded: int = 1
@@ -91,6 +94,12 @@ class Layout:
     @property
     def devices(self) -> int:
         return self.data * self.sharded * self.tensor
+
+
+def of_size(width: int, layers: int, heads: int, parameters: int) -> Shape:
+    """The shape of a model that is there, with all its parameters."""
+    bare = Shape(width, layers, heads, 0)
+    return Shape(width, layers, heads, 0, parameters - bare.parameters)
 
 
 def activations(shape: Shape, context: int, layout: Layout, fused: bool = True, product: int = 2) -> float:
@@ -106,7 +115,8 @@ def activations(shape: Shape, context: int, layout: Layout, fused: bool = True, 
 def memory(shape: Shape, context: int, layout: Layout) -> dict[str, float]:
     """Bytes of a device by part, trained in bfloat16 products with float32 weights and AdamW, as ``weft run`` trains.
 
-    Where the weights are shared out, two blocks and the table are whole at a time, in bfloat16 (Rajbhandari 2020, stage 3).
+    Where the weights are shared out, two blocks and the table are whole at a time, in bfloat16 (ZeRO's stage 3,
+    Rajbhandari 2020).
     """
     own = shape.parameters / (layout.sharded * layout.tensor)
     whole = shape.parameters if layout.sharded == 1 else 2 * shape.block + shape.vocabulary * shape.width

@@ -6,15 +6,17 @@ carried over to the whole.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from weft import memory
 from weft.config import Settings, SplitSettings
 from weft.data.table import Table
 from weft.errors import DataError
-from weft.estimates.rows import copies_in_words, rows_of, size_in_words
+from weft.estimates.rows import TRAINING, copies_in_words, memory_parts, rows_of, shape_of, size_in_words
 from weft.pipeline import WAYS
 from weft.progress import Silent, duration
 from weft.tasks.steps import Foretold, ForetoldSteps
@@ -26,6 +28,7 @@ SAMPLE_ROWS, SAMPLE_BYTES = 50_000, 4_000_000
 def estimate_task(settings: Settings) -> dict[str, Any]:
     """Plan, sizes, memory and time of a run. Raises what the run itself would raise on these settings and columns."""
     assert settings.data.source is not None
+    libraries = memory.resident()
     table = Table.open(settings.data.source, settings.data.format)
     rows, exact = rows_of(table)
     head = Table.of(table.head(SAMPLE_ROWS, SAMPLE_BYTES))
@@ -39,8 +42,9 @@ def estimate_task(settings: Settings) -> dict[str, Any]:
     plan, recipe, scale = told.plan, told.recipe, rows / seen
     parameters = sum(p.numel() for p in told.model.parameters())
     trained = sum(p.numel() for p in told.model.parameters() if p.requires_grad)
-    # of what is trained also gradients, two moments, the average and the best; on disk two checkpoints of them
-    memory, disk = 4 * (parameters + 5 * trained) + told.activations, written * scale + 8 * (parameters + 4 * trained)
+    parts, disk = memory_parts(parameters, trained, told.activations), written * scale + 8 * (parameters + 4 * trained)
+    model = sum(parts.values())
+    need = libraries + TRAINING + model + min(written * scale, memory.bound() // 8)
     most, an_epoch, about = told.steps * told.seconds * 1.1, told.steps // recipe.epochs, "" if exact else "about "
     limit, size = f"{recipe.epochs:,} epochs of {an_epoch:,} steps", told.size * scale
     if recipe.minutes:
@@ -53,15 +57,20 @@ def estimate_task(settings: Settings) -> dict[str, Any]:
             "left_out": plan.left_out, "warnings": plan.warnings,
         },
         "rows": rows, "rows_exact": exact, told.unit: round(size), "parameters": parameters,
-        "recipe": asdict(recipe), "steps": told.steps, "memory_bytes": int(memory), "disk_bytes": int(disk),
+        "recipe": asdict(recipe), "steps": told.steps, "memory_bytes": int(need),
+        "memory_parts": parts, "disk_bytes": int(disk),
         f"{told.unit}_a_second": round(rate), "seconds_at_most": float(most),
+        "shape": shape_of(getattr(told.model.config, "backbone", None)),
+        "tokens_learnt": round(size * _learnt(settings)),
+        "context": getattr(told.model.config, "longest", None) or math.ceil(size / rows),
         "words": {
             "rows": f"{about}{rows:,}, {told.said}; about {round(size):,} {told.unit} in all",
             "model": f"{told.shape}, {parameters:,} parameters"
             + (f", {trained:,} of them trained" if trained < parameters else ""),
             **({"copies": copies_in_words(copies["rows"], seen, copies["way"])} if copies else {}),
             "training": f"at most {limit}, about {rate:,.0f} {told.unit} a second",
-            "memory": f"about {size_in_words(memory)} for the model and a step, beside about 500 MB for the libraries",
+            "memory": f"about {size_in_words(need)}, of which {size_in_words(libraries)} are the libraries and "
+            f"{size_in_words(model)} the model and a step",
             "disk": f"about {size_in_words(disk)} while it runs",
             "time": f"at most about {duration(most)} of training on this machine ({ends_in_words(recipe)})",
         },

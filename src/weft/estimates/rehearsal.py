@@ -1,0 +1,112 @@
+"""A run on the beginning of its table for some seconds, in a process of its own, carried over to the whole.
+
+Memory that tensors do not account for (a prepared product for each length of text, holes between batches of other
+lengths, validation, the simple models beside) can only be measured: this is the run itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import multiprocessing
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from weft import memory
+from weft.config import Settings, SplitSettings
+from weft.data.table import Table
+from weft.features.targets import most_rows
+from weft.pipeline import WAYS
+from weft.progress import Silent
+from weft.runs.run import REPORT_FILE
+from weft.tasks.steps import ForetoldSteps
+
+HEAD_ROWS, HEAD_BYTES = 50_000, 64_000_000
+"""Of a longer table so much is rehearsed on."""
+
+
+@dataclass(frozen=True)
+class Rehearsed:
+    """What a rehearsal took; ``used``: of each step seconds and the most that was resident, as a report has it."""
+
+    rows: int
+    whole: bool
+    """Whether these were all rows of the table."""
+    steps: int
+    used: dict[str, dict[str, float]]
+    stopped: str
+    """Why the training ended, where it did so before its time."""
+
+
+def rehearse(settings: Settings, rows: int, seconds: float, copies: int, bound: int) -> Rehearsed:
+    """The run of ``settings``, whose table has ``rows``, that trains for so many seconds.
+
+    Raises:
+        WeftError: what the run itself would raise.
+    """
+    minutes = seconds / 60 / copies
+    training = settings.training.model_copy(
+        update={"minutes": min(minutes, settings.training.minutes or minutes), "patience": 10**9}
+    )
+    settings = settings.model_copy(update={"training": training})
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process,  # its memory begins anew
+    ):
+        return process.submit(_run, settings, rows, Path(folder) / "run", bound).result()
+
+
+def _run(settings: Settings, rows: int, out: Path, bound: int) -> Rehearsed:
+    memory.limit(f"{bound / 1e6:.0f}MB")
+    table, seen = None, rows
+    if rows > HEAD_ROWS:
+        assert settings.data.source is not None
+        source = Table.open(settings.data.source, settings.data.format)
+        table = Table.of(source.head(HEAD_ROWS, HEAD_BYTES))
+        table.name, seen = source.name, table.row_count() or 1
+        data: dict[str, Any] = {"max_rejected": 0.999}  # at bad rows a run stops, not this
+        if settings.target.task != "ranking":  # the first rows may all be of one part
+            data["split"] = SplitSettings()
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update=data)})
+    steps = WAYS[settings.target.task](settings, table, out, Silent(), False)
+    if isinstance(steps, ForetoldSteps):
+        steps.scale = rows / seen
+    with steps.holding:
+        steps.run()
+    records = (json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines())
+    report = json.loads((out / REPORT_FILE).read_text())
+    stopped = report["model"]["stopped"]
+    stopped = stopped if isinstance(stopped, str) else "; ".join(stopped)
+    done = sum("train_loss" in record for record in records)
+    return Rehearsed(
+        seen, seen == rows, done, report["memory"]["steps"], "" if "minutes were over" in stopped else stopped
+    )
+
+
+def carried_over(found: Rehearsed, told: dict[str, Any], seconds: float, judged: float) -> dict[str, Any]:
+    """Memory and seconds of the whole run by step, from a rehearsal of so many ``seconds`` and what was ``told`` of it
+    without one; ``judged``: a share of the rows."""
+    scale, whole = told["rows"] / found.rows, {}
+    most = most_rows(None)
+    judging = min(told["rows"] * judged, most) / max(1.0, min(found.rows * judged, most))
+    for step, used in found.used.items():
+        times = {"model": 1.0, "inference": judging, "results": judging}.get(step, scale)
+        grown = (1 - 1 / scale) * told.get("memory_steps", {}).get(step, {}).get("rows_bytes", 0)
+        whole[step] = {"seconds": used["seconds"] * times, "memory_bytes": int(used["peak_memory"] + grown)}
+    if not found.stopped:
+        a_step = seconds / found.steps
+        checks = told["recipe"]["epochs"] * found.rows * scale * judged / told["recipe"]["batch_rows"] * a_step / 3
+        training = told["steps"] * a_step + checks
+        if told["recipe"]["minutes"]:
+            training = min(training, 60 * told["recipe"]["minutes"] * told.get("copies", 1))
+        whole["model"]["seconds"] += training - seconds
+    else:
+        whole["model"]["seconds"] *= told["steps"] / found.steps
+    return {
+        "steps": whole, "rows": found.rows, "training_steps": found.steps,
+        "memory_bytes": max(step["memory_bytes"] for step in whole.values()),
+        "seconds": math.fsum(step["seconds"] for step in whole.values()),
+    }  # fmt: skip
