@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
+
 from images import parts, write
 from machine import DATA, minilm
 
@@ -74,7 +75,8 @@ def once(name: str) -> dict[str, Any]:
         "benchmark": "plan", "configuration": name, "memory_mb": round(memory / 1e6), "seconds": round(seconds, 1),
         "check_mb": round(check["memory_bytes"] / 1e6), "plan_mb": round(plan["memory_bytes"] / 1e6),
         "plan_seconds": round(plan["seconds"], 1), "check_seconds": round(check["seconds_at_most"], 1),
-        "memory_error": round(plan["memory_bytes"] / memory - 1, 3), "time_error": round(plan["seconds"] / seconds - 1, 3),
+        "memory_error": round(plan["memory_bytes"] / memory - 1, 3),
+        "time_error": round(plan["seconds"] / seconds - 1, 3),
         "check_error": round(check["memory_bytes"] / memory - 1, 3), "rehearsed_rows": plan["rows"],
         "by_step": {n: [round(s["peak_memory"] / 1e6), round(plan["steps"][n]["memory_bytes"] / 1e6),
                         s["seconds"], round(plan["steps"][n]["seconds"], 1)] for n, s in steps.items()},
