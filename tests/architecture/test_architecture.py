@@ -127,6 +127,13 @@ def test_help_never_imports_torch(arguments: list[str]) -> None:
     assert "weft" in text.lower()
 
 
+@pytest.mark.parametrize("arguments", [["plan", "--help"], ["plan", "--params", "7B", "--gpus", "64xH100"]])
+def test_a_plan_of_sizes_never_imports_torch(arguments: list[str]) -> None:
+    code, modules, text = loaded(f"from weft.cli import call\ncall({arguments})")
+    assert code == 0, text
+    assert "weft.estimates.plan" in modules and not modules & {"torch", "sklearn", "pandas", "polars"}
+
+
 def test_the_data_and_preprocess_steps_never_import_torch() -> None:
     code, modules, text = loaded("import weft, weft.preprocess.ingest, weft.data.plan")
     assert code == 0, text

@@ -21,7 +21,7 @@ from weft.errors import UsageError
 
 VOCABULARY = 32_000
 LAYERS = range(1, 513)
-WIDTHS = (*range(64, 1_024, 64), *range(1_024, 4_096, 128), *range(4_096, 8_192, 512), *range(8_192, 65_537, 1_024))
+WIDTHS = (*range(64, 1_024, 64), *range(1_024, 4_096, 256), *range(4_096, 8_192, 512), *range(8_192, 65_537, 1_024))
 ASPECT = 128
 """Widths a layer, half of it below a billion parameters, as is usual (the loss hardly depends on it, Kaplan 2020)."""
 
