@@ -83,4 +83,4 @@ def _of_file(
 
     settings = config.load(file, set)
     told = estimated(settings, memory)
-    return of_file(settings, told, probe), of_model(told) if elsewhere else {}
+    return of_file(settings, told, probe), of_model(settings, told) if elsewhere else {}

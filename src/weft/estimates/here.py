@@ -58,10 +58,11 @@ def of_file(settings: Settings, told: dict[str, Any], probe: float | None) -> di
     """Figures and words of what ``told`` says of a file, rehearsed for ``probe`` seconds of training if any."""
     best = {way.name: way.size_for(told["tokens_learnt"]) for way in WAYS}
     words = {key: told["words"][key] for key in ("rows", "model", "training")}
-    words["best size"] = (
-        f"{in_units(best[CORRECTED.name])} for {in_units(told['tokens_learnt'])} tokens of a language, each read once "
-        f"({CORRECTED.name})"
-    )
+    if _writes(settings):
+        words["best size"] = (
+            f"{in_units(best[CORRECTED.name])} for {in_units(told['tokens_learnt'])} tokens of a language, each read "
+            f"once ({CORRECTED.name})"
+        )
     words["a step"] = ", ".join(f"{name} {size_in_words(size)}" for name, size in told["memory_parts"].items())
     words |= {key: told["words"][key] for key in ("memory", "disk", "time")}
     found = {**told, "words": words, "optimal_parameters": best}
@@ -74,7 +75,11 @@ def of_file(settings: Settings, told: dict[str, Any], probe: float | None) -> di
     return found
 
 
-def of_model(told: dict[str, Any]) -> dict[str, Any]:
+def _writes(settings: Settings) -> bool:
+    return settings.target.task == "next_token" and settings.model.from_ is None
+
+
+def of_model(settings: Settings, told: dict[str, Any]) -> dict[str, Any]:
     """What a plan for other devices begins from. Raises UsageError where the model is not a Transformer."""
     if told["shape"] is None:
         raise UsageError(
@@ -83,7 +88,8 @@ def of_model(told: dict[str, Any]) -> dict[str, Any]:
     shape = of_size(**told["shape"], parameters=told["parameters"])
     return {
         "parameters": told["parameters"], "tokens": told["tokens_learnt"], "shape": shape,
-        "passes": told["recipe"]["epochs"],
+        "passes": told["recipe"]["epochs"], "batch_tokens": told["recipe"]["batch_rows"] * told["context"],
+        "writes": _writes(settings),
     }  # fmt: skip
 
 

@@ -38,6 +38,10 @@ class Asked:
     """Of a model that is there; None: the usual one of its size."""
     passes: int = 1
     """Times that the tokens are read."""
+    batch_tokens: int | None = None
+    """Of a step; None: what is usual for the size."""
+    writes: bool = True
+    """Whether a language is learnt from nothing, for which there are laws of size."""
 
     def __post_init__(self) -> None:
         if self.parameters is None and self.tokens is None:
@@ -82,6 +86,9 @@ def plan(asked: Asked) -> dict[str, Any]:
         f"each text of {asked.context:,} tokens",
         "disk": f"{size_in_words(20 * shape.parameters)} a checkpoint: weights, two moments, average, best",
     }
+    if not asked.writes:
+        for key in ("best size", "loss", "writing"):
+            del words[key]
     if asked.device is None:
         alone = memory(shape, asked.context, Layout())
         found["memory"] = alone
@@ -94,7 +101,7 @@ def plan(asked: Asked) -> dict[str, Any]:
 
 def _on_devices(asked: Asked, device: Device, shape: Shape, tokens: float) -> tuple[dict[str, Any], dict[str, str]]:
     """How so many devices learn so many tokens: layout, memory by part, time, energy, money."""
-    usual = next(batch for most, batch in _BATCHES if shape.parameters < most)
+    usual = asked.batch_tokens or next(batch for most, batch in _BATCHES if shape.parameters < most)
     layout = choose(shape, asked.context, asked.devices, device, usual)
     ranks = layout.data * layout.sharded
     at_once = ranks * layout.rows * asked.context
@@ -129,8 +136,9 @@ def _on_devices(asked: Asked, device: Device, shape: Shape, tokens: float) -> tu
     }
     if at_once > 2 * usual:
         words["warning"] = (
-            f"a step of {in_units(at_once)} tokens is larger than the usual {in_units(usual)} for this size "
-            f"(Brown 2020): fewer devices learn more from each token"
+            f"a step of {in_units(at_once)} tokens is larger than "
+            + ("the file's" if asked.batch_tokens else "is usual for this size (Brown 2020)")
+            + f", {in_units(usual)}: fewer devices learn more from each token"
         )
     if asked.price_per_gpu_hour is not None:
         found["money"] = asked.devices * hours * asked.price_per_gpu_hour
