@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +9,11 @@ import pyarrow as pa
 from cyclopts import Parameter
 
 from weft.cli import Json, Many, Memory, Out, answer
-from weft.data.table import Table
+from weft.data.table import RawBatch, Table
 from weft.errors import UsageError
 from weft.inference import output
-from weft.inference.embed import text_column
-from weft.inference.parts import Piece, fingerprint, write_job
+from weft.inference.embed import text_column, text_reader
+from weft.inference.parts import Piece, fingerprint, steps, write_job
 from weft.inference.search import MEASURED_NEAREST, VECTOR, GraphBuilder, recall, remove_graphs
 from weft.memory import limit
 from weft.progress import Spoken
@@ -57,16 +56,18 @@ def embed(
     schema = output.schema_of(table, wanted, {VECTOR: kind})
     builder = GraphBuilder(out, embedder.width) if graph else None
 
-    def work(rest: Table) -> Iterator[Piece]:
-        for some in embedder.table(rest, column, wanted):
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(some.vectors.ravel()), embedder.width)
-            rows = pa.table({"row": pa.array(some.rows), **some.kept, VECTOR: vectors}, schema=schema)
-            yield Piece(rows, some.rejected, some.end, {"rows": len(some.rows), "cut": some.cut})
+    reader = text_reader(table, column, wanted)
+
+    def work(raw: RawBatch) -> Piece:
+        some = embedder.rows(reader.read(raw))
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(some.vectors.ravel()), embedder.width)
+        rows = pa.table({"row": pa.array(some.rows), **some.kept, VECTOR: vectors}, schema=schema)
+        return Piece(rows, some.rejected, some.end, {"rows": len(some.rows), "cut": some.cut})
 
     done = write_job(
         out, builder.schema(schema) if builder else schema, table,
         {"model": fingerprint(embedder.model, embedder.source.tokenizer), "column": column, "graph": graph},
-        work, "embedding", Spoken(), *((builder.join, builder.save) if builder else ()),
+        steps(reader, work), "embedding", Spoken(), *((builder.join, builder.save) if builder else ()),
     )  # fmt: skip
     rows, cut, rejected = (done.counts[name] for name in ("rows", "cut", "rejected"))
     remove_graphs(out)

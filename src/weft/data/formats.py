@@ -66,13 +66,14 @@ class RawBatch:
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a table, or the ``files`` of a folder of pictures."""
+    """One file of a table, or one row ``group`` of a file of Parquet, or the ``files`` of a folder of pictures."""
 
     path: str
     size: int
     format: str
     filesystem: Any
     files: tuple[str, ...] = ()
+    group: int | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -98,6 +99,15 @@ def batches_of(
         raw.folder = part.folder
         yield raw
         memory.release()
+
+
+def group_sizes(part: Part) -> list[int]:
+    """Rows of each row group of a file of Parquet; of other files nothing."""
+    if part.format != "parquet":
+        return []
+    with readable(part), _binary(part) as stream:
+        meta = pq.ParquetFile(stream).metadata
+        return [meta.row_group(group).num_rows for group in range(meta.num_row_groups)]
 
 
 def row_count(part: Part) -> int | None:
@@ -429,10 +439,11 @@ def _read_parquet(
     with _binary(part) as stream:
         file = pq.ParquetFile(stream, page_checksum_verification=True)
         meta = file.metadata
-        sizes = [meta.row_group(group).num_rows for group in range(file.num_row_groups)]
-        if sum(sizes) != meta.num_rows:
+        groups = range(file.num_row_groups) if part.group is None else [part.group]
+        sizes = [meta.row_group(group).num_rows for group in groups]
+        if part.group is None and sum(sizes) != meta.num_rows:
             raise DataError(f"{part.path}: the rows of its row groups must add up. They do not. Write it again.")
-        for group, left in enumerate(sizes):
+        for group, left in zip(groups, sizes, strict=True):
             reason = f"row group {group} of the file holds fewer rows than it says"
             try:
                 head = next(file.iter_batches(batch_size=64, row_groups=[group], columns=keep), None)

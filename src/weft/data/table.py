@@ -13,9 +13,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import socket
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from weft.data.formats import (
     check_names,
     columns_of,
     count,
+    group_sizes,
     is_local,
     is_squad,
     readable,
@@ -51,6 +53,7 @@ _ADVICE = {
     "DatasetDict": " Take one of its parts: dataset['train'].",
     "IterableDataset": " Write it to Parquet first, or load it without streaming.",
 }
+_MOST_OF_A_GROUP = 1 << 17  # rows of a row group that one worker reads and answers whole
 _SAMPLE_BYTES = 1 << 28
 _SAMPLE_SEED = 7  # not the seed of a split, whose draws these would follow
 _MOST_TO_SAMPLE = 1 << 30  # bytes of Parquet, or a sixteenth of it in text
@@ -58,6 +61,35 @@ _ENDINGS = {
     ".csv": "csv", ".tsv": "csv", ".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl",
     ".parquet": "parquet", ".pq": "parquet", ".arrow": "arrow", ".feather": "arrow", ".ipc": "arrow",
 }  # fmt: skip
+
+
+@dataclass
+class Fragment:
+    """Some rows of a table, read or to be read: the arguments of :func:`batches_of`, and the first row that is wanted.
+    """
+
+    what: Part | RawBatch
+    keep: list[str] = field(default_factory=list)
+    columns: Mapping[str, pa.DataType] = field(default_factory=dict)
+    start: int = 0
+    rows: int = 0
+    first: int = 0
+
+    def batches(self) -> Iterator[RawBatch]:
+        """Raises DataError where the file is not on this machine."""
+        if isinstance(self.what, RawBatch):
+            yield self.what
+            return
+        if not self.what.filesystem.exists(self.what.path):
+            raise DataError(
+                f"{self.what.path}: must be where every worker can read it. It is not on {socket.gethostname()}. Put "
+                f"it into a folder that all machines share, or an object store."
+            )
+        start = self.start
+        for raw in batches_of(self.what, self.keep, self.columns, start, self.rows):
+            first, start = start, raw.end(start)
+            if first >= self.first:
+                yield raw
 
 
 class Table:
@@ -153,6 +185,29 @@ class Table:
                 if first >= self._first:
                     yield raw
                 assert first >= self._first or start <= self._first, "a batch ended there when the rows were read first"
+
+    def fragments(self, columns: Iterable[str] | None = None, rows: int = BATCH_ROWS) -> Iterator[Fragment]:
+        """What :meth:`batches` streams, in pieces of their own: a row group of Parquet, to be read by who gets it, else
+        a batch that is read already."""
+        keep = list(self.columns) if columns is None else list(columns)
+        rows = max(1, min(rows, int(_BATCH_BYTES / self._row_bytes())))
+        start = 0
+        for number, part in enumerate(self.parts):
+            sizes = group_sizes(part)
+            if max(sizes, default=_MOST_OF_A_GROUP + 1) > _MOST_OF_A_GROUP:
+                break
+            self._starts[number:] = [start]
+            for group, size in enumerate(sizes):
+                if start + size > self._first:
+                    yield Fragment(replace(part, group=group), keep, self.columns, start, rows, self._first)
+                start += size
+        else:
+            if self.parts:
+                return
+        rest = self.after(max(start, self._first))
+        rest._starts = self._starts
+        for raw in rest.batches(keep, rows):
+            yield Fragment(raw)
 
     def after(self, row: int) -> Table:
         """The same rows but those before ``row``, which must be where a batch of the same size ended."""

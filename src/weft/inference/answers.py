@@ -21,6 +21,7 @@ from weft.data.table import RawBatch, Table
 from weft.features.batching import collate, in_turn, tokens_to_read
 from weft.features.ragged import take
 from weft.features.windows import WINDOW, Frame, Windows, cut_windows
+from weft.inference.predict import Reader
 from weft.models.language import LanguageModel
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.paired import AnswerCleaner
@@ -184,20 +185,22 @@ class AnswerPredictor(Answerer):
     def stream(
         self, table: Table, keep: Sequence[str] = (), answer: str | None = None, start: str | None = None
     ) -> Iterator[Answered]:
-        """Answers batch by batch, in order. Raises as :meth:`read`."""
-        for raw, clean in self.read(table, keep, answer, start):
-            columns = (clean.columns[n].to_pylist() for n in (self.question, self.context))
-            yield Answered(raw, clean, self(*columns))
+        """Answers batch by batch, in order. Raises as :meth:`reader`."""
+        for raw, clean in self.reader(table, keep, answer, start).over(table):
+            yield self.answer(raw, clean)
 
-    def read(
+    def answer(self, raw: RawBatch, clean: CleanBatch) -> Answered:
+        """The answers to clean rows."""
+        return Answered(raw, clean, self(*(clean.columns[n].to_pylist() for n in (self.question, self.context))))
+
+    def reader(
         self, table: Table, keep: Sequence[str] = (), answer: str | None = None, start: str | None = None
-    ) -> Iterator[tuple[RawBatch, CleanBatch]]:
-        """Questions and contexts. Columns in ``keep`` come along in ``raw``, the ``answer`` in ``clean``.
+    ) -> Reader[CleanBatch]:
+        """How questions and contexts are read. Columns in ``keep`` come along in ``raw``, the ``answer`` in ``clean``.
 
         Raises:
             DataError: a column that is read is absent.
         """
         cleaner = AnswerCleaner(self.question, self.context, answer, start)
         table.require(list(cleaner.plans))
-        for raw in table.batches(dict.fromkeys([*cleaner.plans, *keep]), rows=ROWS_AT_ONCE):
-            yield raw, cleaner(raw)
+        return Reader(list(dict.fromkeys([*cleaner.plans, *keep])), ROWS_AT_ONCE, cleaner)

@@ -16,10 +16,11 @@ import torch
 import torch.nn.functional as F
 
 from weft.data.columns import SAMPLE_ROWS, guess
-from weft.data.table import Rejected, Table
+from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import UsageError, listing
 from weft.features.batching import in_turn, tokens_to_read
 from weft.inference.output import kept
+from weft.inference.predict import Reader
 from weft.models.backbone import best_device
 from weft.models.pretrained import TextModel
 from weft.preprocess.clean import Cleaner, ColumnPlan
@@ -84,21 +85,28 @@ class Embedder:
             vectors[rows] = F.normalize(found.float(), dim=1).cpu().numpy()
         return vectors, cut
 
-    def table(self, table: Table, column: str, keep: tuple[str, ...] = ()) -> Iterator[Embedded]:
+    def table(self, table: Table, column: str) -> Iterator[Embedded]:
         """Vectors of a column, batch by batch; a missing text has that of an empty one."""
-        for some in read_texts(table, column, keep):
-            vectors, cut = self([t or "" for t in some.texts])
-            yield Embedded(some.rows, some.texts, some.kept, some.rejected, some.end, vectors, cut)
+        for _, some in text_reader(table, column).over(table):
+            yield self.rows(some)
+
+    def rows(self, some: TextRows) -> Embedded:
+        """Vectors of some rows."""
+        vectors, cut = self([t or "" for t in some.texts])
+        return Embedded(some.rows, some.texts, some.kept, some.rejected, some.end, vectors, cut)
 
 
-def read_texts(table: Table, column: str, keep: tuple[str, ...] = ()) -> Iterator[TextRows]:
-    """The texts of a column, batch by batch; rows whose cell is not readable text are set aside."""
+def text_reader(table: Table, column: str, keep: tuple[str, ...] = ()) -> Reader[TextRows]:
+    """How the texts of a column are read; rows whose cell is not readable text are set aside."""
     table.require((column, *keep))
-    cleaner = Cleaner({column: ColumnPlan("text")})
-    for raw in table.batches(list(dict.fromkeys([column, *keep])), rows=ROWS_AT_ONCE):
+    cleaner, kinds = Cleaner({column: ColumnPlan("text")}), table.columns
+
+    def read(raw: RawBatch) -> TextRows:
         clean = cleaner(raw)
-        texts, cells = clean.columns[column].to_pylist(), kept(table, keep, raw, clean.rows)
-        yield TextRows(clean.rows, texts, cells, clean.rejected, raw.end(0))
+        texts, cells = clean.columns[column].to_pylist(), kept(kinds, keep, raw, clean.rows)
+        return TextRows(clean.rows, texts, cells, clean.rejected, raw.end(0))
+
+    return Reader(list(dict.fromkeys([column, *keep])), ROWS_AT_ONCE, read)
 
 
 def text_column(table: Table) -> str:

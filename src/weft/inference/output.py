@@ -82,11 +82,13 @@ def schema_of(
     return pa.schema([schema.field(name) for name in columns]) if columns else schema
 
 
-def kept(table: Table, keep: Sequence[str], raw: RawBatch, rows: np.ndarray) -> dict[str, pa.Array]:
-    """Cells of columns of a table as they came, of some rows of a batch."""
+def kept(
+    columns: dict[str, pa.DataType], keep: Sequence[str], raw: RawBatch, rows: np.ndarray
+) -> dict[str, pa.Array]:
+    """Cells of some ``columns`` of a table as they came, of some rows of a batch."""
     places = pa.array(np.searchsorted(raw.rows, rows))
-    cells = shown(raw.batch.select(list(keep)), table.columns).take(places)
-    return {name: cells.column(i).cast(table.columns[name]) for i, name in enumerate(keep)}
+    cells = shown(raw.batch.select(list(keep)), columns).take(places)
+    return {name: cells.column(i).cast(columns[name]) for i, name in enumerate(keep)}
 
 
 class _Parquet:

@@ -27,10 +27,12 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from weft.data.table import Rejected, Table
+from weft import engine
+from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import CheckpointError, UsageError
 from weft.files import flush, held, sweep, verify_manifest, whole_folder, write_whole
 from weft.inference.output import check, set_aside_name, writing
+from weft.inference.predict import Reader
 from weft.preprocess.ingest import rejected_table
 from weft.progress import Silent
 
@@ -56,6 +58,11 @@ class Done:
 
     counts: Counter[str]
     rejected_output: str | None
+
+
+def steps(reader: Reader[Any], step: Callable[[RawBatch], Piece]) -> Callable[[Table], Iterator[Piece]]:
+    """The work of :func:`write_job` where each batch is a piece of its own: on the engine that runs."""
+    return lambda table: engine.over_table(step, table, reader.columns, reader.rows)
 
 
 def write_job(

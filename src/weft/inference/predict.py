@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ from weft.features.targets import LabelsTarget, NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch, Cleaner
 
+T = TypeVar("T")
 MOST_CLASS_COLUMNS = 100
 _SEED = 11  # of the rows to judge; not that of a split, whose draws these would follow
 
@@ -54,6 +56,20 @@ def read_codes(model: RowModels, codes: RowCodes, rows: int, read: Callable[[Bat
     return outputs
 
 
+@dataclass
+class Reader(Generic[T]):
+    """How a table is read: which columns, how many rows at once, and what becomes of a batch of them."""
+
+    columns: list[str]
+    rows: int
+    read: Callable[[RawBatch], T]
+
+    def over(self, table: Table) -> Iterator[tuple[RawBatch, T]]:
+        """Every batch of a table, as it came and as it is read, in order."""
+        for raw in table.batches(self.columns, self.rows):
+            yield raw, self.read(raw)
+
+
 class Predictor:
     """Applies a model to tables. An absent column counts as all missing values, but where another one of the table may
     be it under a new name (``allow_missing``: also then)."""
@@ -77,20 +93,22 @@ class Predictor:
             DataError: all columns that the model reads are absent, or one seems to be renamed (and ``allow_missing``
                 is not set), or the target.
         """
-        for raw, clean in self._cleaned(table, with_target, keep, chosen):
-            yield Predicted(raw, clean, predict_codes(self.model, self.columns.encode(clean), len(clean.rows)))
+        for raw, clean in self.reader(table, keep, with_target).over(table):
+            yield self.answer(raw, clean if chosen is None else clean.chosen(chosen(clean.rows)))
+
+    def answer(self, raw: RawBatch, clean: CleanBatch) -> Predicted:
+        """What the model says of clean rows."""
+        return Predicted(raw, clean, predict_codes(self.model, self.columns.encode(clean), len(clean.rows)))
 
     def clean(
         self, table: Table, with_target: bool = False, chosen: Callable[[np.ndarray], np.ndarray] | None = None
     ) -> Iterator[CleanBatch]:
         """The rows of a table as the model's codecs read them, batch by batch. Raises as :meth:`stream`."""
-        for _, clean in self._cleaned(table, with_target, (), chosen):
-            yield clean
+        for _, clean in self.reader(table, (), with_target).over(table):
+            yield clean if chosen is None else clean.chosen(chosen(clean.rows))
 
-    def _cleaned(
-        self, table: Table, with_target: bool, keep: Sequence[str],
-        chosen: Callable[[np.ndarray], np.ndarray] | None = None,
-    ) -> Iterator[tuple[RawBatch, CleanBatch]]:  # fmt: skip
+    def reader(self, table: Table, keep: Sequence[str] = (), with_target: bool = False) -> Reader[CleanBatch]:
+        """How the rows of a table become what the model's codecs read. Raises as :meth:`stream`."""
         wanted = [codec.name for codec in self.columns.codecs]
         target = self.columns.target.name
         if with_target:
@@ -103,9 +121,8 @@ class Predictor:
         plans = {name: self.columns.cleaner.plans[name] for name in wanted}
         cleaner = Cleaner(plans, self.columns.cleaner.letters, target if with_target else None)
         read = [name for name in wanted if name not in absent]
-        for raw in table.batches([*read, *(name for name in keep if name not in read)], cleaner.batch_rows):
-            clean = cleaner(filled(raw, absent))
-            yield raw, clean if chosen is None else clean.chosen(chosen(clean.rows))
+        columns = [*read, *(name for name in keep if name not in read)]
+        return Reader(columns, cleaner.batch_rows, lambda raw: cleaner(filled(raw, absent)))
 
     def absent(self, table: Table) -> list[str]:
         """Columns that the model reads and the table does not hold."""

@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 import torch
 
 from weft.data.histories import MOST_EVENTS
-from weft.data.table import RawBatch, Rejected, Table
+from weft.data.table import BATCH_ROWS, RawBatch, Rejected, Table
 from weft.errors import CheckpointError, DataError, UsageError, did_you_mean
 from weft.features.catalogue import Catalogue
 from weft.features.codecs import Ragged
 from weft.features.events import Events, histories, user_pieces
 from weft.features.next_items import Candidates, NextItems
 from weft.features.ragged import take
-from weft.inference.predict import Predicted
+from weft.inference.predict import Predicted, Reader
 from weft.models.ranking import RankingModel
 from weft.preprocess.clean import CleanBatch, Cleaner, ColumnPlan
 from weft.preprocess.events import EventCleaner, EventColumns
@@ -181,12 +181,17 @@ class RankingPredictor:
         return given if self.columns.lists else ColumnPlan("sequence", separator=",")
 
     def stream(self, table: Table, keep: Sequence[str] = ()) -> Iterator[Predicted]:
-        """Recommend batch by batch, in order. Raises as :meth:`read`."""
-        for raw, clean, events in self.read(table, keep):
-            yield Predicted(raw, clean, self.ranker.recommend(events, self.top, self.taken))  # type: ignore[arg-type]
+        """Recommend batch by batch, in order. Raises as :meth:`reader`."""
+        for raw, read in self.reader(table, keep).over(table):
+            yield self.answer(raw, read)
 
-    def read(self, table: Table, keep: Sequence[str] = ()) -> Iterator[tuple[RawBatch, CleanBatch, Events]]:
-        """The rows and the events of each.
+    def answer(self, raw: RawBatch, read: tuple[CleanBatch, Events]) -> Predicted:
+        """The recommendations for clean rows with their events."""
+        clean, events = read
+        return Predicted(raw, clean, self.ranker.recommend(events, self.top, self.taken))  # type: ignore[arg-type]
+
+    def reader(self, table: Table, keep: Sequence[str] = ()) -> Reader[tuple[CleanBatch, Events]]:
+        """How rows and the events of each are read.
 
         Raises:
             DataError: the table holds neither histories nor users that can be known.
@@ -194,13 +199,14 @@ class RankingPredictor:
         name, by_name = self._column(table)
         plan = self.cleaner.plans[name] if by_name else self.history_plan
         cleaner = EventCleaner({name: plan}, self.cleaner.letters, [name] if by_name else [])
-        for raw in table.batches([name, *(n for n in keep if n != name)]):
+
+        def read(raw: RawBatch) -> tuple[CleanBatch, Events]:
             clean = cleaner(raw)
             if by_name:
-                clean, events = self._known(clean, name)
-            else:
-                events = events_of(clean.columns[name], self.ranker.catalogue)
-            yield raw, clean, events
+                return self._known(clean, name)
+            return clean, events_of(clean.columns[name], self.ranker.catalogue)
+
+        return Reader([name, *(n for n in keep if n != name)], BATCH_ROWS, read)
 
     def _column(self, table: Table) -> tuple[str, bool]:
         item, user = self.columns.item, self.columns.user

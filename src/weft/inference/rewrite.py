@@ -12,7 +12,7 @@ from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
 from weft.features.pairs import Pairing
 from weft.inference.generate import read_prompt, write_prompts
-from weft.inference.predict import Predicted, filled
+from weft.inference.predict import Predicted, Reader, filled
 from weft.inference.sampling import Sampling
 from weft.models.language import LanguageModel
 from weft.preprocess.clean import CleanBatch, Cleaner, ColumnPlan
@@ -53,20 +53,20 @@ class Rewriter:
     ) -> Iterator[Predicted]:  # fmt: skip
         """Write a table's texts batch by batch, in order; ``output`` is an array of texts [N].
 
-        ``chosen``: row numbers -> a mask of those to write for; default: all. Raises as :meth:`read`.
+        ``chosen``: row numbers -> a mask of those to write for; default: all. Raises as :meth:`reader`.
         """
-        for raw, clean in self.read(table, with_target, keep):
-            if chosen is not None:
-                clean = clean.chosen(chosen(clean.rows))
-            sources = self.pairing.encode(clean.columns, self.tokenizer)
-            self.cut += sum(cut > 0 for _, cut in sources)
-            texts = write_targets(self.model, self.tokenizer, [ids for ids, _ in sources], self.sampling)
-            yield Predicted(raw, clean, np.array(texts, dtype=object))
+        for raw, clean in self.reader(table, keep, with_target).over(table):
+            yield self.answer(raw, clean if chosen is None else clean.chosen(chosen(clean.rows)))
 
-    def read(
-        self, table: Table, with_target: bool = False, keep: Sequence[str] = ()
-    ) -> Iterator[tuple[RawBatch, CleanBatch]]:
-        """The columns that the model reads, batch by batch.
+    def answer(self, raw: RawBatch, clean: CleanBatch) -> Predicted:
+        """What the model writes for clean rows."""
+        sources = self.pairing.encode(clean.columns, self.tokenizer)
+        self.cut += sum(cut > 0 for _, cut in sources)
+        texts = write_targets(self.model, self.tokenizer, [ids for ids, _ in sources], self.sampling)
+        return Predicted(raw, clean, np.array(texts, dtype=object))
+
+    def reader(self, table: Table, keep: Sequence[str] = (), with_target: bool = False) -> Reader[CleanBatch]:
+        """How the columns that the model reads are read.
 
         Raises:
             DataError: columns that the model reads are absent (and ``allow_missing`` is not set), or the target.
@@ -88,8 +88,8 @@ class Rewriter:
         plans = {name: ColumnPlan("document") for name in wanted}
         cleaner = Cleaner(plans, self.letters, pairing.target if with_target else None)
         read = [name for name in wanted if name not in absent]
-        for raw in table.batches([*read, *(name for name in keep if name not in read)], rows=ROWS_AT_ONCE):
-            yield raw, cleaner(filled(raw, absent))
+        columns = [*read, *(name for name in keep if name not in read)]
+        return Reader(columns, ROWS_AT_ONCE, lambda raw: cleaner(filled(raw, absent)))
 
     def as_columns(self, output: np.ndarray) -> dict[str, pa.Array]:
         """The texts under the name of the target."""

@@ -7,7 +7,7 @@ how probable each description is after the text (Brown et al. 2020), in a templa
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from tokenizers import Tokenizer
 
-from weft.data.table import Table
+from weft.data.table import RawBatch, Table
 from weft.errors import UsageError, listing
 from weft.features.batching import in_turn
-from weft.inference.embed import Embedder, read_texts
+from weft.inference.embed import Embedder, text_reader
 from weft.inference.generate import encode_prompt
 from weft.inference.output import schema_of
-from weft.inference.parts import Piece, fingerprint, write_job
+from weft.inference.parts import Piece, fingerprint, steps, write_job
 from weft.inference.predict import class_columns
 from weft.models.language import LanguageModel, check_writes
 from weft.preprocess.letters import Redactor
@@ -202,24 +202,22 @@ def classify_table(
     nothing = class_columns(classes, np.zeros((0, len(classes))))
     schema = schema_of(table, keep, {name: array.type for name, array in nothing.items()}, columns)
 
-    def work(rest: Table) -> Iterator[Piece]:
-        for some in read_texts(rest, column, keep):
-            there = np.array([t is not None for t in some.texts], bool)
-            probabilities, cut = scorer([t for t in some.texts if t is not None])
-            found = pa.table(class_columns(classes, probabilities))
-            place = np.cumsum(there) - 1
-            found = found.take(pa.array(place, mask=~there))
-            cells = {
-                "row": pa.array(some.rows),
-                **some.kept,
-                **dict(zip(found.column_names, found.columns, strict=True)),
-            }
-            rows = pa.table({name: cells[name] for name in schema.names}, schema=schema)
-            counts = {"predicted": int(there.sum()), "missing": int((~there).sum()), "cut": cut}
-            yield Piece(rows, some.rejected, some.end, counts)
+    reader = text_reader(table, column, keep)
+
+    def work(raw: RawBatch) -> Piece:
+        some = reader.read(raw)
+        there = np.array([t is not None for t in some.texts], bool)
+        probabilities, cut = scorer([t for t in some.texts if t is not None])
+        found = pa.table(class_columns(classes, probabilities))
+        place = np.cumsum(there) - 1
+        found = found.take(pa.array(place, mask=~there))
+        cells = {"row": pa.array(some.rows), **some.kept, **dict(zip(found.column_names, found.columns, strict=True))}
+        rows = pa.table({name: cells[name] for name in schema.names}, schema=schema)
+        counts = {"predicted": int(there.sum()), "missing": int((~there).sum()), "cut": cut}
+        return Piece(rows, some.rejected, some.end, counts)
 
     job = {"model": scorer.fingerprint(), "labels": dict(labels), "column": column}
-    done = write_job(out, schema, table, job, work, "classifying", say or Silent())
+    done = write_job(out, schema, table, job, steps(reader, work), "classifying", say or Silent())
     counts = done.counts
     return {
         "rows": counts["predicted"] + counts["missing"] + counts["rejected"], "predicted": counts["predicted"],

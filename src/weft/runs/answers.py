@@ -42,7 +42,7 @@ class AnswerRun(AskedRun):
 
     def _questions(self, source: Table, of: str | None, allow_missing: bool) -> Iterator[tuple[int, AnswerQuestion]]:
         predictor = self._predictor(allow_missing)
-        for _, clean in predictor.read(source):
+        for _, clean in predictor.reader(source).over(source):
             check_readable(source.name, clean)
             columns = {n: clean.columns[n].to_pylist() for n in (predictor.question, predictor.context)}
             for place, row in enumerate(clean.rows.tolist()):

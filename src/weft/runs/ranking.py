@@ -131,7 +131,7 @@ class RankingRun(AskedRun):
         given = None if of is None else int(ranker.catalogue.codes_of(pa.array([of]))[0])
         if given == 0:
             raise UsageError(f"of: must be an item of the catalogue, by its id. Got {of!r}.")
-        for _, clean, events in predictor.read(source):
+        for _, (clean, events) in predictor.reader(source).over(source):
             check_readable(source.name, clean)
             codes = ranker.recommend(events, 1, predictor.taken).codes[:, 0]
             for user, row in enumerate(clean.rows.tolist()):

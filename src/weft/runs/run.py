@@ -23,14 +23,14 @@ import weft.inference.names  # noqa: F401 (how a model of names is opened)
 from weft import config, memory
 from weft.config import Settings
 from weft.data.split import NAMES, TEST, VALID
-from weft.data.table import Table, kind_of_table
+from weft.data.table import RawBatch, Table, kind_of_table
 from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.groups import GroupColumns
 from weft.features.targets import ClassTarget, NumberTarget, known, most_rows
 from weft.files import MANIFEST, sha256, verify_manifest
 from weft.inference.output import kept, schema_of
-from weft.inference.parts import Piece, write_job
+from weft.inference.parts import Piece, steps, write_job
 from weft.inference.predict import Predictor, Sample, predict_codes, without_in_words
 from weft.models.row import GroupShift, RowConfig, RowModels
 from weft.preprocess.clean import CleanBatch
@@ -145,19 +145,20 @@ class Run:
         said = {name: array.type for name, array in predictor.as_columns(self._no_rows()).items()}
         schema = schema_of(table, keep, said, columns)
 
-        def work(rest: Table) -> Iterator[Piece]:
+        reader, kinds = predictor.reader(table, keep), table.columns
+
+        def work(raw: RawBatch) -> Piece:
             predictor.cut = 0
-            for part in predictor.stream(rest, keep=keep):
-                found = {"row": pa.array(part.clean.rows), **kept(table, keep, part.raw, part.clean.rows)}
-                found |= predictor.as_columns(part.output)
-                cut, predictor.cut = predictor.cut, 0
-                counts = {"predicted": len(part.clean.rows), "cut": cut}
-                rows = pa.table({name: found[name] for name in schema.names}, schema=schema)
-                yield Piece(rows, part.clean.rejected, part.raw.end(0), counts)
+            part = predictor.answer(raw, reader.read(raw))
+            found = {"row": pa.array(part.clean.rows), **kept(kinds, keep, raw, part.clean.rows)}
+            found |= predictor.as_columns(part.output)
+            rows = pa.table({name: found[name] for name in schema.names}, schema=schema)
+            counts = {"predicted": len(part.clean.rows), "cut": predictor.cut}
+            return Piece(rows, part.clean.rejected, raw.end(0), counts)
 
         job = {"run": sha256(self.path / MANIFEST), "allow_missing": allow_missing, "asked": self._asked()}
         with memory.measured(used):
-            done = write_job(out, schema, table, job, work, "predicting", say or Silent())
+            done = write_job(out, schema, table, job, steps(reader, work), "predicting", say or Silent())
         predicted, rejected = done.counts["predicted"], done.counts["rejected"]
         return {
             "rows": predicted + rejected, "predicted": predicted, "rejected": rejected, "output": str(out),
@@ -369,7 +370,7 @@ class Run:
         return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
 
     def _predictor(self, allow_missing: bool) -> Any:
-        """What answers the rows of a table: ``stream``, ``as_columns``, ``cut`` and ``without``."""
+        """What answers the rows of a table: ``reader``, ``answer``, ``stream``, ``as_columns``, ``cut``, ``without``."""
         return Predictor(self.columns, self.model, allow_missing)
 
     def _asked(self) -> dict[str, Any]:

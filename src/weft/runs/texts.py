@@ -76,7 +76,7 @@ class TextRun(LanguageRun):
         return found
 
     def _questions(self, source: Table, of: str | None, allow_missing: bool) -> Iterator[tuple[int, Source]]:
-        for _, clean in self._predictor(allow_missing).read(source):
+        for _, clean in self._predictor(allow_missing).reader(source).over(source):
             check_readable(source.name, clean)
             for place, row in enumerate(clean.rows.tolist()):
                 texts = {name: clean.columns[name][place].as_py() or "" for name in self.pairing.sources}
