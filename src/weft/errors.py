@@ -35,6 +35,9 @@ class SettingsError(WeftError):
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[type, tuple[list[str]]]:
+        return type(self), (self.problems,)
+
 
 class DataError(WeftError):
     """A table cannot be read, or a column does not hold what it must."""

@@ -28,6 +28,7 @@ ORDER = [
         "processes",
     },
     {"data"},
+    {"engine"},
     {"preprocess"},
     {"features"},
     {"models"},
@@ -39,7 +40,7 @@ ORDER = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-OPTIONAL = {"polars", "pandas", "duckdb", "datasets", "huggingface_hub", "usearch", "dp_accounting"}
+OPTIONAL = {"polars", "pandas", "duckdb", "datasets", "huggingface_hub", "usearch", "dp_accounting", "ray", "pyspark"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 COMMANDS = [
     "demo",

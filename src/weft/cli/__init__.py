@@ -23,6 +23,10 @@ Memory = Annotated[
         help="What may be resident at most, e.g. 2GB (default: four fifths of what the machine or container has left)."
     ),
 ]
+Engine = Annotated[
+    str,
+    Parameter(help="Where the rows are worked on: local (this process), ray (RAY_ADDRESS, else this machine), spark."),
+]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
 
 app = App(

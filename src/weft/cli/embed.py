@@ -8,8 +8,9 @@ from typing import Annotated
 import pyarrow as pa
 from cyclopts import Parameter
 
-from weft.cli import Json, Many, Memory, Out, answer
+from weft.cli import Engine, Json, Many, Memory, Out, answer
 from weft.data.table import RawBatch, Table
+from weft.engine import running
 from weft.errors import UsageError
 from weft.inference import output
 from weft.inference.embed import text_column, text_reader
@@ -29,6 +30,7 @@ def embed(
     column: str | None = None,
     keep: Many = (),
     graph: Annotated[bool, Parameter(negative=())] = False,
+    engine: Engine = "local",
     memory: Memory = None,
     json: Json = False,
 ) -> None:
@@ -64,11 +66,13 @@ def embed(
         rows = pa.table({"row": pa.array(some.rows), **some.kept, VECTOR: vectors}, schema=schema)
         return Piece(rows, some.rejected, some.end, {"rows": len(some.rows), "cut": some.cut})
 
-    done = write_job(
-        out, builder.schema(schema) if builder else schema, table,
-        {"model": fingerprint(embedder.model, embedder.source.tokenizer), "column": column, "graph": graph},
-        steps(reader, work), "embedding", Spoken(), *((builder.join, builder.save) if builder else ()),
-    )  # fmt: skip
+    job = {"model": fingerprint(embedder.model, embedder.source.tokenizer), "column": column, "graph": graph}
+    joining = (builder.join, builder.save) if builder else ()
+    with running(engine):
+        done = write_job(
+            out, builder.schema(schema) if builder else schema, table, job, steps(reader, work), "embedding", Spoken(),
+            *joining,
+        )  # fmt: skip
     rows, cut, rejected = (done.counts[name] for name in ("rows", "cut", "rejected"))
     remove_graphs(out)
     found = recall(out, embedder.width) if builder is not None and rows else None

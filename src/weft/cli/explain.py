@@ -16,7 +16,7 @@ from weft.cli import Json, answer
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.exchange import is_checkpoint
-from weft.inference.embed import read_texts, text_column
+from weft.inference.embed import text_column, text_reader
 from weft.models.language import check_writes
 from weft.models.pretrained import load_language_model
 from weft.results.explain.asked import check_method
@@ -128,7 +128,7 @@ def _of_checkpoint(
 def _texts(rows: Table, column: str | None) -> list[str]:
     if column is None:
         column = text_column(rows)
-    return [text or "" for some in read_texts(rows, column) for text in some.texts]
+    return [text or "" for _, some in text_reader(rows, column).over(rows) for text in some.texts]
 
 
 def _print(console: Console, why: Explanation | Writing, language: str) -> None:

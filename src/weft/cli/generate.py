@@ -13,7 +13,8 @@ from typing import Any
 from rich.cells import cell_len
 from tokenizers import Tokenizer
 
-from weft.cli import Json, Many, Out, answer
+from weft.cli import Engine, Json, Many, Out, answer
+from weft.engine import running
 from weft.errors import UsageError, listing
 from weft.features.chat import TEMPLATE, Chat
 from weft.inference.choices import Choice, score_choices
@@ -73,6 +74,7 @@ def generate(
     data: str | None = None,
     column: str | None = None,
     out: Out | None = None,
+    engine: Engine = "local",
     json: Json = False,
 ) -> None:
     """Go on from a prompt, answer it, show what may come next, or write a text for every row of a table.
@@ -111,8 +113,8 @@ def generate(
         raise UsageError("--chat answers turn by turn: without --data, --next, --samples or --cut.")
     if not chat and (prompt is None) == (data is None):
         raise UsageError("there must be a PROMPT, or a table of them (--data TABLE --column NAME -o OUT); not both.")
-    if data is None and (column is not None or out is not None):
-        raise UsageError("--column and -o are for a table of prompts. Say which, with --data TABLE.")
+    if data is None and (column is not None or out is not None or engine != "local"):
+        raise UsageError("--column, -o and --engine are for a table of prompts. Say which, with --data TABLE.")
     opened = open_run(run) if task_of(run) in ("text", "next_token", "dialogue") else None
     task = opened if isinstance(opened, TextRun) else None
     if task is not None and (data is not None or chat):
@@ -144,7 +146,9 @@ def generate(
         if lost:
             Spoken().warn(f"the last {lost:,} tokens of the source were left out to fit the model")
     if data is not None and column is not None and out is not None:
-        _table(run, write_table(model, tokenizer, data, column, out, sampling, cut, Spoken(), clean), json)
+        with running(engine):
+            written = write_table(model, tokenizer, data, column, out, sampling, cut, Spoken(), clean)
+        _table(run, written, json)
     elif prompt is not None and task is None and next is not None and constraint is not None and constraint.choices:
         if sampling != Sampling(max_tokens=tokens, temperature=1.0, seed=seed, constraint=constraint):
             raise UsageError("--next shows how probable the choices are to the model: without settings of drawing.")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weft.cli import Json, Many, Memory, Out, answer
+from weft.cli import Engine, Json, Many, Memory, Out, answer
 from weft.data.table import Table
+from weft.engine import running
 from weft.errors import UsageError
 from weft.inference import output
 from weft.inference.embed import text_column
@@ -33,6 +34,7 @@ def predict(
     beams: int | None = None,
     top: int | None = None,
     taken: bool | None = None,
+    engine: Engine = "local",
     memory: Memory = None,
     json: Json = False,
 ) -> None:
@@ -58,7 +60,7 @@ def predict(
     if labels is not None:
         if allow_missing or beams is not None or top is not None or taken is not None:
             raise UsageError("--allow-missing, --beams, --top and --taken are for a trained run. Leave them out.")
-        _without_training(run, data, out, keep, columns, labels, column, template, json)
+        _without_training(run, data, out, keep, columns, labels, column, template, engine, json)
         return
     if column is not None or template is not None:
         raise UsageError('--column and --template are for classes without training. Say which, with --labels "a,b".')
@@ -71,7 +73,8 @@ def predict(
         if not isinstance(finished, RankingRun):
             raise UsageError(f"--top and --taken are for a run that recommends items. {run} does not. Leave them out.")
         finished.top, finished.taken = finished.top if top is None else top, taken
-    done = finished.predict_file(data, out, allow_missing, keep, Spoken(), columns)
+    with running(engine):
+        done = finished.predict_file(data, out, allow_missing, keep, Spoken(), columns)
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",
@@ -89,7 +92,7 @@ def predict(
 
 def _without_training(
     run: Path, data: str, out: Path, keep: tuple[str, ...], columns: tuple[str, ...], labels: str, column: str | None,
-    template: str | None, json: bool,
+    template: str | None, engine: str, json: bool,
 ) -> None:  # fmt: skip
     classes = read_labels(labels)
     if template is not None:
@@ -108,7 +111,8 @@ def _without_training(
         scorer = ByMeaning(embedder, classes)
     else:
         scorer = ByWriting(found.model, found.tokenizer, classes, template or TEMPLATE, embedder.redact)
-    done = classify_table(scorer, classes, table, column, out, keep, Spoken(), columns)
+    with running(engine):
+        done = classify_table(scorer, classes, table, column, out, keep, Spoken(), columns)
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['missing']:,} without a text + "
         f"{done['rejected']:,} set aside",

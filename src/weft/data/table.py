@@ -65,8 +65,7 @@ _ENDINGS = {
 
 @dataclass
 class Fragment:
-    """Some rows of a table, read or to be read: the arguments of :func:`batches_of`, and the first row that is wanted.
-    """
+    """Some rows of a table, read or to be read: what :func:`batches_of` is given, and the first row that is wanted."""
 
     what: Part | RawBatch
     keep: list[str] = field(default_factory=list)

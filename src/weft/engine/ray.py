@@ -151,6 +151,7 @@ def _start(ray: Any, address: str | None) -> None:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise DataError(f"RAY_ADDRESS={address}: must be a Ray cluster. Got: {error}.") from None
         return
+    os.environ.setdefault("RAY_worker_niceness", "0")  # here the workers are the work, and nothing beside them
     # an address of this machine alone, which Ray does not take for another one's way to it
     alone = {"_node_ip_address": "127.0.0.2"} if sys.platform == "linux" else {}
     store = min(_STORE, max(1 << 27, memory.bound() // 4))

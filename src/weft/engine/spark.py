@@ -1,7 +1,7 @@
 """Steps over Spark (Zaharia et al. 2016), by ``mapInArrow``: for teams that run it already.
 
-The session is the one that runs, else one as the usual settings of Spark say (``SPARK_CONF_DIR``, ``MASTER``), else one
-on this machine. A job a window of items, an item a task, which Spark gives to another worker where one died.
+The session is the one that runs, else one as the usual settings of Spark say (``SPARK_CONF_DIR``,
+``PYSPARK_SUBMIT_ARGS``), else one on this machine. A job a window of items, which Spark does again where a worker died.
 """
 
 from __future__ import annotations
@@ -97,15 +97,16 @@ class _Task:
 
 def _start(session: Any) -> Any:
     """A session as the settings of Spark say; what they leave open is this machine alone, and quiet."""
-    from pyspark import SparkConf
+    from pyspark import SparkConf, SparkContext
 
+    SparkContext._ensure_initialized()  # its settings are known once Java runs
     conf = SparkConf()
     for name, value in {
         "spark.master": "local[*]", "spark.app.name": "weft", "spark.ui.enabled": "false",
         "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1", "spark.log.level": "ERROR",
         "spark.ui.showConsoleProgress": "false",
     }.items():  # fmt: skip
-        if name.startswith("spark.driver.") and not conf.get("spark.master", "local").startswith("local"):
-            continue  # workers of other machines answer the driver
-        conf.setIfMissing(name, value)
+        # workers of other machines answer the driver
+        if not name.startswith("spark.driver.") or conf.get("spark.master").startswith("local"):
+            conf.setIfMissing(name, value)
     return session.builder.config(conf=conf).getOrCreate()

@@ -6,6 +6,7 @@ saved as ``tokenizer.json``, the file that Hugging Face tokenizers reads.
 
 from __future__ import annotations
 
+import copyreg
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -25,6 +26,16 @@ SLICE = 1 << 16
 """Letters encoded at once: a line of any length costs no more memory than these."""
 MOST_WORDS = 1 << 19
 """That are counted at once; of more, those that came once are forgotten."""
+
+
+def _again(stored: str, as_text: bool) -> Tokenizer:
+    found = Tokenizer.from_str(stored)
+    found.encode_special_tokens = as_text
+    return found
+
+
+# to another process: by itself it would forget that the names of special tokens in a text are text
+copyreg.pickle(Tokenizer, lambda tokenizer: (_again, (tokenizer.to_str(), tokenizer.encode_special_tokens)))
 
 
 def texts_of(batches: Iterable[CleanBatch], names: Sequence[str], share: float = 1.0, seed: int = 0) -> Iterator[str]:

@@ -82,9 +82,7 @@ def schema_of(
     return pa.schema([schema.field(name) for name in columns]) if columns else schema
 
 
-def kept(
-    columns: dict[str, pa.DataType], keep: Sequence[str], raw: RawBatch, rows: np.ndarray
-) -> dict[str, pa.Array]:
+def kept(columns: dict[str, pa.DataType], keep: Sequence[str], raw: RawBatch, rows: np.ndarray) -> dict[str, pa.Array]:
     """Cells of some ``columns`` of a table as they came, of some rows of a batch."""
     places = pa.array(np.searchsorted(raw.rows, rows))
     cells = shown(raw.batch.select(list(keep)), columns).take(places)

@@ -107,7 +107,9 @@ class _Writing:
         for row, cell in zip(raw.rows.tolist(), cells, strict=True):
             try:
                 text = None if cell is None else self.clean(cell.decode("utf-8"))
-                prompts[row] = None if text is None else read_prompt(self.model, self.tokenizer, text, self.sampling, self.cut)
+                prompts[row] = (
+                    None if text is None else read_prompt(self.model, self.tokenizer, text, self.sampling, self.cut)
+                )
             except (UnicodeDecodeError, DataError) as error:
                 reason = str(error) if isinstance(error, DataError) else "the prompt is not UTF-8"
                 rejected.append(Rejected(row, self.column, reason, cell.decode("utf-8", "replace")[:1000]))

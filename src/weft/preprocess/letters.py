@@ -50,7 +50,17 @@ class Redactor:
         self._model = None if names is None else Redactor.open_names(names)
         self.found: Counter[tuple[str, str]] = Counter()
         """Values replaced, by column and kind."""
-        self._stand_in = lru_cache(100_000)(self._hashed) if key else mask
+        self._remember()
+
+    def _remember(self) -> None:
+        self._stand_in = lru_cache(100_000)(self._hashed) if self.key else mask
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {n: v for n, v in self.__dict__.items() if n not in ("_stand_in", "found")}  # it has found nothing there
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state | {"found": Counter()}
+        self._remember()
 
     @classmethod
     def of(cls, settings: RedactSettings | None) -> Redactor | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -370,7 +370,7 @@ class Run:
         return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
 
     def _predictor(self, allow_missing: bool) -> Any:
-        """What answers the rows of a table: ``reader``, ``answer``, ``stream``, ``as_columns``, ``cut``, ``without``."""
+        """What answers the rows of a table: ``reader``, ``answer``, ``as_columns``, ``cut`` and ``without``."""
         return Predictor(self.columns, self.model, allow_missing)
 
     def _asked(self) -> dict[str, Any]:
