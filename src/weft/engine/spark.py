@@ -107,6 +107,6 @@ def _start(session: Any) -> Any:
         "spark.ui.showConsoleProgress": "false",
     }.items():  # fmt: skip
         # workers of other machines answer the driver
-        if not name.startswith("spark.driver.") or conf.get("spark.master").startswith("local"):
+        if not name.startswith("spark.driver.") or conf.get("spark.master", "").startswith("local"):
             conf.setIfMissing(name, value)
     return session.builder.config(conf=conf).getOrCreate()
