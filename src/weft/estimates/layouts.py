@@ -21,14 +21,13 @@ def fits(shape: Shape, context: int, layout: Layout, device: Device) -> bool:
 
 
 def layouts(shape: Shape, devices: int, node: int) -> Iterator[Layout]:
-    """Those of so many devices: copies before shares, shares before products, all kept before computed again."""
+    """Those of so many devices: all weights before pieces, kept before computed again, rows before products shared."""
     for tensor in TENSOR:
-        if devices % tensor or shape.heads % tensor or tensor > min(node, devices):
+        if devices % tensor or shape.heads % tensor or shape.hidden % tensor or tensor > min(node, devices):
             continue
-        ranks = devices // tensor
-        shares = [n for n in range(1, ranks + 1) if ranks % n == 0]
-        for checkpointing in (False, True):
-            yield from (Layout(ranks // n, n, tensor, checkpointing) for n in shares)
+        shares = devices // tensor
+        for again in (False, True):
+            yield from (Layout(shares, shard, tensor, again) for shard in ([False, True] if shares > 1 else [False]))
 
 
 def choose(shape: Shape, context: int, devices: int, device: Device, batch_tokens: float) -> Layout:
@@ -37,7 +36,7 @@ def choose(shape: Shape, context: int, devices: int, device: Device, batch_token
     if found is None:
         raise UsageError(_too_large(shape, context, devices, device))
     while (
-        found.rows * 2 * context * found.data * found.sharded <= batch_tokens
+        found.rows * 2 * context * found.shares <= batch_tokens
         and found.rows < 64
         and fits(shape, context, replace(found, rows=2 * found.rows), device)
     ):
@@ -66,5 +65,13 @@ def _too_large(shape: Shape, context: int, devices: int, device: Device) -> str:
 
 
 def in_words(layout: Layout) -> str:
-    parts = [f"{name} {getattr(layout, name):,}" for name in ("data", "sharded", "tensor") if getattr(layout, name) > 1]
-    return ", ".join([*(parts or ["one device"]), f"checkpointing {'on' if layout.checkpointing else 'off'}"])
+    """As the settings have it, ``{shard: true, tensor: 2}``."""
+    said = {"shard": layout.shard, "tensor": layout.tensor if layout.tensor > 1 else False,
+            "checkpoint_activations": layout.checkpoint_activations}  # fmt: skip
+    parts = [f"{name}: {str(value).lower()}" for name, value in said.items() if value]
+    weights = ", each with a piece of every weight" if layout.shard else ", each with all weights" * (layout.shares > 1)
+    return (
+        f"{{{', '.join(parts)}}}, {layout.shares:,} shares of the rows{weights}"
+        if parts or layout.shares > 1
+        else "alone"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from weft.errors import UsageError
@@ -103,31 +103,30 @@ def _on_devices(asked: Asked, device: Device, shape: Shape, tokens: float) -> tu
     """How so many devices learn so many tokens: layout, memory by part, time, energy, money."""
     usual = asked.batch_tokens or next(batch for most, batch in _BATCHES if shape.parameters < most)
     layout = choose(shape, asked.context, asked.devices, device, usual)
-    ranks = layout.data * layout.sharded
-    at_once = ranks * layout.rows * asked.context
+    at_once = layout.shares * layout.rows * asked.context
     accumulate = max(1, round(usual / at_once))
     parts = memory(shape, asked.context, layout)
     rate = asked.devices * device.peak * asked.utilisation / shape.products(asked.context)
     hours = tokens / rate / 3600
     energy = asked.devices * device.watts * asked.pue * hours / 1000
     used, other = sum(parts.values()), activations(shape, asked.context, layout, fused=False)
-    kept = Layout(layout.data, layout.sharded, layout.tensor, not layout.checkpointing, layout.rows)
+    other_way = replace(layout, checkpoint_activations=not layout.checkpoint_activations)
     found: dict[str, Any] = {
         "devices": asked.devices, "device": asdict(device), "layout": asdict(layout), "accumulate": accumulate,
         "batch_tokens": at_once * accumulate, "memory": parts, "memory_bytes": used,
         "memory_share": used / device.memory, "reserve": RESERVE,
-        "activations_not_fused": other, "activations_other_checkpointing": activations(shape, asked.context, kept),
+        "activations_not_fused": other, "activations_other_way": activations(shape, asked.context, other_way),
         "utilisation": asked.utilisation, "tokens_a_second": rate, "seconds": 3600 * hours,
         "device_hours": asked.devices * hours, "kwh": energy, "pue": asked.pue,
     }  # fmt: skip
-    off = "without" if layout.checkpointing else "with"
+    off = "without" if layout.checkpoint_activations else "with"
     spent, power = (f"{float(f'{x:.3g}'):,g}" for x in (asked.devices * hours, energy))
     words = {
         "layout": f"{in_words(layout)}; {layout.rows} x {asked.context:,} tokens a device at once, {accumulate} times "
         f"a step: {in_units(at_once * accumulate)} tokens a step",
         "memory": f"{size_in_words(used)} of {size_in_words(device.memory)} a device ({used / device.memory:.0%}, "
         f"{RESERVE:.0%} is left free): {_parts(parts)}",
-        "": f"activations {size_in_words(found['activations_other_checkpointing'])} {off} checkpointing, "
+        "": f"activations {size_in_words(found['activations_other_way'])} {off} checkpoints, "
         f"{size_in_words(other)} without fused attention",
         "speed": f"{rate:,.0f} tokens a second, {asked.utilisation:.0%} of the peak of {asked.devices:,} x "
         f"{device.name} ({device.peak / 1e12:,.4g} TFLOP/s each)",

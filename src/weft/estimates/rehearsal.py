@@ -10,7 +10,9 @@ import json
 import math
 import multiprocessing
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,12 +22,31 @@ from weft.config import Settings, SplitSettings
 from weft.data.table import Table
 from weft.features.targets import most_rows
 from weft.pipeline import WAYS
-from weft.progress import Silent
+from weft.progress import Bar, Silent
 from weft.runs.run import REPORT_FILE
 from weft.tasks.steps import ForetoldSteps
 
 HEAD_ROWS, HEAD_BYTES = 50_000, 64_000_000
 """Of a longer table so much is rehearsed on."""
+
+
+class Watching(Silent):
+    """Says nothing, and notes what is resident after each step of training."""
+
+    def __init__(self) -> None:
+        self.held: list[int] = []
+
+    @contextmanager
+    def bar(self, label: str, total: float) -> Iterator[Bar]:
+        yield _Noting(self.held) if label == "training" else Bar()
+
+
+class _Noting(Bar):
+    def __init__(self, held: list[int]):
+        self._held = held
+
+    def advance(self, amount: float, note: str = "") -> None:
+        self._held.append(memory.resident())
 
 
 @dataclass(frozen=True)
@@ -37,6 +58,8 @@ class Rehearsed:
     """Whether these were all rows of the table."""
     steps: int
     used: dict[str, dict[str, float]]
+    grown: int
+    """Bytes by which the most that was resident grew over the second half of the steps."""
     stopped: str
     """Why the training ended, where it did so before its time."""
 
@@ -71,7 +94,8 @@ def _run(settings: Settings, rows: int, out: Path, bound: int) -> Rehearsed:
         if settings.target.task != "ranking":  # the first rows may all be of one part
             data["split"] = SplitSettings()
         settings = settings.model_copy(update={"data": settings.data.model_copy(update=data)})
-    steps = WAYS[settings.target.task](settings, table, out, Silent(), False)
+    say = Watching()
+    steps = WAYS[settings.target.task](settings, table, out, say, False)
     if isinstance(steps, ForetoldSteps):
         steps.scale = rows / seen
     with steps.holding:
@@ -81,9 +105,10 @@ def _run(settings: Settings, rows: int, out: Path, bound: int) -> Rehearsed:
     stopped = report["model"]["stopped"]
     stopped = stopped if isinstance(stopped, str) else "; ".join(stopped)
     done = sum("train_loss" in record for record in records)
-    return Rehearsed(
-        seen, seen == rows, done, report["memory"]["steps"], "" if "minutes were over" in stopped else stopped
-    )
+    half = max(say.held[: len(say.held) // 2], default=0)
+    grown = max(0, max(say.held) - half) if half else 0
+    end = "" if "minutes were over" in stopped else stopped
+    return Rehearsed(seen, seen == rows, done, report["memory"]["steps"], grown, end)
 
 
 def carried_over(found: Rehearsed, told: dict[str, Any], seconds: float, judged: float) -> dict[str, Any]:
@@ -92,10 +117,14 @@ def carried_over(found: Rehearsed, told: dict[str, Any], seconds: float, judged:
     scale, whole = told["rows"] / found.rows, {}
     most = most_rows(None)
     judging = min(told["rows"] * judged, most) / max(1.0, min(found.rows * judged, most))
+    # lengths not met yet: as much more at each doubling of the steps, until an epoch has shown them all
+    epoch = told["steps"] / told["recipe"]["epochs"] / told.get("copies", 1)
+    lengths = found.grown * min(math.log2(max(1.0, epoch / found.steps)), 4.0)
     for step, used in found.used.items():
         times = {"model": 1.0, "inference": judging, "results": judging}.get(step, scale)
         grown = (1 - 1 / scale) * told.get("memory_steps", {}).get(step, {}).get("rows_bytes", 0)
-        whole[step] = {"seconds": used["seconds"] * times, "memory_bytes": int(used["peak_memory"] + grown)}
+        unseen = lengths if step in ("model", "inference", "results") else 0
+        whole[step] = {"seconds": used["seconds"] * times, "memory_bytes": int(used["peak_memory"] + grown + unseen)}
     if not found.stopped:
         a_step = seconds / found.steps
         checks = told["recipe"]["epochs"] * found.rows * scale * judged / told["recipe"]["batch_rows"] * a_step / 3

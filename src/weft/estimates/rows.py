@@ -50,8 +50,9 @@ SAMPLE_ROWS = 4_096
 COMPARED = {"off": 32, "exact": 32, "near": 32 + 24 * 16}
 """Bytes of a row on disk while copies are looked for."""
 TRANSLATED = 64
-READING, FITTING, TRAINING, JUDGING = (n * 10**6 for n in (250, 450, 400, 600))
-"""What the steps hold beside the libraries, the model and some bytes a row, as measured (benchmarks/memory.py)."""
+READING, FITTING, TRAINING, JUDGING, LENGTHS = (n * 10**6 for n in (250, 450, 600, 700, 600))
+"""What the steps hold beside the libraries, the model and some bytes a row, as measured (benchmarks/memory.py,
+benchmarks/plan.py). Where texts are of many lengths, each prepares products of its own and leaves other holes."""
 
 
 def estimate(settings: Settings) -> dict[str, Any]:
@@ -101,11 +102,11 @@ def estimate(settings: Settings) -> dict[str, Any]:
     most = steps * seconds * 1.15
     if recipe.minutes:
         most = min(most, 60 * recipe.minutes * copies)
+    letters = sum(_letters(clean.columns[n]) for n, t in plan.types.items() if t == "text")
     parts = memory_parts(copies * parameters, trained, activations)
-    model = sum(parts.values())
+    model = sum(parts.values()) + (LENGTHS if letters else 0)
     a_row = sum(array.nbytes for array in clean.columns.values()) / max(1, len(clean.rows)) + 8
     stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows))
-    letters = sum(_letters(clean.columns[n]) for n, t in plan.types.items() if t == "text")
     learning = min(rows / max(1, len(clean.rows)), LETTERS / letters) * fitting if letters else 0.0
     files = (sum(p.size for p in table.parts), rows * a_row, rows * stored)
     held = [libraries + min(size, memory.bound() // 8) for size in files]  # of mapped files no more stays

@@ -81,19 +81,15 @@ def shape_of(parameters: float, vocabulary: int = VOCABULARY) -> Shape:
 
 @dataclass(frozen=True)
 class Layout:
-    """How devices share a training: copies of the model (``data``), of which each device of ``sharded`` holds a part
-    and learns from other rows, and of which ``tensor`` devices compute every product together."""
+    """How processes share a training, a device each (:mod:`weft.training.team`): ``shares`` learn from other rows, each
+    with all weights or (``shard``) a piece of them; ``tensor`` processes split the matrices of the blocks."""
 
-    data: int = 1
-    sharded: int = 1
+    shares: int = 1
+    shard: bool = False
     tensor: int = 1
-    checkpointing: bool = False
+    checkpoint_activations: bool = False
     rows: int = 1
-    """Rows of a device that are computed at once."""
-
-    @property
-    def devices(self) -> int:
-        return self.data * self.sharded * self.tensor
+    """Rows of a process that are computed at once."""
 
 
 def of_size(width: int, layers: int, heads: int, parameters: int) -> Shape:
@@ -108,8 +104,8 @@ def activations(shape: Shape, context: int, layout: Layout, fused: bool = True, 
     split = product * (6 * d + 4 * shape.hidden)
     maps = 0 if fused else (4 + product) * shape.heads * context
     block = 8 * d + 2 * product * d + (split + maps) / t
-    blocks = shape.layers * 4 * d + block if layout.checkpointing else shape.layers * block
-    return layout.rows * context * (blocks + 4 * d + 12 * shape.vocabulary / t)
+    blocks = shape.layers * 4 * d + block if layout.checkpoint_activations else shape.layers * block
+    return layout.rows * context * (blocks + 4 * d + 12 * shape.vocabulary)
 
 
 def memory(shape: Shape, context: int, layout: Layout) -> dict[str, float]:
@@ -118,10 +114,12 @@ def memory(shape: Shape, context: int, layout: Layout) -> dict[str, float]:
     Where the weights are shared out, two blocks and the table are whole at a time, in bfloat16 (ZeRO's stage 3,
     Rajbhandari 2020).
     """
-    own = shape.parameters / (layout.sharded * layout.tensor)
-    whole = shape.parameters if layout.sharded == 1 else 2 * shape.block + shape.vocabulary * shape.width
+    blocks = shape.layers * shape.block / layout.tensor
+    beside = shape.parameters - shape.layers * shape.block
+    own = (blocks + beside) / (layout.shares if layout.shard else 1)
+    whole = 2 * shape.block / layout.tensor + beside if layout.shard else blocks + beside
     return {
-        "weights": 4 * own + 2 * whole / layout.tensor,
+        "weights": 4 * own + 2 * whole,
         "gradients": 4 * own,
         "optimizer": 8 * own,
         "average and best": 8 * own,
