@@ -118,6 +118,13 @@ def test_the_interval_of_a_gap_is_newcombes_and_of_means_welchs():
     assert ratio(Estimate(0.0, 0.0, 0.1), a).value == 0 and np.isnan(ratio(a, Estimate(0.0, 0.0, 0.1)).value)
 
 
+def test_two_shares_are_never_farther_apart_than_all_and_none():
+    truth, answers = np.array([1, 0, 1, 0, 1, 0, 1, 0]), np.array([[0.0, 1.0]] * 4 + [[1.0, 0.0]] * 4)
+    target = ClassTarget("y", ["no", "yes"])
+    found = by_members(members_of(g=list("aaaabbcc"))[0], values_of(target, answers, truth, 1))["gaps"]
+    assert found["selection_rate"]["value"] == found["selection_rate"]["high"] == 1 and found["accuracy"]["low"] >= -1
+
+
 def test_numbers_and_labels_have_figures_too():
     random = np.random.default_rng(1)
     truth, error, group = random.normal(0, 1, 600), random.normal(0, 1, 600), np.repeat(["a", "b"], 300)

@@ -142,6 +142,8 @@ def test_files_and_folders_are_owners(tmp_path):
     opened = Table.open(source)
     rows = np.concatenate([raw.rows for raw in opened.batches(["a"])])
     assert opened.owners(rows).tolist() == [0] * 150 + [1] * 150
+    files = Table.open(str(tmp_path / "north"))  # of a single address each file
+    assert files.owners(np.concatenate([raw.rows for raw in files.batches(["a"])])).tolist() == [0] * 80 + [1] * 70
     settings = {"data": {"source": source}, "target": "label", **FAST,
                 "training": {**FAST["training"], "federated": {"steps": 3}},
                 "results": {"explain": "off", "baselines": False}}  # fmt: skip

@@ -116,6 +116,8 @@ class Table:
         addresses = [str(s) for s in (source if isinstance(source, (list, tuple)) else [source])]
         groups = [_find(address, format) for address in addresses]
         parts, sizes = [part for group in groups for part in group], [len(group) for group in groups]
+        if len(groups) == 1:  # of one folder or glob each file is apart
+            sizes = [1] * len(parts)
         name = addresses[0] if len(addresses) == 1 else f"{addresses[0]} and {len(addresses) - 1} more"
         found = cls(name, _common_columns(parts), parts, None)
         found._owner = np.repeat(np.arange(len(sizes)), sizes)
@@ -220,7 +222,8 @@ class Table:
         return (self.parts[number].path, row - self._starts[number]) if self.parts else ("", row)
 
     def owners(self, rows: np.ndarray) -> np.ndarray:
-        """Under which address, by its place among those given, rows that were streamed were found."""
+        """Under which address, by its place among those given, rows that were streamed were found; of a single
+        address in which file."""
         return self._owner[np.maximum(np.searchsorted(self._starts, rows, side="right") - 1, 0)]
 
     def stamp(self) -> str:

@@ -275,9 +275,10 @@ class RowSteps(Steps):
         """Whose each row is: of which file or folder of data.source."""
         owners = self.table.owners(clean.rows)
         counts = np.bincount(owners[clean.places(TRAIN)])
+        many = f"{len(counts):,} owners of {counts.min():,} to {counts.max():,} training rows each"
         self.say.line(
-            f"federated: {len(counts):,} owners of {counts.min():,} to {counts.max():,} training rows each, rehearsed "
-            f"on one machine: clipped updates and statistics of columns alone are put together"
+            f"federated: {many if len(counts) > 1 else '1 owner: this is central training'}, rehearsed on one machine: "
+            "clipped updates and statistics of columns alone are put together"
         )
         return owners
 

@@ -21,6 +21,8 @@ from weft.results.metrics import Estimate, Weighted, reliability, share, with_in
 Values = dict[str, tuple[np.ndarray, np.ndarray]]
 """Of each figure the rows that it is a mean over [M], and what each of them adds [M]."""
 ODDS = ("tpr", "fpr")
+UNITED = ("mean_truth", "mean_answer", "mae", "bias", "bleu", "chrf")
+"""Figures in a unit of their own; the others are shares, or differences of shares."""
 Z = 1.959964
 LEAST = 30
 """Rows that a figure must be made of to be compared."""
@@ -146,9 +148,12 @@ def gaps(groups: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Estim
             continue
         z = NormalDist().inv_cdf(1 - 0.025 / (len(there) * (len(there) - 1) // 2))
         a, b = found[there[-1]][key], found[there[0]][key]
+        gap = difference(a, b, z / Z)
+        if key not in (*UNITED, "calibration"):  # two shares are never farther apart than all and none
+            gap = Estimate(gap.value, max(-1.0, gap.low), min(1.0, gap.high))
         told[key] = {
             "least": groups[there[0]]["group"], "most": groups[there[-1]]["group"],
-            **difference(a, b, z / Z).to_dict(), "ratio": ratio(b, a, z / Z).to_dict(),
+            **gap.to_dict(), "ratio": ratio(b, a, z / Z).to_dict(),
         }  # fmt: skip
     if all(key in told for key in ODDS):
         told["equalized_odds"] = dict(max((told[key] for key in ODDS), key=lambda g: g["value"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from weft.results.audit.figures import UNITED
 from weft.results.groups import SMALL
 from weft.results.pages import Phrases
 
@@ -29,7 +30,6 @@ _GAP = {
 }
 _POINTS = ": a gap of {gap:.1f} points ({low:.1f} to {high:.1f})"
 _UNITS = ": a gap of {gap:.4g} ({low:.4g} to {high:.4g})"
-_UNITED = ("mean_answer", "mae", "bleu", "chrf")
 _SURE, _CHANCE = ", which is beyond chance.", ", which may be chance."
 _RATIO = "The rarer share is {ratio:.0%} of the other; truly {of} are {a:.1%} of {most} and {b:.1%} of {least}."
 _TRULY = "Truly it is {a:.4g} on average for {most} and {b:.4g} for {least}."
@@ -62,13 +62,13 @@ def column_in_words(found: dict[str, Any], of: str | None) -> list[Said]:
     for key, phrase in _GAP.items():
         if key in gaps:
             gap = gaps[key]
-            scale = 1 if key in _UNITED else 100
+            scale = 1 if key in UNITED else 100
             ends = {"gap": gap["value"], "low": gap["low"], "high": gap["high"]}
             sizes = {k: scale * v for k, v in ends.items() if v is not None}
             a, b = (groups[gap[k]]["metrics"][key]["value"] for k in ("most", "least"))
             values = {"of": of, "most": gap["most"], "least": gap["least"], "a": a, "b": b, **sizes}
             if len(sizes) == 3:
-                size = _UNITS if key in _UNITED else _POINTS
+                size = _UNITS if key in UNITED else _POINTS
                 said.append(([phrase, size, _SURE if gap["low"] > 0 else _CHANCE], values))
             else:
                 said.append(([phrase, "."], values))
