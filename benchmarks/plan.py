@@ -31,18 +31,19 @@ def sources(folder: Path, name: str) -> tuple[str, list[str]]:
     if name in ("rows", "rnn"):
         pq.write_table(pq.read_table(DATA / "clothing_reviews.parquet").slice(0, 3_000), table)
         return f"data: {{source: {table}}}\ntarget: recommended_ind\n", {
-            "rows": ["training.epochs=6"], "rnn": ["model.backbone=rnn", "training.epochs=6"],
+            "rows": ["training.epochs=3"], "rnn": ["model.backbone=rnn", "training.epochs=2"],
         }[name]  # fmt: skip
     if name == "letters":
         return f"data: {{source: {DATA / 'shakespeare.txt'}}}\ntarget: {{next_token: text}}\n", [
-            "model.width=128", "model.layers=4", "training.epochs=8",
+            "model.width=128", "model.layers=4", "training.epochs=1",
         ]  # fmt: skip
     if name == "poems":
-        return f"data: {{source: {DATA / 'poems_zh.parquet'}}}\ntarget: {{next_token: text}}\n", [
+        pq.write_table(pq.read_table(DATA / "poems_zh.parquet").slice(0, 4_000), table)
+        return f"data: {{source: {table}}}\ntarget: {{next_token: text}}\n", [
             "model.width=256", "training.epochs=1",
         ]  # fmt: skip
     if name == "minilm":
-        rows = pacsv.read_csv(DATA / "banking77_train.csv").take(pa.array(range(0, 10_003, 5)))
+        rows = pacsv.read_csv(DATA / "banking77_train.csv").take(pa.array(range(0, 10_003, 10)))
         pq.write_table(rows, table)
         return (
             f"data: {{source: {table}}}\nfeatures: {{text: text}}\ntarget: category\nmodel: {{from: {minilm()}}}\n",
@@ -51,8 +52,8 @@ def sources(folder: Path, name: str) -> tuple[str, list[str]]:
     if name == "pictures":
         found = {part: (x[:1_000], y[:1_000]) for part, (x, y) in parts("test").items()}
         write(found, table, 1_000)
-        return f"data: {{source: {table}, split: {{column: part}}}}\ntarget: item\n", ["training.epochs=20"]
-    return f"data: {{source: {DATA / 'adult.parquet'}}}\ntarget: income\n", ["training.epochs=4"]
+        return f"data: {{source: {table}, split: {{column: part}}}}\ntarget: item\n", ["training.epochs=8"]
+    return f"data: {{source: {DATA / 'adult.parquet'}}}\ntarget: income\n", ["training.epochs=1"]
 
 
 def command(*words: str) -> dict[str, Any]:
