@@ -10,6 +10,7 @@ from weft.errors import UsageError
 from weft.estimates.devices import DEVICES, THIS, Device, count_of, gpus_of
 from weft.estimates.plan import CONTEXT, PUE, UTILISATION, Asked
 from weft.estimates.plan import plan as plan_of
+from weft.progress import Spoken
 
 LEAST_PROBE = 1.0
 
@@ -81,6 +82,9 @@ def _of_file(
     from weft.cli.check import estimated
     from weft.estimates.here import of_file, of_model
 
-    settings = config.load(file, set)
+    settings, say = config.load(file, set), Spoken()
+    say.line(
+        "a few steps on the first rows" if probe is None else f"a few steps, then a rehearsal that trains {probe:g} s"
+    )
     told = estimated(settings, memory)
     return of_file(settings, told, probe), of_model(settings, told) if elsewhere else {}

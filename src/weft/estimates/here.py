@@ -11,7 +11,7 @@ import torch
 from weft import memory
 from weft.config import Settings
 from weft.errors import UsageError
-from weft.estimates.devices import THIS, Device
+from weft.estimates.devices import DEVICES, THIS, Device
 from weft.estimates.plan import in_units
 from weft.estimates.rehearsal import carried_over, rehearse
 from weft.estimates.scaling import CORRECTED, WAYS
@@ -35,7 +35,8 @@ def measure() -> Device:
     bandwidth = 2 * LARGE * _rate(lambda: whole.clone(), kind)
     if kind == "cuda":
         about = torch.cuda.get_device_properties(0)
-        return Device(f"{THIS} ({about.name})", peak, about.total_memory, bandwidth, 0.0)
+        watts = next((known.watts for known in DEVICES.values() if known.name in about.name), 0.0)
+        return Device(f"{THIS} ({about.name})", peak, about.total_memory, bandwidth, watts)
     cores = torch.get_num_threads()
     name = f"{THIS} machine ({cores} of {os.cpu_count()} cores)"
     return Device(name, peak, memory.bound(), bandwidth, WATTS * cores, 1)

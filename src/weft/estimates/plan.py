@@ -133,6 +133,8 @@ def _on_devices(asked: Asked, device: Device, shape: Shape, tokens: float) -> tu
         "time": (f"{hours / 24:,.1f} days" if hours >= 48 else duration(3600 * hours)) + f", {spent} device hours",
         "energy": f"{power} kWh: {device.watts:g} W a device at the most, PUE {asked.pue:g}, without hosts and links",
     }
+    if not device.watts:
+        words["energy"] = "not known, as what this device draws is not"
     if at_once > 2 * usual:
         words["warning"] = (
             f"a step of {in_units(at_once)} tokens is larger than "
