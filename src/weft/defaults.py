@@ -15,13 +15,13 @@ from weft.features.columns import Columns
 from weft.features.events import Events
 from weft.features.next_items import NextItems
 from weft.features.targets import NumberTarget
-from weft.models.backbone import BackboneConfig
+from weft.models.backbone import BackboneConfig, machine_has_bfloat16
 from weft.models.pretrained import PictureModel, TextModel
 from weft.models.ranking import RankingConfig
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig
 from weft.models.transformer import TransformerConfig
-from weft.training.loop import Federated, Recipe, machine_has_bfloat16
+from weft.training.loop import Federated, Recipe
 from weft.training.private import privately
 from weft.training_settings import AugmentSettings
 

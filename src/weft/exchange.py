@@ -25,6 +25,7 @@ from weft.models.pretrained import (
     load_text_model,
     pictures_of,
 )
+from weft.models.stored import stored_dtype
 from weft.models.transformer import TransformerConfig
 from weft.runs.run import SETTINGS_FILE, Run
 from weft.runs.weights import CONFIG_FILE
@@ -43,7 +44,7 @@ def import_checkpoint(source: str, out: Path) -> dict[str, Any]:
     if out.exists() and any(out.iterdir()):
         raise RunError(f"{out}: the folder must be new or empty. It holds files. Choose another with -o.")
     folder = find(source)
-    stored = load_hf(folder, torch.bfloat16 if _kind(folder) == torch.bfloat16 else torch.float32)
+    stored = load_hf(folder, torch.bfloat16 if stored_dtype(folder) == torch.bfloat16 else torch.float32)
     save_hf(stored.model, out, stored.tokenizer, stored.words)
     _copy_pixels(folder, out)
     backbone = stored.model.config.backbone
@@ -66,15 +67,6 @@ def import_checkpoint(source: str, out: Path) -> dict[str, Any]:
     return found
 
 
-def _kind(folder: Path) -> torch.dtype:
-    """The number type of a checkpoint, as its config says."""
-    try:
-        settings = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return torch.float32  # load_hf says what is wrong
-    return getattr(torch, str(settings.get("dtype", settings.get("torch_dtype", "float32"))), torch.float32)
-
-
 def export_hf(path: Path, out: Path) -> dict[str, Any]:
     """A run as a folder that ``transformers`` loads with equal outputs.
 
@@ -84,7 +76,7 @@ def export_hf(path: Path, out: Path) -> dict[str, Any]:
         UsageError: the run's model has no Hugging Face form.
     """
     if is_checkpoint(path):
-        found = load_hf(path, _kind(path))
+        found = load_hf(path, stored_dtype(path))
         family = save_hf(found.model, out, found.tokenizer, found.words)
         _copy_pixels(path, out)
         return {"output": str(out), "family": family, "parameters": found.parameters}

@@ -37,3 +37,15 @@ def test_some_rows_of_a_packed_matrix_and_small_ones():
     small = LanguageModel(LanguageConfig(TransformerConfig(16, 1, 2, attention="writing"), 30))
     pack(small)
     assert not any(isinstance(m, PackedLinear) for m in small.modules())
+
+
+def test_bfloat16_is_packed_too():
+    torch.manual_seed(0)
+    config = TransformerConfig(256, 2, 4, attention="writing", max_positions=32)
+    model = LanguageModel(LanguageConfig(config, 300)).eval().bfloat16()
+    ids = torch.randint(300, (3, 20))
+    with torch.no_grad():
+        before = model(ids)
+        pack(model)
+        assert isinstance(model.output, PackedLinear)
+        torch.testing.assert_close(model(ids), before, atol=0.1, rtol=0.05)

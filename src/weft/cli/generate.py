@@ -24,6 +24,7 @@ from weft.inference.generate import NextToken, Stream, Written, next_tokens, str
 from weft.inference.sampling import Sampling
 from weft.inference.write_table import write_table
 from weft.models.checkpoints import load_words
+from weft.models.packed import pack
 from weft.models.pretrained import load_language_model
 from weft.progress import Spoken
 from weft.runs.language import LanguageRun
@@ -136,6 +137,7 @@ def generate(
         raise UsageError("--data needs --column NAME and -o OUT, and writes one text a row (no --samples).")
     # to a run a prompt is what its training texts were
     model, tokenizer = opened.loaded if isinstance(opened, LanguageRun) else load_language_model(run)
+    pack(model)
     clean = opened.cleaned if isinstance(opened, LanguageRun) else str
     if chat:
         talk = Conversation(model, tokenizer, _chat(run, tokenizer), sampling, system, clean)

@@ -33,6 +33,13 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def machine_has_bfloat16(device: str) -> bool:
+    """Whether the machine multiplies bfloat16 matrices in hardware: a GPU of 2020 on, or AMX, or AVX-512 BF16."""
+    if device == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
 def build(config: BackboneConfig) -> Transformer | Recurrent:
     """The backbone of a config, untrained."""
     return Recurrent(config) if isinstance(config, RecurrentConfig) else Transformer(config)

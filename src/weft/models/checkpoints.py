@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from weft.errors import CheckpointError, did_you_mean, listing
 from weft.features.tokenizer import is_own
@@ -102,7 +103,7 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32, device: str 
     shapes = {n: s.shape for n, s in stored.items()} | {n: stored[f].shape for n, f in files.items()}
     try:
         config = family.read(settings, shapes)
-        with torch.device("meta"):
+        with torch.device("meta"), _Empty():
             model = _build(config)
     except ValueError as error:  # Unfit, or a shape that no Transformer can have
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
@@ -205,6 +206,16 @@ def _tensor(stored: dict[str, Stored], name: str) -> Tensor:
     # opened anew for each: pages that were read stay in memory until the file is closed
     with safe_open(stored[name].file, "pt") as shard:
         return shard.get_tensor(name)
+
+
+class _Empty(TorchFunctionMode):
+    """Parameters get no numbers, as a file is about to give them: to draw some for no memory at all ("meta"), torch
+    would import its compiler, which takes seconds."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
 
 
 def _build(config: Config) -> Model:

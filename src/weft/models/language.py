@@ -243,7 +243,7 @@ class Continuation:
 
     logits_BV: Tensor
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def __init__(
         self,
         model: LanguageModel,
@@ -263,7 +263,7 @@ class Continuation:
         self.cache = model.backbone.new_cache()
         self._read(model.tokens(ids_BT, mask_BT, prefix_BT=prefix_BT))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def step(self, ids_B: Tensor) -> None:
         """Read one more token of every row."""
         self._read(self.model.tokens(ids_B[:, None], past=self.past))

@@ -39,7 +39,7 @@ def pack(model: LanguageModel) -> None:
     """Pack the large matrices of a model in place, where oneDNN can run them."""
     weight = model.table.weight
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
-    if not known or weight.device.type != "cpu" or weight.dtype != torch.float32:
+    if not known or weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
         return
     for parent in list(model.modules()):
         for name, child in parent.named_children():

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 Turn = tuple[Tensor, Tensor]
-"""cos and sin of the angles of every token, [B, 1, T, K] each."""
+"""cos of the angles of every token and their sin, whose first half is negative, [B, 1, T, K] each."""
 
 
 @dataclass(frozen=True)
@@ -47,16 +47,18 @@ def sinusoids(positions: Tensor, width: int) -> Tensor:
 
 
 def rotation(positions_BT: Tensor, width: int, base: float, scaling: RotaryScaling | None = None) -> Turn:
-    """cos and sin [B, 1, T, width] of rotary positions (Su 2021), halves side by side as Llama stores them."""
+    """The turn [B, 1, T, width] of rotary positions (Su 2021), halves side by side as Llama stores them."""
     rates = 1.0 / base ** (torch.arange(0, width, 2, device=positions_BT.device, dtype=torch.float32) / width)
     if scaling is not None:
         rates = scaling(rates)
     angles = positions_BT[:, None, :, None].float() * rates
-    angles = torch.cat([angles, angles], dim=-1)
-    return angles.cos(), angles.sin()
+    cos, sin = angles.cos(), angles.sin()
+    return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def rotate(x_BHTK: Tensor, turn: Turn) -> Tensor:
+    """(x1 cos - x2 sin, x2 cos + x1 sin) of the halves of each head, in few steps: this runs once a block and token."""
     cos, sin = turn
-    first, second = x_BHTK.chunk(2, dim=-1)
-    return x_BHTK * cos.to(x_BHTK.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x_BHTK.dtype)
+    if cos.dtype != x_BHTK.dtype:
+        cos, sin = cos.to(x_BHTK.dtype), sin.to(x_BHTK.dtype)
+    return torch.addcmul(x_BHTK * cos, x_BHTK.roll(x_BHTK.shape[-1] // 2, -1), sin)

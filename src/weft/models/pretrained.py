@@ -20,13 +20,13 @@ from torch import nn
 
 from weft.errors import CheckpointError, UsageError, did_you_mean
 from weft.features.columns import COLUMNS_FILE
-from weft.models.backbone import BackboneConfig, best_device
+from weft.models.backbone import BackboneConfig, best_device, machine_has_bfloat16
 from weft.models.checkpoints import Pretrained
 from weft.models.embeddings import PretrainedText, PretrainedTextEmbedding
 from weft.models.images import PretrainedImage, PretrainedImageEmbedding
 from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
 from weft.models.row import RowModel
-from weft.models.stored import load_pretrained
+from weft.models.stored import load_pretrained, stored_dtype
 from weft.models.transformer import TransformerConfig
 
 PIXELS_FILE = "preprocessor_config.json"
@@ -157,7 +157,9 @@ def describe_pictures(model: ImageModel) -> PretrainedImage:
 
 
 def load_language_model(path: str | Path) -> tuple[LanguageModel, Tokenizer]:
-    """A folder's text model, in float32 and on the GPU where there is one, and its tokenizer.
+    """A folder's text model, on the GPU where there is one, and its tokenizer.
+
+    Weights stored as bfloat16 stay so where the machine multiplies them, else they are float32.
 
     Only folders are looked at: a path with a slip of the finger is never asked for at the hub.
 
@@ -169,7 +171,9 @@ def load_language_model(path: str | Path) -> tuple[LanguageModel, Tokenizer]:
         raise CheckpointError(
             f"{folder}: must hold a language model. Got a run that predicts the rows of a table: weft predict {folder}"
         )
-    found = load_pretrained(folder, device=best_device())
+    device = best_device()
+    halved = stored_dtype(folder) == torch.bfloat16 and machine_has_bfloat16(device)
+    found = load_pretrained(folder, torch.bfloat16 if halved else torch.float32, device)
     if not isinstance(found.model, LanguageModel):
         raise CheckpointError(f"{folder}: must hold a language model. Got one for images ({found.family}).")
     return found.model, _tokenizer(found, folder)

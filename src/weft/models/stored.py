@@ -59,6 +59,15 @@ def save_language_model(
     return family
 
 
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The number type of a folder's weights, as its config says."""
+    try:
+        shape = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return getattr(torch, str(shape.get("dtype", shape.get("torch_dtype", "float32"))), torch.float32)
+    except (OSError, ValueError, AttributeError):
+        return torch.float32  # what is wrong with it, the load says
+
+
 def load_pretrained(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Pretrained:
     """The model of a folder in either form, weights as ``dtype``. Raises CheckpointError naming what does not fit."""
     try:

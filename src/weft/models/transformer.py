@@ -97,9 +97,18 @@ class TransformerConfig:
         return 8 * math.ceil(self.width / 3) if gated else 4 * self.width
 
 
+LEAST_ROOM = 64
+"""Tokens that a cache has room for beyond those it was made of."""
+ONE_KERNEL = 1 << 14
+"""Numbers below which a kernel costs by its call rather than by what it reads."""
+PRODUCTS = 12
+"""Groups of keys, of all texts together, from which attention of one token is two products of matrices."""
+
+
 @dataclass
 class Cache:
-    """Keys and values of tokens already read, a pair [B, G, S, K] a block, and which places hold tokens.
+    """Keys and values of the ``length`` tokens already read, a pair [B, G, S or more, K] a block, and which places hold
+    tokens.
 
     ``sources``: the same of the second sequence, which cross-attention reads at every step.
     """
@@ -115,12 +124,18 @@ class Cache:
         raise NotImplementedError
 
     def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values of a block, the new ones at their end."""
         if block == len(self.pairs):
             self.pairs.append((keys, values))
-        else:
-            old_keys, old_values = self.pairs[block]
-            self.pairs[block] = (torch.cat([old_keys, keys], 2), torch.cat([old_values, values], 2))
-        return self.pairs[block]
+            return keys, values
+        past, new = self.length, keys.shape[2]
+        pair = self.pairs[block]
+        if past + new > pair[0].shape[2]:  # room for as many again, so that a step copies no past
+            room = (0, 0, 0, max(new, past, LEAST_ROOM) + past - pair[0].shape[2])
+            pair = self.pairs[block] = F.pad(pair[0], room), F.pad(pair[1], room)
+        for memory, added in zip(pair, (keys, values), strict=True):
+            memory.narrow(2, past, new).copy_(added)
+        return pair[0].narrow(2, 0, past + new), pair[1].narrow(2, 0, past + new)
 
     def select(self, rows: Tensor) -> None:
         """Go on with these rows, in this order."""
@@ -129,10 +144,21 @@ class Cache:
         self.mask_BS = None if self.mask_BS is None else self.mask_BS[rows]
 
 
+class RMSNorm(nn.RMSNorm):
+    """x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x.numel() > ONE_KERNEL:
+            return super().forward(x)
+        # (x, -x) has the mean 0 and the variance mean(x^2), so that its layer norm, one kernel, is this norm
+        both = torch.cat([x, -x], dim=-1)
+        return F.layer_norm(both, both.shape[-1:], None, None, self.eps or 0.0)[..., : x.shape[-1]] * self.weight
+
+
 def norm(config: TransformerConfig, width: int) -> nn.Module:
-    """LayerNorm (Ba 2016) or RMSNorm (Zhang & Sennrich 2019)."""
+    """LayerNorm (Ba 2016) or RMSNorm."""
     if config.norm == "rms":
-        return nn.RMSNorm(width, eps=config.norm_eps)
+        return RMSNorm(width, eps=config.norm_eps)
     return nn.LayerNorm(width, eps=config.norm_eps, bias=config.biases == "all")
 
 
@@ -162,8 +188,8 @@ class Attention(nn.Module):
         else:
             self.qkv = Joined(config.width, (h + 2 * g) * k, bias=inner)
         if config.qk_norm and not source:
-            self.q_norm = nn.RMSNorm(k, eps=config.norm_eps)
-            self.k_norm = nn.RMSNorm(k, eps=config.norm_eps)
+            self.q_norm = RMSNorm(k, eps=config.norm_eps)
+            self.k_norm = RMSNorm(k, eps=config.norm_eps)
         self.out = nn.Linear(h * k, config.width, bias=config.biases == "all")
 
     def forward(
@@ -181,9 +207,7 @@ class Attention(nn.Module):
         """Output [B, T, D], and the attention map [B, H, T, S] where ``transparent``; T is ``first`` if given."""
         c = self.config
         if source_BSD is None:
-            q, key, value = self._own(x_BTD, first)
-            if turn is not None:
-                q, key = rotate(q, (turn[0][:, :, : q.shape[2]], turn[1][:, :, : q.shape[2]])), rotate(key, turn)
+            q, key, value = self._own(x_BTD, first, turn)
             if cache is not None and cache.apart:
                 return self.out(cache.attend(block, q, key, value).transpose(1, 2).flatten(2)), None
             if cache is not None:
@@ -198,6 +222,8 @@ class Attention(nn.Module):
             y = causal_attention(q, key, value, mask)
         elif trains_here(q) and q.dtype == torch.bfloat16:  # the fused kernel's way back is slow in bfloat16
             y, _ = attend(q, key, value, mask, causal, dropped)
+        elif q.shape[2] == 1 and not dropped:
+            y = attend_once(q, key, value, mask)
         else:
             grouped = c.key_groups != c.heads
             y = F.scaled_dot_product_attention(
@@ -205,20 +231,27 @@ class Attention(nn.Module):
             )
         return self.out(y.transpose(1, 2).flatten(2)), weights
 
-    def _own(self, x_BTD: Tensor, first: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _own(self, x_BTD: Tensor, first: int | None, turn: Turn | None) -> tuple[Tensor, Tensor, Tensor]:
         c = self.config
-        cut, kv = c.heads * c.key_width, c.key_groups * c.key_width
-        if first is not None and first < x_BTD.shape[1] and self.whole:
+        h, g, cut = c.heads, c.key_groups, c.heads * c.key_width
+        fewer = first is not None and first < x_BTD.shape[1]
+        if fewer and self.whole:
             # only the first tokens ask, all are read
-            q = self.qkv(x_BTD[:, :first], slice(0, cut))
-            key, value = self.qkv(x_BTD, slice(cut, None)).split(kv, dim=-1)
+            q = self._heads(self.qkv(x_BTD[:, :first], slice(0, cut)))
+            key, value = self._heads(self.qkv(x_BTD, slice(cut, None))).chunk(2, dim=1)
         else:
-            q, key, value = self.qkv(x_BTD).split([cut, kv, kv], dim=-1)
-            q = q[:, :first]
-        q, key = self._heads(q), self._heads(key)
+            heads = self._heads(self.qkv(x_BTD))
+            if turn is not None and not c.qk_norm and not fewer:  # queries and keys at once
+                asked, value = heads.split([h + g, g], dim=1)
+                q, key = rotate(asked, turn).split([h, g], dim=1)
+                return q, key, value
+            q, key, value = heads.split([h, g, g], dim=1)
+            q = q[:, :, :first]
         if c.qk_norm:
             q, key = self.q_norm(q), self.k_norm(key)
-        return q, key, self._heads(value)
+        if turn is not None:
+            q, key = rotate(q, (turn[0][:, :, : q.shape[2]], turn[1][:, :, : q.shape[2]])), rotate(key, turn)
+        return q, key, value
 
     def _other(self, x_BTD: Tensor, source_BSD: Tensor, cache: Cache | None, block: int) -> tuple[Tensor, ...]:
         if cache is not None and block in cache.sources:
@@ -247,6 +280,19 @@ def attend(
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(dim=-1)
     return F.dropout(weights, dropout) @ value, weights
+
+
+def attend_once(q_BH1K: Tensor, keys_BGSK: Tensor, values_BGSK: Tensor, mask: Tensor | None) -> Tensor:
+    """What one token a row reads [B, H, 1, K]. The heads that share keys ask side by side, as if they were tokens."""
+    b, g, _, k = keys_BGSK.shape
+    asked = q_BH1K.reshape(b, g, -1, k)
+    if b * g < PRODUCTS:
+        return F.scaled_dot_product_attention(asked, keys_BGSK, values_BGSK, attn_mask=mask).reshape(b, -1, 1, k)
+    # of many texts two products are quicker; keys first, as oneDNN has no quick kernel for keys in a larger memory
+    scores = (keys_BGSK.flatten(0, 1) @ (asked * k**-0.5).flatten(0, 1).transpose(1, 2)).transpose(1, 2)
+    if mask is not None:
+        scores = scores.unflatten(0, (b, g)).masked_fill(~mask, -torch.inf).flatten(0, 1)
+    return (scores.softmax(dim=-1) @ values_BGSK.flatten(0, 1)).view(b, -1, 1, k)
 
 
 class FeedForward(nn.Module):
@@ -381,9 +427,9 @@ class Transformer(nn.Module):
             if places.stride(0) == 0:  # the same in every row
                 places = places[:1]
             turn = rotation(places, c.key_width, c.rotary_base, c.rotary_scaling)
-            if torch.is_autocast_enabled(x.device.type):
-                kind = torch.get_autocast_dtype(x.device.type)
-                turn = turn[0].to(kind), turn[1].to(kind)
+            autocast = torch.is_autocast_enabled(x.device.type)
+            kind = torch.get_autocast_dtype(x.device.type) if autocast else x.dtype
+            turn = turn[0].to(kind), turn[1].to(kind)
         for block in self.blocks:
             last = block.index == c.layers - 1 and c.attention == "reading"
             asked = (x, mask, causal, turn, source, cache, states, first if last else None)

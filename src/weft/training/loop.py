@@ -371,10 +371,3 @@ def _polite() -> Iterator[list[int]]:
     finally:
         for s, handler in old.items():
             signal.signal(s, handler)
-
-
-def machine_has_bfloat16(device: str) -> bool:
-    """Whether the machine multiplies bfloat16 matrices in hardware: a GPU of 2020 on, or AMX, or AVX-512 BF16."""
-    if device == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

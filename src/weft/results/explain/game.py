@@ -17,11 +17,11 @@ from weft.features.columns import Columns
 from weft.features.store import RowCodes
 from weft.features.targets import NumberTarget
 from weft.inference.predict import predict_codes
+from weft.models.backbone import machine_has_bfloat16
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
 from weft.results.explain.players import Players
 from weft.results.explain.texts import Player
-from weft.training.loop import machine_has_bfloat16
 
 AT_ONCE = 8_192  # hidden rows whose codes are held together
 TINY = 1e-12
