@@ -22,6 +22,8 @@ from weft.preprocess.letters import Redactor
 MEANT: dict[str, Personal] = {"per": "name", "person": "name", **{kind: kind for kind in KINDS}}
 """What the classes of known checkpoints, and the names of our kinds, stand for."""
 AT_ONCE = 1_024
+LEAST = 4
+"""Words of a text that is read: a class or a code is no sentence, and a model of sentences takes it for anything."""
 MARGIN = 32
 """Tokens at the ends of a piece of a long text whose class another piece tells, which sees what is beside them."""
 
@@ -89,6 +91,8 @@ class NameModel:
     def _spans(self, encoding: Encoding, codes: np.ndarray) -> list[Found]:
         """Words of one kind side by side; a word is what its first token is."""
         found: list[Found] = []
+        if len(set(encoding.word_ids)) < LEAST:
+            return found
         word, open_ = None, False
         for (start, end), number, code in zip(encoding.offsets, encoding.word_ids, codes.tolist(), strict=True):
             if number is not None and number == word:
