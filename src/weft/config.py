@@ -282,8 +282,9 @@ class ModelSettings(StrictSettings):
     """H, the heads of attention; they divide the width (default: by the width)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Share of the states that are hidden while it learns (default: 0.1 in most models)."""
-    adapter: Literal["lora"] | None = None
-    """Train small matrices beside the frozen ones of the checkpoint (LoRA, Hu 2021)."""
+    adapter: Literal["lora", "head"] | None = None
+    """Train small matrices beside the frozen ones of the checkpoint (LoRA, Hu 2021); or `head`: leave the checkpoint as
+    it is, and train what answers by what it reads. Rows it alone reads are then read once."""
     rank: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Width of the adapter's matrices (default: 16)."""
     copies: Annotated[int, Field(ge=1, le=100)] | None = None
@@ -299,7 +300,7 @@ class ModelSettings(StrictSettings):
                 )
         if self.adapter is not None and self.from_ is None:
             raise ValueError("an adapter is trained beside a checkpoint. Say from, or remove adapter")
-        if self.rank is not None and self.adapter is None:
+        if self.rank is not None and self.adapter != "lora":
             raise ValueError("rank is for an adapter. Say adapter: lora, or remove rank")
         if self.cell is not None and self.backbone != "rnn":
             raise ValueError("cell is for a recurrent backbone. Say backbone: rnn, or remove cell")
@@ -372,6 +373,8 @@ class Settings(StrictSettings):
                     "preprocess.redact: users and items are told apart by their names. Say {kinds: ..., key: FILE}, "
                     "which gives each a stand-in of its own"
                 )
+        if self.model.adapter == "head" and task != "row":
+            raise ValueError(f"model.adapter: head is for a target column of a row, not {task}. Say lora, or remove it")
         names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight",
                  "fairness")  # fmt: skip
         given = [f"training.{name}" for name in names if getattr(self.training, name)]

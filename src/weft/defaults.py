@@ -80,8 +80,8 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
                 given = replace(given, attention_dropout=model.dropout)
         dropout = 0.1 if model.dropout is None else model.dropout
         return RowConfig(
-            given, given.width, dropout, linear=("text",) if facts.text and not private else (), balanced=balanced,
-            smoothing=0.05, pretrained=facts.source.config,
+            given, given.width, dropout, linear=("text",) if facts.text and not private else (),
+            balanced=balanced, smoothing=0.05, pretrained=facts.source.config,
         )  # fmt: skip
     rich = facts.text or facts.image
     width = model.width or (128 if rich else 32 if facts.small or private else 64)
@@ -127,6 +127,11 @@ def fresh_backbone(
 def lora_rank(settings: Settings) -> int | None:
     """Of the adapters, where they are trained in the place of the checkpoint's matrices."""
     return (settings.model.rank or 16) if settings.model.adapter == "lora" else None
+
+
+def frozen(settings: Settings) -> bool:
+    """Whether the checkpoint stays as it is."""
+    return settings.model.adapter == "head"
 
 
 def summaries(settings: Settings, facts: Facts) -> dict[str, int]:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tests.tables import mixed
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from torch.nn.modules.module import register_module_forward_hook
 
 import weft
 from weft import config, defaults
@@ -21,9 +22,11 @@ from weft.models.families import FAMILIES, Settings
 from weft.models.heads import ClassHead
 from weft.models.language import LanguageModel
 from weft.models.pretrained import extract, fill, find, layerwise, load_text_model
+from weft.models.recurrent import Recurrent
 from weft.models.row import RowConfig, RowModel
+from weft.models.transformer import Transformer
 from weft.preprocess.clean import CleanBatch
-from weft.training.fit import start
+from weft.training.fit import reads_once, start
 from weft.training.optimizers import adamw
 
 SHAPES = {
@@ -148,6 +151,50 @@ def test_lora_trains_little_and_is_merged(checkpoint, tmp_path):
     name = "blocks.0.attention.qkv.weight"
     difference = inside.backbone.state_dict()[name] - before.backbone.state_dict()[name]
     assert 0 < torch.linalg.matrix_rank(difference, rtol=1e-3) <= 4
+
+
+def test_a_frozen_checkpoint_reads_each_row_once_and_stays(checkpoint, tmp_path):
+    table, read = mixed(200).select(["review", "bought"]), []
+
+    def count(module, args, out):
+        if isinstance(module, (Transformer, Recurrent)):
+            read.append(args[0].states_BTD.shape[0])
+
+    hook = register_module_forward_hook(count)
+    model = {"from": str(checkpoint), "adapter": "head"}
+    run = weft.train(table, "bought", tmp_path / "run", quiet=True, model=model, **SETTINGS)
+    hook.remove()
+    assert sum(read) == 200  # those learnt from, those watched and those judged, whatever the epochs
+    before, inside = load_text_model(checkpoint).model, run.model.each()[0]
+    for name, value in before.backbone.state_dict().items():
+        assert torch.equal(inside.backbone.state_dict()[name], value), name
+    learnt = [*inside.head.parameters(), *inside.linear.parameters()]
+    assert run.figures["model"]["trained"] == sum(p.numel() for p in learnt)
+
+
+def test_what_a_frozen_checkpoint_read_answers_as_reading_does(checkpoint):
+    source = load_text_model(checkpoint)
+    model, codes = row_model(source, pa.array(["lovely soft", "soft lovely", None]))
+    batch = collate(codes, 3)
+    start(model.eval(), source.model, lora=None, frozen=True)
+    assert reads_once(model)
+    wanted = model(batch)
+    batch.reads = model.read(model.embedding(batch.columns))
+    torch.testing.assert_close(model(batch), wanted)
+    torch.testing.assert_close(model(batch.row(torch.tensor([1]))), wanted[1:2])
+
+
+def test_a_frozen_checkpoint_is_told_of_other_columns_and_learns_privately(checkpoint, tmp_path):
+    settings = {**SETTINGS, "training": {"privacy": {"epsilon": 40}, "epochs": 2}}
+    model = {"from": str(checkpoint), "adapter": "head"}
+    run = weft.train(mixed(400), "bought", tmp_path / "run", quiet=True, model=model, **settings)
+    inside, before = run.model.each()[0], load_text_model(checkpoint).model
+    for name, value in before.backbone.state_dict().items():
+        assert torch.equal(inside.backbone.state_dict()[name], value), name
+    numbers = sum(p.numel() for kind, e in inside.embedding.by_type.items() if kind != "text" for p in e.parameters())
+    assert run.figures["model"]["trained"] > numbers and run.figures["privacy"]["spent"] <= 40
+    with pytest.raises(SettingsError, match="head is for a target column of a row"):
+        config.from_mapping({"target": {"next_token": "review"}, "model": model})
 
 
 def test_rates_fall_from_the_head_to_the_tokens(checkpoint):

@@ -40,13 +40,13 @@ from weft.progress import duration
 from weft.runs.texts import TextRun
 from weft.tasks.paraphrases import open_translators, seconds_a_text
 from weft.tasks.sources import open_source, see_as
-from weft.training.fit import start
+from weft.training.fit import reads_once, start
 from weft.training.loop import Recipe
 from weft.training.pace import ends_in_words, step_cost
 from weft.training.private import sized
 from weft.training.regularise import Objective
 
-SAMPLE_ROWS = 4_096
+SAMPLE_ROWS, READ_ROWS = 4_096, 64
 COMPARED = {"off": 32, "exact": 32, "near": 32 + 24 * 16}
 """Bytes of a row on disk while copies are looked for."""
 TRANSLATED = 64
@@ -83,7 +83,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     recipe, copies = defaults.recipe(settings, facts, "cpu"), defaults.copies(settings, facts)
     models = RowModels(columns.codecs, columns.target, defaults.row_config(settings, facts), 1)
     if source is not None:
-        start(models.each()[0], source.model, defaults.lora_rank(settings))
+        start(models.each()[0], source.model, defaults.lora_rank(settings), defaults.frozen(settings))
     trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
     columns.encode(clean)  # after it the words are known, as they soon are in a run
     started = time.monotonic()
@@ -96,10 +96,10 @@ def estimate(settings: Settings) -> dict[str, Any]:
         most_rows = min(recipe.federated.rows, math.ceil(learnt / units / recipe.federated.steps))
         recipe = replace(recipe, federated=replace(recipe.federated, rows=most_rows))
     recipe = sized(recipe, units)
-    tokens, seconds, activations = _probe(models.each()[0], codes, len(clean.rows), recipe)
+    tokens, seconds, activations, once = _probe(models.each()[0], codes, len(clean.rows), recipe)
     parameters = models.parameter_count()
     steps = int(np.ceil(units / recipe.batch_rows)) * recipe.epochs * copies
-    most = steps * seconds * 1.15
+    most = steps * seconds * 1.15 + learnt * once
     if recipe.minutes:
         most = min(most, 60 * recipe.minutes * copies)
     letters = sum(_letters(clean.columns[n]) for n, t in plan.types.items() if t == "text")
@@ -224,21 +224,29 @@ def rows_of(table: Table) -> tuple[int, bool]:
     return max(rows, len(first.rows)), False
 
 
-def _probe(model: RowModel, codes: Any, rows: int, recipe: Recipe) -> tuple[float, float, int]:
-    """Tokens a row, seconds a step, and bytes of activations of a step, measured on the model itself."""
-    objective = Objective(model, recipe)
+def _probe(model: RowModel, codes: Any, rows: int, recipe: Recipe) -> tuple[float, float, int, float]:
+    """Tokens a row, seconds a step, bytes of activations of a step, and seconds for which a row is read once before all
+    steps, measured on the model itself."""
+    objective, reads, once = Objective(model, recipe), None, 0.0
 
     def fetch(chosen: np.ndarray) -> Batch:
         batch = collate({c: {n: take(a, chosen) for n, a in f.items()} for c, f in codes.items()}, len(chosen))
         if batch.target is not None and batch.target.dtype == torch.int64:
             batch.target.clamp_(min=0)
+        batch.reads = None if reads is None else reads[chosen]
         return batch
 
+    if reads_once(model):
+        rows, started = min(rows, READ_ROWS), time.monotonic()
+        with torch.no_grad():
+            reads = model.eval().read(model.embedding(fetch(np.arange(rows)).columns))
+        once = (time.monotonic() - started) / rows
+        model.train()
     seconds, held = step_cost(model, recipe, lambda batch: objective(batch, 1.0), fetch, np.arange(rows))
     with torch.no_grad():
         sample = model.embedding(fetch(np.arange(min(rows, recipe.batch_rows))).columns)
     filled = sample.mask_BT.sum(1).float().mean().item() if sample.mask_BT is not None else sample.shape[1]
-    return float(filled), seconds, held
+    return float(filled), seconds, held, once
 
 
 def _bytes(array: np.ndarray | Ragged) -> int:

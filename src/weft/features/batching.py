@@ -27,18 +27,22 @@ class Batch:
     rows: int
     groups: Tensor | None = None
     """To which group each row belongs [B], where training treats groups alike."""
+    reads: Tensor | None = None
+    """What a frozen checkpoint reads of each row [B, R], where that is known."""
 
     def to(self, device: torch.device | str) -> Batch:
         if str(device) == "cpu":
             return self
         columns = {c: {n: t.to(device) for n, t in fields.items()} for c, fields in self.columns.items()}
-        target, groups = (None if t is None else t.to(device) for t in (self.target, self.groups))
-        return Batch(columns, target, self.rows, groups)
+        rest = (None if t is None else t.to(device) for t in (self.target, self.groups, self.reads))
+        target, groups, reads = rest
+        return Batch(columns, target, self.rows, groups, reads)
 
     def row(self, place_1: Tensor) -> Batch:
         """One row alone."""
         columns = {c: {n: t[place_1] for n, t in fields.items()} for c, fields in self.columns.items()}
-        return Batch(columns, None if self.target is None else self.target[place_1], 1)
+        target, reads = (None if t is None else t[place_1] for t in (self.target, self.reads))
+        return Batch(columns, target, 1, reads=reads)
 
 
 def collate(codes: RowCodes, rows: int, multiple: int = 1) -> Batch:

@@ -95,7 +95,7 @@ class RowModel(nn.Module):
 
     def forward(self, batch: Batch, states: dict[str, Tensor] | None = None) -> Tensor:
         """Outputs [B, C]; ``states`` is filled with named states on request."""
-        read = self.read(self.embedding(batch.columns), states)
+        read = self.read(self.embedding(batch.columns), states) if batch.reads is None else batch.reads
         out = self.head(F.dropout(read, self.config.dropout, self.training))
         return out if self.linear is None else out + self.linear(batch.columns)
 

@@ -242,7 +242,7 @@ class RowSteps(Steps):
         )
         if self.source is not None:
             for copy in models.each():
-                start(copy, self.source.model, defaults.lora_rank(settings))
+                start(copy, self.source.model, defaults.lora_rank(settings), defaults.frozen(settings))
         self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
         if self.trained < models.parameter_count():
             self.say.line(f"{self.trained:,} parameters are trained ({self.trained / models.parameter_count():.1%})")

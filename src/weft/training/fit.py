@@ -94,18 +94,29 @@ def fit(
     return done
 
 
-def start(copy: RowModel, source: LanguageModel | ImageModel, lora: int | None) -> None:
+def start(copy: RowModel, source: LanguageModel | ImageModel, lora: int | None, frozen: bool = False) -> None:
     """Begin from a checkpoint: its weights, slower rates towards its tokens, or adapters of a rank beside frozen
-    matrices."""
+    matrices, or all of it ``frozen``."""
     fill(copy, source)
-    if lora:
+    kind = "text" if isinstance(source, LanguageModel) else "image"
+    if frozen:
+        copy.backbone.requires_grad_(False)
+        alone = copy.embedding.types == [kind]
+        (copy.embedding if alone else copy.embedding.by_type[kind]).requires_grad_(False)
+    elif lora:
         attach(copy.backbone, lora)
         copy.backbone.rate_factor = LORA_RATE  # type: ignore[assignment]
     else:
         layerwise(copy, top=TOP_RATE, decay=RATE_DECAY)
-    if isinstance(source, LanguageModel):
+    if kind == "text":
         # of many tokens most never occur in the table, and a step over all of them costs more than the rest
         copy.embedding.by_type["text"].requires_grad_(False)
+
+
+def reads_once(copy: RowModel) -> bool:
+    """Whether all that comes before the head stays as it is."""
+    before = [*copy.embedding.parameters(), *copy.backbone.parameters()]
+    return copy.config.pretrained is not None and not any(p.requires_grad for p in before)
 
 
 @contextmanager
@@ -125,11 +136,14 @@ def _fit(
 ) -> tuple[Fitted, list[Watched]]:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
+    reads: np.ndarray | None = None
 
     def batch_of(codes: RowCodes, rows: np.ndarray) -> Batch:
         batch = collate(codes, len(rows))
         if fair is not None:
             batch.groups = torch.from_numpy(fair.groups[rows]).long()
+        if reads is not None:
+            batch.reads = torch.from_numpy(reads[rows])
         return batch.to(device)
 
     def fetch(rows: np.ndarray) -> Batch:
@@ -166,6 +180,10 @@ def _fit(
             total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, store, lengths))
             return total / len(watch)
 
+        if reads_once(copy) and not (changes or recipe.mixup or recipe.cutmix or recipe.consistency):
+            reads = None
+            rows = np.sort(np.concatenate([learn, watch]))
+            reads = _read_once(copy, rows, store, fetch, lengths, folder / "work" / f"reads-{number}.npy", say)
         torch.manual_seed(recipe.seed * 1_000 + number)
         if copy.config.linear_first and copy.linear is not None:
             _fit_linear(copy, fetch(learn), fair)
@@ -187,6 +205,27 @@ def _fit(
             watched.append(_watch(copy, store, fetch, watch, lengths, models.shift))
     models.eval()
     return Fitted(done, steps, 1.0), watched
+
+
+@torch.no_grad()
+def _read_once(
+    copy: RowModel, rows: np.ndarray, store: Store, fetch: Callable[[np.ndarray], Batch], lengths: Lengths | None,
+    file: Path, say: Silent,
+) -> np.ndarray:  # fmt: skip
+    """What a frozen checkpoint reads of each row [N, R], in a file; of rows that are not asked for nothing."""
+    if file.exists():  # a run that is resumed
+        return np.load(file, mmap_mode="r")
+    copy.eval()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_suffix(".part")
+    found = np.lib.format.open_memmap(part, "w+", np.float32, (int(rows.max()) + 1, copy.config.backbone.width))
+    with say.bar("reading once", len(rows)) as bar:
+        for chosen in _reading(rows, store, lengths):
+            found[chosen] = copy.read(copy.embedding(fetch(chosen).columns)).float().cpu().numpy()
+            bar.advance(len(chosen))
+    found.flush()
+    part.replace(file)
+    return found
 
 
 def _learnable(store: Store, rows: np.ndarray) -> np.ndarray:
@@ -295,7 +334,8 @@ def _begin(
         batch = fetch(chosen)
         assert batch.target is not None
         with torch.autocast(batch.target.device.type, torch.bfloat16, enabled=bfloat16):
-            reads.append(copy.read(copy.embedding(batch.columns)).float())
+            read = copy.read(copy.embedding(batch.columns)).float() if batch.reads is None else batch.reads
+            reads.append(read)
         targets.append(batch.target)
     target = torch.cat(targets)
     if isinstance(copy.head, ClassHead):
