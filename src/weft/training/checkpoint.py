@@ -39,7 +39,7 @@ class Checkpoints:
 
     def save(self, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, extra: dict[str, Tensor],
              state: dict[str, Any], team: Alone = ALONE) -> None:  # fmt: skip
-        """``extra``: tensors that lie as the parameters do whose names follow the first word of theirs, or are whole."""
+        """``extra``: tensors that lie as the parameters do whose names follow the first word of theirs, or whole."""
         parameters = dict(model.named_parameters())
         kinds: dict[str, list[tuple[Tensor | None, str, Tensor]]] = {
             "model": [(parameters.get(n), n, t) for n, t in model.state_dict(keep_vars=True).items()],
