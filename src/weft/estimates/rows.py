@@ -109,17 +109,19 @@ def estimate(settings: Settings) -> dict[str, Any]:
     stored = sum(_bytes(a) for f in codes.values() for a in f.values()) / max(1, len(clean.rows))
     learning = min(rows / max(1, len(clean.rows)), LETTERS / letters) * fitting if letters else 0.0
     files = (sum(p.size for p in table.parts), rows * a_row, rows * stored)
-    held = [libraries + min(size, memory.bound() // 8) for size in files]  # of mapped files no more stays
+    held = [min(size, memory.bound() // 8) for size in files]  # of mapped files no more stays
+    a_row_held = {"preprocess": 30 if split.time else 13, "features": 2, "model": 6, "results": 6}
+    grows = {step: held[n] + rows * a_row_held[step] for step, n in zip(a_row_held, (0, 1, 2, 1), strict=True)}
     steps_used = {
         "preprocess": _used(
-            held[0] + READING + rows * (30 if split.time else 13),
-            rows * a_row + (compared if compared > HELD else 0),
-            rows * (cleaning + comparing),
+            libraries + READING, rows * a_row + (compared if compared > HELD else 0), rows * (cleaning + comparing)
         ),
-        "features": _used(held[1] + FITTING + 2 * rows, rows * stored, learning + 1.3 * rows * encoding),
-        "model": _used(held[2] + model + TRAINING + 6 * rows, 8 * (parameters + 4 * trained), most),
-        "results": _used(held[1] + model + JUDGING + 6 * rows, 0, None),
+        "features": _used(libraries + FITTING, rows * stored, learning + 1.3 * rows * encoding),
+        "model": _used(libraries + model + TRAINING, 8 * (parameters + 4 * trained), most),
+        "results": _used(libraries + model + JUDGING, 0, None),
     }
+    for step, used in steps_used.items():
+        used |= {"rows_bytes": int(grows[step]), "memory_bytes": used["memory_bytes"] + int(grows[step])}
     disk = sum(used["disk_bytes"] for used in steps_used.values())
     need = max(used["memory_bytes"] for used in steps_used.values())
     about = "" if exact else "about "

@@ -44,7 +44,8 @@ def estimate_task(settings: Settings) -> dict[str, Any]:
     trained = sum(p.numel() for p in told.model.parameters() if p.requires_grad)
     parts, disk = memory_parts(parameters, trained, told.activations), written * scale + 8 * (parameters + 4 * trained)
     model = sum(parts.values())
-    need = libraries + TRAINING + model + min(written * scale, memory.bound() // 8)
+    mapped = int(min(written * scale, memory.bound() // 8))
+    need = libraries + TRAINING + model + mapped
     most, an_epoch, about = told.steps * told.seconds * 1.1, told.steps // recipe.epochs, "" if exact else "about "
     limit, size = f"{recipe.epochs:,} epochs of {an_epoch:,} steps", told.size * scale
     if recipe.minutes:
@@ -58,6 +59,7 @@ def estimate_task(settings: Settings) -> dict[str, Any]:
         },
         "rows": rows, "rows_exact": exact, told.unit: round(size), "parameters": parameters,
         "recipe": asdict(recipe), "steps": told.steps, "memory_bytes": int(need),
+        "memory_steps": {step: {"rows_bytes": mapped} for step in ("features", "model", "results")},
         "memory_parts": parts, "disk_bytes": int(disk),
         f"{told.unit}_a_second": round(rate), "seconds_at_most": float(most),
         "shape": shape_of(getattr(told.model.config, "backbone", None)),
