@@ -10,10 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.engine.conftest import written
+from tests.tables import FAST, fused
 
+import weft
 from weft import engine
 from weft.data.table import Table
 from weft.engine import ray as ray_engine
@@ -209,3 +212,22 @@ def test_numbers_travel_as_they_are(started) -> None:
     given = [np.arange(i, dtype=np.int64) for i in range(5)]
     found = list(engine.over(lambda a: a * 2, given))
     assert all(np.array_equal(f, 2 * g) for f, g in zip(found, given, strict=True))
+
+
+@pytest.mark.slow
+def test_a_run_is_that_of_this_process_bit_for_bit(tables, tmp_path: Path, begin) -> None:
+    """Cleaning with personal data, both ways of copies, statistics of every kind, codes: what follows is the same."""
+    table = fused(700)
+    review = [None if t is None else t + (" a@b.org" if i % 7 == 0 else "") for i, t in
+              enumerate(table["review"].to_pylist())]  # fmt: skip
+    table = table.set_column(table.schema.get_field_index("review"), "review", pa.array(review))
+    pq.write_table(pa.concat_tables([table, table.slice(100, 50)]), tmp_path / "t.parquet", row_group_size=200)
+    given = {**FAST, "preprocess": {"duplicates": "near", "redact": ["email"]}}
+    settings = given | {"data": {"source": str(tmp_path / "t.parquet")}, "target": "bought"}
+    here = weft.Pipeline(settings).run(out=tmp_path / "here", quiet=True)
+    begin()
+    there = weft.Pipeline(settings).run(out=tmp_path / "there", quiet=True)
+    for name in ("columns.json", "tokenizer.json", "split.npy", "model.safetensors", "duplicates.parquet"):
+        assert (there.path / name).read_bytes() == (here.path / name).read_bytes(), name
+    assert there.figures["data"] == here.figures["data"] and there.figures["data"]["copies"]["rows"] >= 50
+    assert there.figures["redact"] == here.figures["redact"]

@@ -155,6 +155,30 @@ class TestEveryCodec:
         assert codec.decode(codec.encode(values)) == [None] * 30
 
 
+@pytest.mark.parametrize("kind", CODECS)
+def test_batches_seen_apart_and_joined_are_to_the_bit_a_stream_of_them(kind):
+    """Of a sample smaller than the rows too, and whatever came first."""
+    values, rows = VALUES[kind], np.arange(len(VALUES[kind]))
+    stream, apart = (CODECS[kind](kind) for _ in range(2))
+    for codec in (stream, apart):
+        for sampler in (getattr(codec, "_sampler", None), getattr(codec, "_lengths", None)):
+            if sampler is not None:
+                sampler.size = 70
+    for start in range(0, len(values), 33):
+        piece = slice(start, start + 33)
+        stream.observe(rows[piece], values[piece])
+        alone = CODECS[kind](kind)
+        alone.observe(rows[piece], values[piece])
+        apart.join(alone)
+    for codec in (stream, apart):
+        if isinstance(codec, TextCodec):
+            codec.tokenizer = train_tokenizer(WORDS, lowercase=True)
+        codec.finish()
+    assert json.dumps(apart.state()) == json.dumps(stream.state())
+    if kind == "text":
+        assert np.array_equal(apart.lengths, stream.lengths)
+
+
 def test_number_bins_hold_rows_and_values_alike():
     values = np.concatenate([np.zeros(5_000), RANDOM.lognormal(0, 2, 1_000)])
     codec = fitted("number", pa.array(values))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft import config, pipeline
-from weft.cli import Json, Many, Memory, Out, answer
+from weft.cli import Engine, Json, Many, Memory, Out, answer
+from weft.engine import running
 from weft.errors import RunError
 from weft.memory import limit
 from weft.progress import Spoken
@@ -20,10 +21,13 @@ def run(
     set: Many = (),
     out: Out | None = None,
     resume: bool = False,
+    engine: Engine = "local",
     memory: Memory = None,
     json: Json = False,
 ) -> None:
     """Train a model as a pipeline file says.
+
+    With --engine other workers clean the rows, look for copies and encode; the model is trained here.
 
     Args:
         file: The pipeline file.
@@ -37,7 +41,8 @@ def run(
         raise RunError("--resume: say which run, with -o RUN.")
     path = out or free_name()
     try:
-        done = pipeline.run(settings, out=path, say=Spoken(), resume=resume)
+        with running(engine):
+            done = pipeline.run(settings, out=path, say=Spoken(), resume=resume)
     except KeyboardInterrupt as stop:
         if path.exists():
             saved = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"

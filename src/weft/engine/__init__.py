@@ -27,6 +27,9 @@ class Engine(Protocol):
     def map(self, step: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:
         """What the step makes of each item, in their order; what a step raises is raised here."""
 
+    def rest(self) -> None:
+        """Let go of the workers until there is more to do."""
+
     def close(self) -> None:
         """Let go of what it took."""
 
@@ -62,6 +65,12 @@ def running(name: str) -> Iterator[None]:
 def spread() -> bool:
     """Whether steps run elsewhere than in this process."""
     return _engine is not None
+
+
+def rest() -> None:
+    """Let workers go while this process alone has something to do."""
+    if _engine is not None:
+        _engine.rest()
 
 
 def over(step: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:

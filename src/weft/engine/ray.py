@@ -132,13 +132,17 @@ class Ray:
                     ) from None
                 self._ask(kept, one, (one.worker + 1) % len(self._workers))
 
-    def close(self) -> None:
-        """Stop the workers, and the cluster where it was started here."""
-        if self._started:
-            self._ray.shutdown()
-            return
+    def rest(self) -> None:
+        """Stop the workers; new ones come when they are needed."""
         for worker in self._workers:
             self._ray.kill(worker)
+        self._workers.clear()
+
+    def close(self) -> None:
+        """Stop the workers, and the cluster where it was started here."""
+        self.rest()
+        if self._started:
+            self._ray.shutdown()
 
 
 def _start(ray: Any, address: str | None) -> None:

@@ -67,6 +67,9 @@ class Spark:
         for result in done.sort_by("place")["result"]:
             yield self._pickle.loads(result.as_buffer())
 
+    def rest(self) -> None:
+        """Spark itself lets go of workers that are idle, where it is set so."""
+
     def close(self) -> None:
         """Stop Spark, where it was started here."""
         if self._started:

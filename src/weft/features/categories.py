@@ -32,8 +32,13 @@ class CategoryCodec(Codec):
         self._places: pa.Array | None = None
 
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
-        for entry in pc.value_counts(array.drop_null()).to_pylist():
-            self._counts[entry["values"]] += entry["counts"]
+        self._add({entry["values"]: entry["counts"] for entry in pc.value_counts(array.drop_null()).to_pylist()})
+
+    def join(self, other: CategoryCodec) -> None:
+        self._add(other._counts)
+
+    def _add(self, counts: Mapping[str, int]) -> None:
+        self._counts.update(counts)
         if len(self._counts) > 100 * MOST_CATEGORIES:  # many and rare: the rarest cannot make the list
             self._counts = Counter(dict(self._counts.most_common(50 * MOST_CATEGORIES)))
 

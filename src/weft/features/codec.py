@@ -30,6 +30,10 @@ class Codec(ABC):
         """Learn from training rows; ``rows`` are their numbers in the table."""
 
     @abstractmethod
+    def join(self, other: Any) -> None:
+        """Be as one that saw the rows of both, to the bit where ``other`` saw one batch; neither has finished."""
+
+    @abstractmethod
     def finish(self) -> None:
         """Turn what was observed into what is saved."""
 

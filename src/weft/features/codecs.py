@@ -75,6 +75,10 @@ class NumberCodec(Codec):
         self._moments.add(values[present])
         self._sampler.add(rows[present], values[present])
 
+    def join(self, other: NumberCodec) -> None:
+        self._moments.merge(other._moments)
+        self._sampler.join(other._sampler)
+
     def finish(self) -> None:
         sample = self._sampler.values().astype(np.float64)
         self.mean = self._moments.mean
@@ -209,6 +213,9 @@ class TextCodec(Codec):
 
     def observe(self, rows: np.ndarray, array: pa.Array) -> None:
         self._sampler.add(rows[array.is_valid().to_numpy(zero_copy_only=False)], array.drop_null())
+
+    def join(self, other: TextCodec) -> None:
+        self._sampler.join(other._sampler)
 
     @property
     def counted(self) -> bool:

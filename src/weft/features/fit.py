@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
+from weft import engine
 from weft.config import FeatureSettings, Settings
 from weft.data.plan import Plan
 from weft.data.split import TRAIN
 from weft.errors import DataError, SettingsError
 from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.columns import Columns
-from weft.features.store import Store, StoreWriter
+from weft.features.store import RowCodes, Store, StoreWriter
 from weft.features.targets import Target, new_target
 from weft.features.tokenizer import texts_of, tokenizer_of_words, train_tokenizer, words_of
 from weft.preprocess.clean import CleanBatch, Cleaner
@@ -59,13 +60,15 @@ def fit_codecs(
 ) -> Tokenizer | None:
     """Let codecs see the columns of ``batches`` go by, texts three times; the tokenizer that their texts share."""
     names, letters = [*(codec.name for codec in codecs), *([target.name] if target else [])], 0
-    for batch in batches(names):
-        for codec in codecs:
-            values = batch.columns[codec.name]
-            codec.observe(batch.rows, values)
-            letters += (pc.sum(pc.binary_length(values)).as_py() or 0) if codec.type == "text" else 0
-        if target is not None:
-            target.observe(batch.columns[target.name])
+    if engine.spread():
+        for some, answers, more in engine.over(partial(_observed, codecs, target), batches(names)):
+            letters += more
+            for codec, other in zip(codecs, some, strict=True):
+                codec.join(other)
+            if target is not None:
+                target.merge(answers)  # type: ignore[arg-type]
+    else:
+        letters = sum(_observe(codecs, target, batch) for batch in batches(names))
     if target is not None:
         target.finish()
     texts = [codec for codec in codecs if isinstance(codec, TextCodec)]
@@ -82,6 +85,26 @@ def fit_codecs(
     for codec in codecs:
         codec.finish()
     return tokenizer
+
+
+def _observed(
+    codecs: Sequence[Codec], target: Target | None, batch: CleanBatch
+) -> tuple[Sequence[Codec], Target | None, int]:
+    """Copies of codecs and target that have seen a batch; the letters of its texts."""
+    codecs, target = deepcopy((codecs, target))
+    return codecs, target, _observe(codecs, target, batch)
+
+
+def _observe(codecs: Sequence[Codec], target: Target | None, batch: CleanBatch) -> int:
+    """Let codecs and target see a batch; the letters of its texts."""
+    letters = 0
+    for codec in codecs:
+        values = batch.columns[codec.name]
+        codec.observe(batch.rows, values)
+        letters += (pc.sum(pc.binary_length(values)).as_py() or 0) if codec.type == "text" else 0
+    if target is not None:
+        target.observe(batch.columns[target.name])
+    return letters
 
 
 def fit_apart(
@@ -138,7 +161,11 @@ def encode_rows(columns: Columns, clean: CleanRows, folder: Path, say: Silent) -
     """Encode every cleaned row, in order."""
     writer = StoreWriter(folder)
     with say.bar("encoding", len(clean)) as bar:
-        for batch in clean.batches():
-            writer.append(columns.encode(batch, with_target=True), len(batch.rows))
-            bar.advance(len(batch.rows))
+        for codes, rows in engine.over(partial(_encoded, columns), clean.batches()):
+            writer.append(codes, rows)
+            bar.advance(rows)
     return writer.close()
+
+
+def _encoded(columns: Columns, batch: CleanBatch) -> tuple[RowCodes, int]:
+    return columns.encode(batch, with_target=True), len(batch.rows)

@@ -40,6 +40,12 @@ class SequenceCodec(Codec):
         ratings = pc.struct_field(flat, "rating").drop_null()
         self._ratings.add(ratings.to_numpy(zero_copy_only=False).astype(np.float64))
 
+    def join(self, other: SequenceCodec) -> None:
+        self.items.join(other.items)
+        self._lengths.join(other._lengths)
+        self._ratings.merge(other._ratings)
+        self.timed |= other.timed
+
     def finish(self) -> None:
         self.items.finish()
         sample = self._lengths.values()

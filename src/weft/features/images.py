@@ -50,6 +50,11 @@ class ImageCodec(Codec):
                 shades = pixels[:, :, min(channel, pixels.shape[2] - 1)].ravel()
                 self._shades[channel] += np.bincount(shades, minlength=256)
 
+    def join(self, other: ImageCodec) -> None:
+        self.channels = max(self.channels, other.channels)
+        self._sides += other._sides
+        self._shades += other._shades
+
     def finish(self) -> None:
         if not (self.settings and self.settings.size):
             sides = sorted(self._sides.elements())
@@ -62,9 +67,7 @@ class ImageCodec(Codec):
         self.deviation = np.maximum(1.0, np.sqrt(np.maximum(0.0, variance)))[: self.channels].tolist()
 
     def merge(self, other: ImageCodec) -> None:
-        self.channels = max(self.channels, other.channels)
-        self._sides += other._sides
-        self._shades += other._shades
+        self.join(other)
         self.finish()
 
     def fix(self, size: int, mean: list[float], deviation: list[float]) -> None:

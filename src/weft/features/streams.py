@@ -25,6 +25,13 @@ class Sampler:
             draws, values = draws[chosen], values.filter(chosen) if isinstance(values, pa.Array) else values[chosen]
         if isinstance(values, pa.Array):
             values = np.array(values.to_pylist(), dtype=object)
+        self._keep(draws, values)
+
+    def join(self, other: Sampler) -> None:
+        """Be that of both streams."""
+        self._keep(other._draws, other._values)
+
+    def _keep(self, draws: np.ndarray, values: np.ndarray) -> None:
         self._draws = np.concatenate([self._draws, draws])
         self._values = np.concatenate([self._values.astype(values.dtype, copy=False), values])
         order = np.argsort(self._draws, kind="stable")[: self.size]
@@ -53,7 +60,7 @@ class Moments:
     def _join(self, count: int, mean: float, m2: float) -> None:
         total, gap = self.count + count, mean - self.mean
         self._m2 += m2 + gap * gap * self.count * count / total
-        self.mean += gap * count / total
+        self.mean += gap * (count / total)  # of a first part exactly its own
         self.count = total
 
     @property

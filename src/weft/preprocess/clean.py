@@ -47,6 +47,9 @@ PICTURES_AT_ONCE = 512
 MISSING_TARGET = "the target is missing"
 
 
+Noticed = tuple[Counter[str], Counter[tuple[str, str]]]
+
+
 @dataclass(frozen=True)
 class ColumnPlan:
     """How one column is read: its type; for times in text their format (``iso`` or strptime), for labels and histories
@@ -82,6 +85,20 @@ class Cleaner:
         self.target = target
         self.noticed: Counter[str] = Counter()
         """What was read otherwise than it came, and how often."""
+
+    def told(self) -> Noticed:
+        """What was read otherwise than it came, and the personal data replaced, since the last call."""
+        found = Counter() if self.letters.redact is None else self.letters.redact.found
+        told = self.noticed.copy(), found.copy()
+        self.noticed.clear()
+        found.clear()
+        return told
+
+    def notice(self, told: Noticed) -> None:
+        """Count what this or another cleaner told."""
+        self.noticed.update(told[0])
+        if self.letters.redact is not None:
+            self.letters.redact.found.update(told[1])
 
     @property
     def batch_rows(self) -> int:

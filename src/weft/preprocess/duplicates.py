@@ -11,6 +11,7 @@ a row that is kept is like it, so that of a chain of small changes not only the 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from weft import engine
 from weft.data.split import mixed
 from weft.preprocess import minhash
 from weft.preprocess.buckets import Buckets
@@ -76,7 +78,7 @@ _DIFFERING = (
 
 def first_copies(finder: Finder, columns: Mapping[str, pa.Array], near: bool) -> int:
     """How many of some rows that are in memory are copies of others."""
-    finder.add(columns)
+    finder.add(finder.marker(columns))
     rows = len(next(iter(columns.values())))
     parts = np.zeros(rows, np.uint8)
     found = finder.exact(parts)
@@ -101,28 +103,64 @@ def copies_said(facts: Mapping[str, Any] | None) -> list[Said]:
     return said
 
 
-class Finder:
-    """Is shown every cleaned batch (``add``), then finds the copies. ``label``: the column that must be equal."""
+class Marker:
+    """What tells rows by: of each the fingerprints of what is read of it and of its label, and the bands of its texts.
+    ``label``: the column that must be equal."""
 
-    def __init__(self, plans: Mapping[str, ColumnPlan], label: str, folder: Path):
+    def __init__(self, plans: Mapping[str, ColumnPlan], label: str):
         self.texts = [n for n, plan in plans.items() if plan.type in TEXTS]
         self.label = label if label not in self.texts else None
         self.others = [n for n in plans if n not in (*self.texts, self.label)]
-        self.folder = folder
-        kind = np.dtype([("key", "<u8"), ("more", "<u8"), ("label", "<u8"), ("place", "<i8")])
-        self._rows, self._count = Buckets(folder / "rows", kind), 0
 
-    def add(self, columns: Mapping[str, pa.Array]) -> None:
+    def __call__(self, columns: Mapping[str, pa.Array]) -> dict[str, np.ndarray]:
+        """Fields ``key``, ``more`` and ``label`` of each row of a batch."""
         rows = len(next(iter(columns.values())))
         read = row_fingerprints({n: columns[n] for n in (*self.texts, *self.others)}, rows)
-        places = np.arange(self._count, self._count + rows)
-        self._rows.add(key=read[:, 0], more=read[:, 1], label=self._labels(columns), place=places)
-        self._count += rows
+        return {"key": read[:, 0], "more": read[:, 1], "label": self.labels(columns)}
 
-    def _labels(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
+    def labels(self, columns: Mapping[str, pa.Array]) -> np.ndarray:
         if self.label is not None:
             return fingerprints(columns[self.label])[:, 0]
         return np.zeros(len(columns[self.texts[0]]), np.uint64)
+
+    def bands(self, asked: tuple[Mapping[str, pa.Array], np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Fields ``key``, ``label`` and ``place``, a record for each band of each row of a batch that is asked for."""
+        columns, wanted = asked
+        texts, found = [columns[name] for name in self.texts], []
+        labels = self.labels(columns).astype(np.uint16)
+        for some in _slices(texts):
+            use = np.flatnonzero(wanted[some])
+            elements, owners = [], []
+            for number, text in enumerate(texts):
+                values, counts = shingles(text[some].take(pa.array(use)))
+                elements.append(values | np.uint64(number << 40))
+                owners.append(np.repeat(np.arange(len(use)), counts))
+            owner = np.concatenate(owners)
+            spoken = np.flatnonzero(np.bincount(owner, minlength=len(use)))  # no text, no likeness
+            number_of = np.zeros(len(use), np.int64)
+            number_of[spoken] = np.arange(len(spoken))
+            bands = minhash.bands(np.concatenate(elements), number_of[owner], len(spoken))
+            each: dict[str, np.ndarray] = {
+                "label": labels[some][use[spoken]],
+                "place": np.arange(len(wanted))[some][use[spoken]],
+            }
+            found.append({"key": bands.ravel(), **{n: np.repeat(v, minhash.BANDS) for n, v in each.items()}})
+        return found
+
+
+class Finder:
+    """Is given the marks of every cleaned batch (``add``), then finds the copies."""
+
+    def __init__(self, plans: Mapping[str, ColumnPlan], label: str, folder: Path):
+        self.marker, self.folder = Marker(plans, label), folder
+        kind = np.dtype([("key", "<u8"), ("more", "<u8"), ("label", "<u8"), ("place", "<i8")])
+        self._rows, self._count = Buckets(folder / "rows", kind), 0
+
+    def add(self, marks: dict[str, np.ndarray]) -> None:
+        """``marks``: what the marker makes of the next rows."""
+        rows = len(marks["key"])
+        self._rows.add(**marks, place=np.arange(self._count, self._count + rows))
+        self._count += rows
 
     def exact(self, parts: np.ndarray) -> Copies:
         """The rows that are equal to another. ``parts``: of each row, as far as they are known, [N]."""
@@ -175,28 +213,22 @@ class Finder:
 
     def _bands(self, found: Copies, batches: Iterable[Mapping[str, pa.Array]]) -> Buckets:
         kind = np.dtype([("key", "<u8"), ("label", "<u2"), ("place", np.min_scalar_type(max(1, self._count)))])
-        buckets, place = Buckets(self.folder / "bands", kind), 0
-        for columns in batches:
-            texts = [columns[name] for name in self.texts]
-            rows = len(texts[0])
-            for some in _slices(texts):
-                alone = place + np.arange(rows)[some]
-                use = np.flatnonzero(found.of[alone] < 0)
-                elements, owners = [], []
-                for number, text in enumerate(texts):
-                    values, counts = shingles(text[some].take(pa.array(use)))
-                    elements.append(values | np.uint64(number << 40))
-                    owners.append(np.repeat(np.arange(len(use)), counts))
-                owner = np.concatenate(owners)
-                spoken = np.flatnonzero(np.bincount(owner, minlength=len(use)))  # no text, no likeness
-                number_of = np.zeros(len(use), np.int64)
-                number_of[spoken] = np.arange(len(spoken))
-                bands = minhash.bands(np.concatenate(elements), number_of[owner], len(spoken))
-                label = self._labels(columns)[some][use[spoken]].astype(np.uint16)
-                buckets.add(key=bands.ravel(), **{
-                    name: np.repeat(v, minhash.BANDS) for name, v in (("label", label), ("place", alone[use[spoken]]))
-                })  # fmt: skip
-            place += rows
+        buckets = Buckets(self.folder / "bands", kind)
+        marker, starts = self.marker, deque[int]()
+
+        def asked() -> Iterator[tuple[dict[str, pa.Array], np.ndarray]]:
+            start = 0
+            for columns in batches:
+                starts.append(start)
+                rows = len(columns[marker.texts[0]])
+                names = [*marker.texts, *([marker.label] if marker.label else [])]
+                yield {n: columns[n] for n in names}, found.of[start : start + rows] < 0
+                start += rows
+
+        for bands in engine.over(marker.bands, asked()):
+            start = starts.popleft()
+            for fields in bands:
+                buckets.add(**fields | {"place": fields["place"] + start})
         return buckets
 
     @staticmethod
@@ -216,18 +248,19 @@ class Finder:
 
     def _compare(self, take: Take, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """How like the rows of each pair are, 0 where a text is not, and whether their labels are equal."""
+        marker = self.marker
         places, back = np.unique(np.concatenate([first, second]), return_inverse=True)
         a, b = np.split(back, 2)
-        columns = take(places, [*self.texts, *self.others, *([self.label] if self.label else [])])
+        columns = take(places, [*marker.texts, *marker.others, *([marker.label] if marker.label else [])])
         shared, whole, alike = np.zeros(len(a)), np.zeros(len(a)), np.ones(len(a), bool)
-        for name in self.texts:
+        for name in marker.texts:
             both, either = jaccard(*shingles(columns[name]), a, b)
             shared, whole = shared + both, whole + either
             alike &= both >= ALIKE * either
-        for name in self.others:
+        for name in marker.others:
             marks = fingerprints(columns[name])[:, 0]
             whole += CHANGED * (marks[a] != marks[b])
-        labels = self._labels(columns)
+        labels = marker.labels(columns)
         return np.where(alike, shared / np.maximum(whole, 1), 0), labels[a] == labels[b]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from weft import memory
+from weft import engine, memory
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES, TEST, TRAIN, VALID, Splitter
 from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import DataError, SettingsError, TooManyBadRows
-from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
-from weft.preprocess.duplicates import EXAMPLES, TEXTS, Copies, Finder
+from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan, Noticed
+from weft.preprocess.duplicates import EXAMPLES, TEXTS, Copies, Finder, Marker
 from weft.preprocess.letters import Letters
 from weft.progress import Bar, Silent
 
@@ -249,8 +250,11 @@ def _pass(
     found, most = Ingested(), settings.data.max_rejected
     rows, writer = table.row_count(), None
     with Aside(aside) as beside_rows, say.bar("reading", rows or 0) as bar:
-        for raw in table.batches(wanted, TEXTS_AT_ONCE if plan.target_type == "text" else cleaner.batch_rows):
-            done, beside, grouped = _read(raw, cleaner, apart, groups)
+        at_once = TEXTS_AT_ONCE if plan.target_type == "text" else cleaner.batch_rows
+        step = _Clean(cleaner, apart, groups, None if finder is None else finder.marker)
+        for one in engine.over_table(step, table, wanted, at_once):
+            done, beside, grouped = one.read
+            cleaner.notice(one.noticed)
             found.read += len(done.rows) + len(done.rejected)
             bad = sorted(done.rejected, key=lambda r: r.row)
             found.add(bad)
@@ -261,7 +265,7 @@ def _pass(
             key = None if how is None else beside[how] if how in beside else done.columns[how]
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
             if finder is not None:
-                finder.add(done.columns)
+                finder.add(one.marks)
             kept = {ROW: pa.array(done.rows), **{GROUP + n: a for n, a in grouped.items()}, **done.columns}
             batch = pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
             writer = writer or pa.ipc.new_file(str(path), batch.schema)
@@ -318,19 +322,35 @@ def write_copies(copies: Copies, clean: CleanRows, table: Table, path: Path) -> 
             }))  # fmt: skip
 
 
-def _read(
-    raw: RawBatch, cleaner: Cleaner, apart: Cleaner, groups: Cleaner
-) -> tuple[CleanBatch, dict[str, pa.Array], dict[str, pa.Array]]:
-    """A batch cleaned for the model, and the columns read beside it; a row bad for any of them is set aside."""
-    done = [c(RawBatch(raw.rows, raw.batch, raw.rejected if c is cleaner else [], raw.folder)) if c.plans else None
-            for c in (cleaner, apart, groups)]  # fmt: skip
-    read = [batch for batch in done if batch is not None]
-    both, rejected = read[0].rows, {r.row: r for batch in reversed(read) for r in batch.rejected}
-    for batch in read[1:]:
-        both = np.intersect1d(both, batch.rows)
-    kept = [{} if b is None else b.chosen(np.isin(b.rows, both)).columns if len(b.rows) > len(both) else b.columns
-            for b in done]  # fmt: skip
-    return CleanBatch(both, kept[0], list(rejected.values())), kept[1], kept[2]
+@dataclass
+class _Cleaned:
+    """A batch cleaned for the model, with the columns read beside it and those of groups; what tells its rows from
+    others; what was noticed."""
+
+    read: tuple[CleanBatch, dict[str, pa.Array], dict[str, pa.Array]]
+    marks: dict[str, np.ndarray]
+    noticed: Noticed
+
+
+class _Clean:
+    """The step of the pass: a row bad for any of the cleaners is set aside."""
+
+    def __init__(self, cleaner: Cleaner, apart: Cleaner, groups: Cleaner, marker: Marker | None):
+        self.cleaners, self.marker = (cleaner, apart, groups), marker
+
+    def __call__(self, raw: RawBatch) -> _Cleaned:
+        cleaner = self.cleaners[0]
+        done = [c(RawBatch(raw.rows, raw.batch, raw.rejected if c is cleaner else [], raw.folder)) if c.plans else None
+                for c in self.cleaners]  # fmt: skip
+        read = [batch for batch in done if batch is not None]
+        both, rejected = read[0].rows, {r.row: r for batch in reversed(read) for r in batch.rejected}
+        for batch in read[1:]:
+            both = np.intersect1d(both, batch.rows)
+        kept = [{} if b is None else b.chosen(np.isin(b.rows, both)).columns if len(b.rows) > len(both) else b.columns
+                for b in done]  # fmt: skip
+        clean = CleanBatch(both, kept[0], list(rejected.values()))
+        marks = {} if self.marker is None else self.marker(clean.columns)
+        return _Cleaned((clean, kept[1], kept[2]), marks, cleaner.told())
 
 
 def _place(bad: Rejected) -> str:

@@ -20,7 +20,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from weft import config, memory
+from weft import config, engine, memory
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES
@@ -106,6 +106,8 @@ class Steps(ABC):
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
         found: list[memory.Used] = []
+        if step == "model":
+            engine.rest()
         with memory.measured(found):
             yield
         self.used[step] = found[0].of(self.read if step in ("preprocess", "features") else 0)
