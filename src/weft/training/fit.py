@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -217,7 +218,7 @@ def _read_once(
         return np.load(file, mmap_mode="r")
     copy.eval()
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
+    part = file.with_suffix(f".{os.getpid()}.part")  # each of several processes reads for itself
     found = np.lib.format.open_memmap(part, "w+", np.float32, (int(rows.max()) + 1, copy.config.backbone.width))
     with say.bar("reading once", len(rows)) as bar:
         for chosen in _reading(rows, store, lengths):
