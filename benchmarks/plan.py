@@ -78,6 +78,8 @@ def once(name: str) -> dict[str, Any]:
         "plan_seconds": round(plan["seconds"], 1), "check_seconds": round(check["seconds_at_most"], 1),
         "memory_error": round(plan["memory_bytes"] / memory - 1, 3),
         "time_error": round(plan["seconds"] / seconds - 1, 3),
+        "cpu_seconds": run["energy"]["cpu_seconds"], "plan_cpu_seconds": round(plan["cpu_seconds"], 1),
+        "cpu_error": round(plan["cpu_seconds"] / run["energy"]["cpu_seconds"] - 1, 3),
         "check_error": round(check["memory_bytes"] / memory - 1, 3), "rehearsed_rows": plan["rows"],
         "by_step": {n: [round(s["peak_memory"] / 1e6), round(plan["steps"][n]["memory_bytes"] / 1e6),
                         s["seconds"], round(plan["steps"][n]["seconds"], 1)] for n, s in steps.items()},

@@ -26,30 +26,33 @@ TOLD = {
 
 def test_what_is_not_rehearsed_is_carried_over_by_rows_and_steps() -> None:
     """Half of the rows, 100 steps in 20 s: the other 900 take 180, four checks of 400 rows a third of their steps."""
-    found = carried_over(Rehearsed(2_000, False, 100, USED, 0, ""), TOLD, 20, 0.1)
+    found = carried_over(Rehearsed(2_000, False, 100, USED, 0, 0.5, ""), TOLD, 20, 0.1)
     steps = found["steps"]
     assert steps["preprocess"]["seconds"] == 4.0 and steps["results"]["seconds"] == 8.0
     assert steps["model"]["seconds"] == pytest.approx(3 + 1_000 * 0.2 + 4 * 40 * 0.2 / 3)
     assert found["seconds"] == pytest.approx(sum(step["seconds"] for step in steps.values()))
+    assert found["cpu_seconds"] == found["seconds"] / 2
     assert [step["memory_bytes"] for step in steps.values()] == [620e6, 900e6, 800e6]
 
 
 def test_lengths_that_were_not_met_are_looked_for_until_an_epoch_is_over() -> None:
     """An epoch has 250 steps, of which 125 were made: one doubling more."""
-    steps = carried_over(Rehearsed(4_000, True, 125, USED, 70_000_000, ""), TOLD, 20, 0.1)["steps"]
+    steps = carried_over(Rehearsed(4_000, True, 125, USED, 70_000_000, 0.5, ""), TOLD, 20, 0.1)["steps"]
     assert [step["memory_bytes"] for step in steps.values()] == [600e6, 970e6, 870e6]
-    steps = carried_over(Rehearsed(4_000, True, 300, USED, 70_000_000, ""), TOLD, 20, 0.1)["steps"]
+    steps = carried_over(Rehearsed(4_000, True, 300, USED, 70_000_000, 0.5, ""), TOLD, 20, 0.1)["steps"]
     assert steps["model"]["memory_bytes"] == 900e6
 
 
 def test_a_training_that_ended_within_its_rehearsal_is_what_it_was() -> None:
-    whole = carried_over(Rehearsed(4_000, True, 1_000, USED, 0, "all 4 epochs were done"), TOLD, 20, 0.1)
+    whole = carried_over(Rehearsed(4_000, True, 1_000, USED, 0, 0.5, "all 4 epochs were done"), TOLD, 20, 0.1)
     assert whole["seconds"] == 29.0 and whole["memory_bytes"] == 900e6
 
 
 def test_the_minutes_of_a_file_bound_its_training() -> None:
     told = TOLD | {"recipe": TOLD["recipe"] | {"minutes": 1.0}}  # type: ignore[operator]
-    assert carried_over(Rehearsed(4_000, True, 100, USED, 0, ""), told, 20, 0.1)["steps"]["model"]["seconds"] == 63.0
+    assert (
+        carried_over(Rehearsed(4_000, True, 100, USED, 0, 0.5, ""), told, 20, 0.1)["steps"]["model"]["seconds"] == 63.0
+    )
 
 
 def test_a_file_is_rehearsed_by_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,8 @@ class Rehearsed:
     used: dict[str, dict[str, float]]
     grown: int
     """Bytes by which the most that was resident grew over the second half of the steps."""
+    busy: float
+    """Seconds of processors for each second of the clock: below the number of threads where others are at work."""
     stopped: str
     """Why the training ended, where it did so before its time."""
 
@@ -107,8 +109,9 @@ def _run(settings: Settings, rows: int, out: Path, bound: int) -> Rehearsed:
     done = sum("train_loss" in record for record in records)
     half = max(say.held[: len(say.held) // 2], default=0)
     grown = max(0, max(say.held) - half) if half else 0
+    busy = report["energy"]["cpu_seconds"] / max(0.1, math.fsum(report["seconds"].values()))
     end = "" if "minutes were over" in stopped else stopped
-    return Rehearsed(seen, seen == rows, done, report["memory"]["steps"], grown, end)
+    return Rehearsed(seen, seen == rows, done, report["memory"]["steps"], grown, busy, end)
 
 
 def carried_over(found: Rehearsed, told: dict[str, Any], seconds: float, judged: float) -> dict[str, Any]:
@@ -134,8 +137,9 @@ def carried_over(found: Rehearsed, told: dict[str, Any], seconds: float, judged:
         whole["model"]["seconds"] += training - seconds
     else:
         whole["model"]["seconds"] *= told["steps"] / found.steps
+    seconds = math.fsum(step["seconds"] for step in whole.values())
     return {
         "steps": whole, "rows": found.rows, "training_steps": found.steps,
         "memory_bytes": max(step["memory_bytes"] for step in whole.values()),
-        "seconds": math.fsum(step["seconds"] for step in whole.values()),
+        "seconds": seconds, "cpu_seconds": seconds * found.busy,
     }  # fmt: skip
