@@ -102,6 +102,6 @@ def _in_words(found: dict[str, Any], whole: bool) -> dict[str, str]:
         "memory": f"{size_in_words(found['memory_bytes'])} at most, libraries included: "
         + ", ".join(f"{name} {size_in_words(used['memory_bytes'])}" for name, used in steps)
         + ("" if found["memory_bytes"] <= memory.bound() else ". IT IS NOT ENOUGH. Give more with --memory"),
-        "time": f"{duration(found['seconds'])} if every epoch is done, {duration(found['cpu_seconds'])} of a processor: "
+        "time": f"{duration(found['seconds'])} if every epoch is done, {duration(found['cpu_seconds'])} of CPU: "
         + ", ".join(f"{name} {duration(used['seconds'])}" for name, used in steps),
     }  # fmt: skip
