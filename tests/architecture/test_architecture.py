@@ -35,12 +35,23 @@ ORDER = [
     {"training"},
     {"inference"},
     {"results"},
-    {"runs", "tasks", "pipeline", "defaults", "language_defaults", "estimates", "exchange", "shadows", "sklearn"},
+    {
+        "runs",
+        "tasks",
+        "pipeline",
+        "defaults",
+        "language_defaults",
+        "estimates",
+        "exchange",
+        "exports",
+        "shadows",
+        "sklearn",
+    },
     {"server"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-OPTIONAL = {"polars", "pandas", "duckdb", "datasets", "huggingface_hub", "usearch", "dp_accounting", "ray", "pyspark"}
+OPTIONAL = {"datasets", "dp_accounting", "duckdb", "huggingface_hub", "onnxruntime", "onnxscript", "pandas", "polars", "pyspark", "ray", "usearch"}
 MODULES = sorted(SOURCE.rglob("*.py"))
 COMMANDS = [
     "demo",

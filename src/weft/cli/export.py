@@ -1,4 +1,4 @@
-"""``weft export RUN --to hf -o OUT``"""
+"""``weft export RUN --to hf|onnx -o OUT``"""
 
 from __future__ import annotations
 
@@ -13,16 +13,29 @@ def export(
     run: Path,
     /,
     *,
-    to: Literal["hf"],
+    to: Literal["hf", "onnx"],
     out: Out,
     json: Json = False,
 ) -> None:
     """Write a run in the form of another library.
 
     Args:
-        run: An imported checkpoint, or a run trained from one (then its fine-tuned encoder is written).
-        to: hf is a folder that transformers loads with equal outputs.
+        run: An imported checkpoint, or a run.
+        to: hf is a folder that transformers loads with equal outputs, of a checkpoint or a run trained from one (its
+            fine-tuned encoder). onnx is a graph that predicts a column or embeds texts, with a program that runs
+            it without torch.
         out: The folder, new or empty.
     """
-    found = export_hf(run, out)
-    answer(json, found, [f"wrote:   {out} ({found['family']}, {found['parameters']:,} parameters)"])
+    if to == "hf":
+        found = export_hf(run, out)
+        lines = [f"wrote:   {out} ({found['family']}, {found['parameters']:,} parameters)"]
+    else:
+        from weft.exports.onnx import export_onnx
+
+        found = export_onnx(run, out)
+        lines = [
+            f"wrote:   {out} ({found['parameters']:,} parameters)",
+            f"checked: answers to random rows lie within {found['difference']:.1g} of the run's",
+            f"next:    see {out / 'README.md'}",
+        ]
+    answer(json, found, lines)

@@ -149,11 +149,11 @@ def calendar(seconds: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
     Days to civil date by the era arithmetic of H. Hinnant, "chrono-Compatible Low-Level Date Algorithms".
     """
-    days = seconds.div(86_400, rounding_mode="floor")
-    hour = (seconds - days * 86_400).div(3_600, rounding_mode="floor")
+    days = seconds // 86_400
+    hour = (seconds - days * 86_400) // 3_600
     weekday = (days + 3) % 7
     z = days + 719_468
-    era = z.div(146_097, rounding_mode="floor")
+    era = z // 146_097
     doe = z - era * 146_097
     yoe = (doe - doe // 1_460 + doe // 36_524 - doe // 146_096) // 365
     doy = doe - (365 * yoe + yoe // 4 - yoe // 100)
@@ -313,7 +313,7 @@ class RowEmbedding(nn.Module):
     def forward(self, columns: Columns, vectors: Tensor | None = None) -> Tokens:
         """``vectors``: of the text tokens, instead of their own (for gradients with respect to them)."""
         of_text = {"text": vectors}
-        pieces = {t: self._summarised(self._parts(t, columns, of_text.get(t))) for t in self.types}
+        pieces = {t: self._pieces(t, columns, of_text.get(t)) for t in self.types}
         parts = [piece for t in self.types for piece in pieces[t]]
         reader = self._reader(parts[0].shape[0])
         if self.reader_last:
@@ -323,14 +323,6 @@ class RowEmbedding(nn.Module):
         tokens = Tokens.join([*parts, reader] if self.reader_last else [reader, *parts])
         tokens.states_BTD = tokens.states_BTD + self.column(tokens.columns_BT)
         return tokens
-
-    def _summarised(self, part: Tokens) -> list[Tokens]:
-        """The tokens of a type's columns, those of long columns as their summaries."""
-        if not self.summaries:
-            return [part]
-        numbers, widths = torch.unique_consecutive(part.columns_BT[0], return_counts=True)
-        pieces = zip(numbers.tolist(), part.split(widths.tolist()), strict=True)
-        return [self.summaries[str(n)](piece) if str(n) in self.summaries else piece for n, piece in pieces]
 
     def _reader(self, rows: int) -> Tokens:
         zero = torch.zeros(rows, 1, dtype=torch.int64, device=self.column.weight.device)
@@ -342,7 +334,8 @@ class RowEmbedding(nn.Module):
                 states = states if self.reader_last else states + embedding.vectors(zero + embedding.config.before)
         return Tokens(states, None, zero, zero)
 
-    def _parts(self, kind: str, columns: Columns, vectors: Tensor | None) -> Tokens:
+    def _pieces(self, kind: str, columns: Columns, vectors: Tensor | None) -> list[Tokens]:
+        """The tokens of a type's columns, those of long columns as their summaries."""
         embedding = self.by_type[kind]
         states, mask = embedding(columns) if vectors is None else embedding(columns, vectors)
         names: list[str] = embedding.names  # type: ignore[assignment]
@@ -365,4 +358,9 @@ class RowEmbedding(nn.Module):
         owner = torch.cat(
             [torch.full((w,), self.number[n], device=device) for n, w in zip(names, widths, strict=True)]
         ).expand(b, t)
-        return Tokens(states, mask, places, owner)
+        tokens = Tokens(states, mask, places, owner)
+        if not self.summaries:
+            return [tokens]
+        numbers = [str(self.number[n]) for n in names]
+        apart = zip(numbers, tokens.split(widths), strict=True)
+        return [self.summaries[n](piece) if n in self.summaries else piece for n, piece in apart]

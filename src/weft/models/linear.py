@@ -71,7 +71,11 @@ class LinearPath(nn.Module):
         for name, table in zip(self.texts, self.grams, strict=True):
             gram, weight = columns[name]["gram"], columns[name]["weight"]
             weight = F.dropout(weight, self.dropout, self.training)
-            out = out + F.embedding_bag(gram.clamp(min=0).long(), table, per_sample_weights=weight, mode="sum")
+            gram = gram.clamp(min=0).long()
+            if torch.compiler.is_exporting():  # ONNX has no such thing but as a loop over rows
+                out = out + (F.embedding(gram, table) * weight.unsqueeze(-1)).sum(dim=1)
+            else:
+                out = out + F.embedding_bag(gram, table, per_sample_weights=weight, mode="sum")
         return out
 
     def weights(self) -> list[nn.Parameter]:
