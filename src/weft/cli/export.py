@@ -1,4 +1,4 @@
-"""``weft export RUN --to hf|onnx -o OUT``"""
+"""``weft export RUN --to hf|onnx|gguf -o OUT``"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def export(
     run: Path,
     /,
     *,
-    to: Literal["hf", "onnx"],
+    to: Literal["hf", "onnx", "gguf"],
     out: Out,
     json: Json = False,
 ) -> None:
@@ -23,11 +23,16 @@ def export(
         run: An imported checkpoint, or a run.
         to: hf is a folder that transformers loads with equal outputs, of a checkpoint or a run trained from one (its
             fine-tuned encoder). onnx is a graph that predicts a column or embeds texts, with a program that runs
-            it without torch.
+            it without torch. gguf is a file for llama.cpp, of a language model of Llama's kind.
         out: The folder, new or empty.
     """
-    if to == "hf":
-        found = export_hf(run, out)
+    if to in ("hf", "gguf"):
+        if to == "hf":
+            found = export_hf(run, out)
+        else:
+            from weft.exports.gguf import export_gguf
+
+            found = export_gguf(run, out)
         lines = [f"wrote:   {out} ({found['family']}, {found['parameters']:,} parameters)"]
     else:
         from weft.exports.onnx import export_onnx

@@ -102,10 +102,13 @@ def export_onnx(path: Path, out: Path) -> dict[str, Any]:
 def _export_rows(run: Run, out: Path) -> dict[str, Any]:
     columns = run.columns
     odd = [f"'{c.name}' ({c.type})" for c in columns.codecs if c.type in ("image", "sequence")]
-    if odd or run.letters.redact is not None:
+    recurrent = run.settings.model.backbone == "rnn"
+    if odd or recurrent or run.letters.redact is not None:
         what = f"the columns {', '.join(odd)}" if odd else "personal data replaced (preprocess.redact)"
+        what = "a recurrent backbone" if recurrent else what
         raise UsageError(
-            f"{run.path}: {PROGRAM} reads texts, numbers, categories and times as they come. This run has {what}. "
+            f"{run.path}: must be a Transformer that reads texts, numbers, categories and times as they come, to be an "
+            f"ONNX graph. This run has {what}. "
             f"Use it with weft predict or serve."
         )
     models = run.model.cpu()

@@ -119,7 +119,8 @@ class RowModel(nn.Module):
 
     def _mean(self, states_BTD: Tensor, tokens: Tokens) -> Tensor:
         read = self.images if isinstance(self.config.pretrained, PretrainedImage) else self.texts
-        here = _here(tokens, torch.isin(tokens.columns_BT, torch.tensor([0, *read], device=states_BTD.device)))
+        of_these = torch.tensor([0, *read], device=states_BTD.device)  # torch.isin has no form in ONNX
+        here = _here(tokens, (tokens.columns_BT.unsqueeze(-1) == of_these).any(dim=-1))
         return (states_BTD * here).sum(dim=1) / here.sum(dim=1)
 
     def loss(self, batch: Batch) -> Tensor:
