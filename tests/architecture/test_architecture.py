@@ -51,7 +51,20 @@ ORDER = [
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
-OPTIONAL = {"datasets", "dp_accounting", "duckdb", "huggingface_hub", "onnxruntime", "onnxscript", "pandas", "polars", "pyspark", "ray", "usearch"}
+OPTIONAL = {
+    "datasets",
+    "dp_accounting",
+    "duckdb",
+    "gguf",
+    "huggingface_hub",
+    "onnxruntime",
+    "onnxscript",
+    "pandas",
+    "polars",
+    "pyspark",
+    "ray",
+    "usearch",
+}
 MODULES = sorted(SOURCE.rglob("*.py"))
 COMMANDS = [
     "demo",

@@ -1,4 +1,4 @@
-"""Answers of an exported model to rows, with numpy, onnxruntime and, for texts, tokenizers.
+"""Answers of an exported model to rows, with numpy, onnxruntime and tokenizers.
 
 python predict.py rows.csv > answers.csv
 
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from tokenizers import Tokenizer
 
 from weft.data.columns import parse_number, parse_time, says_missing
 
@@ -43,8 +44,6 @@ class Model:
         self.target = learnt["target"]
         self.tokenizer: Any = None
         if any(column["type"] == "text" for column in self.columns):
-            from tokenizers import Tokenizer
-
             self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
             self.tokenizer.encode_special_tokens = True
         self.places = [_places(column) for column in self.columns]
