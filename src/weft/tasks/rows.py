@@ -274,7 +274,7 @@ class RowSteps(Steps):
     def _owners(self, clean: CleanRows) -> np.ndarray:
         """Whose each row is: of which file or folder of data.source."""
         owners = self.table.owners(clean.rows)
-        counts = np.bincount(owners[clean.places(TRAIN)])
+        counts = np.unique(owners[clean.places(TRAIN)], return_counts=True)[1]
         many = f"{len(counts):,} owners of {counts.min():,} to {counts.max():,} training rows each"
         self.say.line(
             f"federated: {many if len(counts) > 1 else '1 owner: this is central training'}, rehearsed on one machine: "
