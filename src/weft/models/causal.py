@@ -39,7 +39,7 @@ class CausalAttention(torch.autograd.Function):
                 rows = scores.view(len(unseen), -1, end - start, end)
                 rows.masked_fill_(unseen[:, :, start:end, :end], -torch.inf)
             maps.append(scores.softmax(dim=-1))
-            out[:, start:end] = torch.bmm(maps[-1], v_NTK[:, :end])
+            torch.bmm(maps[-1], v_NTK[:, :end], out=out[:, start:end])
         ctx.save_for_backward(q, k_NTK, v_NTK, *maps)
         return out
 
@@ -51,12 +51,12 @@ class CausalAttention(torch.autograd.Function):
         for place, w in enumerate(maps):
             start, end = place * BLOCK, place * BLOCK + w.shape[1]
             g = g_NTK[:, start:end]
-            dv[:, :end] += torch.bmm(w.transpose(1, 2), g)
+            dv[:, :end].baddbmm_(w.transpose(1, 2), g)
             dw = torch.bmm(g, v[:, :end].transpose(1, 2))
             ds = torch._softmax_backward_data(dw, w, -1, w.dtype)
-            dq[:, start:end] = torch.bmm(ds, k[:, :end])
-            dk[:, :end] += torch.bmm(ds.transpose(1, 2), q[:, start:end])
-        return dq / math.sqrt(q.shape[-1]), dk, dv, None
+            torch.bmm(ds, k[:, :end], out=dq[:, start:end])
+            dk[:, :end].baddbmm_(ds.transpose(1, 2), q[:, start:end])
+        return dq.div_(math.sqrt(q.shape[-1])), dk, dv, None
 
 
 def causal_attention(q: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:

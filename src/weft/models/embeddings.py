@@ -28,6 +28,7 @@ from weft.features.codecs import (
     TimeCodec,
 )
 from weft.features.tokenizer import mask_token
+from weft.models.fused import RMSNorm
 from weft.models.histories import SequenceEmbedding
 from weft.models.images import ImageEmbedding, PretrainedImage, PretrainedImageEmbedding
 from weft.models.summary import Summary
@@ -180,7 +181,7 @@ class TextEmbedding(nn.Module):
         assert tokenizer is not None
         self.mask = mask_token(tokenizer) or 0
         self.table = nn.Embedding(tokenizer.get_vocab_size(), width)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.neighbours = nn.Conv1d(width, width, self.REACH, padding=self.REACH // 2)
         nn.init.normal_(self.table.weight, std=START / 2)
 

@@ -34,6 +34,7 @@ from weft.features.next_items import HistoryBatch
 from weft.features.pieces import IGNORED
 from weft.models.backbone import AroundBackbone, BackboneConfig, build
 from weft.models.embeddings import RowEmbedding
+from weft.models.fused import RMSNorm
 from weft.models.histories import BINS, count_bins, rating_inputs
 from weft.models.mapped import mapped
 from weft.models.tokens import START, Tokens
@@ -79,7 +80,7 @@ class ItemVectors(nn.Module):
         nn.init.zeros_(self.bias.weight)
         self.columns = RowEmbedding(codecs, width) if codecs else None
         if codecs:
-            self.norm = nn.RMSNorm(width)
+            self.norm = RMSNorm(width)
             self.up = nn.Linear(width, 2 * width)
             self.down = nn.Linear(2 * width, width)
 
@@ -159,7 +160,7 @@ class RankingModel(nn.Module):
             self.rating = nn.Linear(2, width, bias=False)
             nn.init.normal_(self.rating.weight, std=START)
         self.backbone = build(config.backbone)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         if config.repeats:
             self.repeats = Repeats(width)
 

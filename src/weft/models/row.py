@@ -16,6 +16,7 @@ from weft.features.codecs import RAGGED, Codec
 from weft.features.targets import ClassTarget, LabelsTarget, Target
 from weft.models.backbone import AroundBackbone, BackboneConfig, backbone_in_words, build
 from weft.models.embeddings import PretrainedText, RowEmbedding
+from weft.models.fused import RMSNorm
 from weft.models.heads import ClassHead, LabelsHead, NumberHead
 from weft.models.images import PretrainedImage
 from weft.models.linear import LinearPath
@@ -70,7 +71,7 @@ class RowModel(nn.Module):
         texts = sorted(c.name for c in codecs if c.type in RAGGED)
         self.texts = [self.embedding.number[name] for name in texts]
         self.images = [self.embedding.number[c.name] for c in sorted(codecs, key=lambda c: c.name) if c.type == "image"]
-        self.pool_norm = nn.RMSNorm(width) if config.pretrained is None else nn.Identity()
+        self.pool_norm = RMSNorm(width) if config.pretrained is None else nn.Identity()
         inputs = width * (1 + 2 * len(self.texts) + len(self.images) if config.pretrained is None else 1)
         self.head: ClassHead | LabelsHead | NumberHead
         if isinstance(target, ClassTarget):

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from weft.models.fused import RMSNorm
 from weft.models.tokens import Tokens
 
 HEAD_WIDTH = 32
@@ -25,7 +26,7 @@ class Summary(nn.Module):
     def __init__(self, width: int, queries: int):
         super().__init__()
         self.heads = next(h for h in range(max(1, width // HEAD_WIDTH), 0, -1) if width % h == 0)
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.query = nn.Parameter(torch.randn(queries, width) * width**-0.5)
         self.log_slope = nn.Parameter(torch.linspace(1.4, -4.2, self.heads))  # from a quarter of a part to all parts
         self.kv = nn.Linear(width, 2 * width, bias=False)

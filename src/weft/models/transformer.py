@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 from weft.errors import DataError
 from weft.models.causal import BLOCK, causal_attention, trains_here
 from weft.models.dropout import dropout
+from weft.models.fused import RMSNorm, gated_silu
 from weft.models.mapped import mapped
 from weft.models.positions import RotaryScaling, Turn, rotate, rotation, sinusoids
 from weft.models.tokens import Tokens
@@ -309,8 +310,7 @@ class FeedForward(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         h = self.up(x_BTD)
         if self.kind == "gated_silu":
-            gate, up = h.chunk(2, dim=-1)
-            return self.down(F.silu(gate) * up)
+            return self.down(gated_silu(h))
         if self.kind == "relu":
             return self.down(F.relu(h))
         return self.down(F.gelu(h, approximate="tanh" if self.kind == "gelu_tanh" else "none"))
