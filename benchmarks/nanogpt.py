@@ -1,8 +1,8 @@
 """GPT and its training step as in karpathy/nanoGPT (model.py, train.py), the settings of its Shakespeare of letters.
 
 Copyright (c) 2022 Andrej Karpathy, MIT licence: permission is granted, free of charge, to use, copy, modify, merge,
-publish, distribute, sublicense and sell copies, provided that this notice is included. The software is provided "as is",
-without warranty of any kind. Shortened for a benchmark: no dropout, no biases (bias=False), no generation.
+publish, distribute, sublicense and sell copies, provided that this notice is included. The software is provided "as
+is", without warranty of any kind. Shortened for a benchmark: no dropout, no biases (bias=False), no generation.
 """
 
 from __future__ import annotations
