@@ -213,7 +213,8 @@ class RowModels(nn.Module):
 
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
-        """Calibrated probabilities [B, C] or [B, L], or numbers [B] in the target's unit; float32 arithmetic.
+        """Calibrated probabilities [B, C] or [B, L], or numbers [B] in the target's unit; in float32
+        where no autocast is on.
 
         A model that declines gives one number more a row: how far its score is above the threshold.
         """

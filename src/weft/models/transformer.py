@@ -100,8 +100,6 @@ class TransformerConfig:
 
 LEAST_ROOM = 64
 """Tokens that a cache has room for beyond those it was made of."""
-ONE_KERNEL = 1 << 14
-"""Numbers below which a kernel costs by its call rather than by what it reads."""
 PRODUCTS = 12
 """Groups of keys, of all texts together, from which attention of one token is two products of matrices."""
 
@@ -143,17 +141,6 @@ class Cache:
         self.pairs = [(keys[rows], values[rows]) for keys, values in self.pairs]
         self.sources = {block: (keys[rows], values[rows]) for block, (keys, values) in self.sources.items()}
         self.mask_BS = None if self.mask_BS is None else self.mask_BS[rows]
-
-
-class RMSNorm(nn.RMSNorm):
-    """x / sqrt(mean(x^2) + eps) * weight (Zhang & Sennrich 2019)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.device.type != "cpu" or x.numel() > ONE_KERNEL:
-            return super().forward(x)
-        # (x, -x) has the mean 0 and the variance mean(x^2), so that its layer norm, one kernel, is this norm
-        both = torch.cat([x, -x], dim=-1)
-        return F.layer_norm(both, both.shape[-1:], None, None, self.eps or 0.0)[..., : x.shape[-1]] * self.weight
 
 
 def norm(config: TransformerConfig, width: int) -> nn.Module:

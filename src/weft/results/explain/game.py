@@ -90,10 +90,10 @@ class Games:
         """The pictures of a row, as the model sees them."""
         return {name: part.picture(row) for name, part in self.players.pictures.items() if part.players[row]}
 
-    def output_of(self, codes: RowCodes, rows: int) -> np.ndarray:
+    def output_of(self, codes: RowCodes, rows: int, exact: bool = False) -> np.ndarray:
         """What the model says of encoded rows [N, C], or numbers [N]; not whether it would decline them."""
         self.evaluations += rows
-        output = predict_codes(self.model, codes, rows)
+        output = predict_codes(self.model, codes, rows, exact)
         return output[:, : len(self.classes)] if self.classes else output
 
     def _score(self, row: np.ndarray, output: np.ndarray) -> np.ndarray:
@@ -113,5 +113,5 @@ class Games:
         for chosen in np.split(first, range(AT_ONCE, len(first), AT_ONCE)):
             codes = self.players.codes(row[chosen], [present[i] for i in chosen.tolist()])
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16 and not exact):
-                found.append(self.output_of(codes, len(chosen)))
+                found.append(self.output_of(codes, len(chosen), exact))
         return np.concatenate(found)[back]
