@@ -75,4 +75,9 @@ def causal_attention(q: Tensor, key: Tensor, value: Tensor, mask: Tensor | None 
 
 def trains_here(q_BHTK: Tensor) -> bool:
     """Whether gradients are wanted on a CPU, at a length at which the maps can be kept."""
-    return q_BHTK.device.type == "cpu" and torch.is_grad_enabled() and q_BHTK.shape[2] <= LONGEST
+    return torch.is_grad_enabled() and keeps_maps(q_BHTK)
+
+
+def keeps_maps(q_BHTK: Tensor) -> bool:
+    """Whether these are on a CPU and short enough for whole maps."""
+    return q_BHTK.device.type == "cpu" and q_BHTK.shape[2] <= LONGEST

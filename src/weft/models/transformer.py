@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from weft.errors import DataError
-from weft.models.causal import BLOCK, causal_attention, trains_here
+from weft.models.causal import BLOCK, causal_attention, keeps_maps, trains_here
 from weft.models.dropout import dropout
 from weft.models.fused import RMSNorm, gated_silu
 from weft.models.mapped import mapped
@@ -208,7 +208,9 @@ class Attention(nn.Module):
             y, weights = attend(q, key, value, mask, causal, dropped)
         elif trains_here(q) and not dropped and own and c.attention == "writing" and q.shape[2] > BLOCK:
             y = causal_attention(q, key, value, mask)
-        elif trains_here(q) and q.dtype == torch.bfloat16:  # the fused kernel's way back is slow in bfloat16
+        elif (
+            keeps_maps(q) and q.dtype == torch.bfloat16 and own
+        ):  # half the time of the fused kernel, and of its way back
             y, _ = attend(q, key, value, mask, causal, dropped)
         elif q.shape[2] == 1 and not dropped:
             y = attend_once(q, key, value, mask)
@@ -259,15 +261,16 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """The equation itself: output [B, H, T, K] and the map softmax(Q K^T / sqrt(d_k)) [B, H, T, S]."""
     repeat = q.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
-    scores = q @ key.transpose(-1, -2) / math.sqrt(q.shape[-1])
+    if repeat > 1:
+        key, value = key.repeat_interleave(repeat, 1), value.repeat_interleave(repeat, 1)
+    scores = (q / math.sqrt(q.shape[-1])) @ key.transpose(-1, -2)
     if causal:
         seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
         scores = scores.masked_fill(~seen, -torch.inf)
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(dim=-1)
-    return F.dropout(weights, dropout) @ value, weights
+    return (F.dropout(weights, dropout) if dropout else weights) @ value, weights
 
 
 def attend_once(q_BH1K: Tensor, keys_BGSK: Tensor, values_BGSK: Tensor, mask: Tensor | None) -> Tensor:
@@ -405,6 +408,10 @@ class Transformer(nn.Module):
         if c.cross != (source is not None):
             raise ValueError("a Transformer with cross-attention, and no other, must be given a source.")
         x = self._placed(tokens, 0 if cache is None else cache.length)
+        if torch.is_autocast_enabled(x.device.type) and not torch.is_grad_enabled() and c.attention == "reading":
+            x = x.to(
+                torch.get_autocast_dtype(x.device.type)
+            )  # what is added up need not be exact where nothing is learnt
         if states is not None:
             states["embedding"] = x
         mask, causal = self._mask(tokens, cache)
@@ -490,7 +497,7 @@ class Transformer(nn.Module):
 
 def _readable(mask_BT: Tensor | None) -> Tensor | None:
     """The mask [B, 1, 1, T] of what a reader may read; a row without any token reads its empty places."""
-    if mask_BT is None:
+    if mask_BT is None or (mask_BT.device.type == "cpu" and not mapped(mask_BT) and bool(mask_BT.all())):
         return None
     return (mask_BT | ~mask_BT.any(dim=1, keepdim=True))[:, None, None, :]
 
