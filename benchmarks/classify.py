@@ -35,8 +35,8 @@ States = Callable[[np.ndarray, np.ndarray], np.ndarray]
 def rows_of(made_up: bool) -> tuple[list[str], list[str]]:
     """Texts and their departments, in a fixed random order."""
     if made_up:
-        return [("a red dress " if i % 2 else "blue jeans that fit ") * (1 + i % 7) for i in range(400)], [
-            "dresses" if i % 2 else "bottoms" for i in range(400)
+        return [("a red dress " if i % 2 else "blue jeans that fit ") * (1 + i % 7) for i in range(200)], [
+            "dresses" if i % 2 else "bottoms" for i in range(200)
         ]
     table = pq.read_table(DATA / "clothing_reviews.parquet").to_pylist()
     found = []

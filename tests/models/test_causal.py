@@ -87,3 +87,19 @@ def test_dropout_drops_its_share_and_keeps_the_mean(share: float) -> None:
     torch.manual_seed(0)
     assert torch.equal(dropout(x, share, True), y)
     assert F.dropout(x, share).shape == y.shape
+
+
+def test_readers_in_bfloat16_are_float32_but_for_rounding():
+    torch.manual_seed(0)
+    shape = TransformerConfig(64, 2, 4, norm="layer", norm_at="after", positions="learned", max_positions=48)
+    model = LanguageModel(LanguageConfig(shape, 100, output="none")).eval()
+    ids, mask = torch.randint(0, 100, (3, 40)), torch.ones(3, 40, dtype=torch.bool)
+    for lengths in ((40, 40, 40), (40, 25, 7)):
+        mask = torch.arange(40) < torch.tensor(lengths)[:, None]
+        with torch.no_grad():
+            exact = model.pooled(ids, mask)
+            alone = torch.cat([model.pooled(row[None, :n]) for row, n in zip(ids, lengths, strict=True)])
+            with torch.autocast("cpu", torch.bfloat16):
+                rounded = model.pooled(ids, mask).float()
+        torch.testing.assert_close(exact, alone, atol=1e-5, rtol=1e-5)
+        assert torch.nn.functional.cosine_similarity(rounded, exact).min() > 0.999

@@ -1,0 +1,54 @@
+"""The benchmarks beside other libraries run to their line of JSON, at a tiny size; what they time is not looked at."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def ran(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def run(name: str, *arguments: str) -> list[dict]:
+        monkeypatch.setattr("sys.argv", [name, *arguments])
+        importlib.import_module(name).main()
+        lines = capsys.readouterr().out.splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    return run
+
+
+def test_writers(ran):
+    ways = ["weft muon", "weft adamw", "nanogpt bfloat16, plain attention", "trainer sdpa"]
+    (found,) = ran("train_writer", "--rows", "1", "--steps", "1", "--rounds", "1", "--learn", "20", "--made-up", "6000",
+                   "--ways", *ways)  # fmt: skip
+    assert list(found["rates"]) == ways and found["learnt"]["weft"]["steps"] == 10
+    # one sentence again and again: whoever learns anything is far below the 2.2 nats of its letters
+    assert all(way["valid_nats"] < 1.8 for way in found["learnt"].values())
+
+
+def test_readers(ran):
+    (found,) = ran("train_reader", "--rows", "96", "--rounds", "1", "--made-up")
+    assert found["rates"]["weft"]["accuracy"] > 0.95 and len(found["rates"]) == 4
+
+
+def test_classification(ran):
+    (found,) = ran("classify", "--rows", "60", "--learn", "60", "--rounds", "1", "--made-up", "--ways", "weft",
+                   "torch bfloat16, token budgets", "pipeline in batches of 32")  # fmt: skip
+    assert min(found["equal"].values()) >= 0.995 and min(found["accuracy"].values()) >= 0.95
+
+
+def test_tokens(ran):
+    (found,) = ran("tokenise", "--megabytes", "0.5", "--rounds", "1")
+    assert found["equal"]
+
+
+def test_on_any_machine_what_a_gpu_would_do(ran):
+    assert [line["work"] for line in ran("gpu", "--tiny", "--rows", "2", "--rounds", "1")] == [
+        "train", "generate", "classify",
+    ]  # fmt: skip
