@@ -89,7 +89,7 @@ def export_onnx(path: Path, out: Path) -> dict[str, Any]:
         )
     rows = (path / COLUMNS_FILE).exists()
     found = _export_rows(Run(path), out) if rows else _export_texts(path, out)
-    use = "`python predict.py rows.csv > answers.csv`" if rows else "`python predict.py texts.txt vectors.npy`"
+    use = "`python predict.py rows.csv answers.csv`" if rows else "`python predict.py texts.txt vectors.npy`"
     program = inspect.cleandoc((Path(__file__).parent / f"predict_{'rows' if rows else 'texts'}.py").read_text("utf-8"))
     write_whole(out / PROGRAM, program.replace(_SHARED, _shared()) + "\n")
     write_whole(

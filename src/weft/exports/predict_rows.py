@@ -1,6 +1,6 @@
 """Answers of an exported model to rows, with numpy, onnxruntime and tokenizers.
 
-python predict.py rows.csv > answers.csv
+python predict.py rows.csv answers.csv
 
     from predict import Model
     Model(".").predict([{"price": 3.5, "review": "fine"}])
@@ -181,11 +181,12 @@ def _padded(rows: list[list], nothing: float, kind: Any) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit("python predict.py ROWS.csv > ANSWERS.csv")
+    if len(sys.argv) != 3:
+        sys.exit("python predict.py ROWS.csv ANSWERS.csv")
     model = Model(Path(__file__).parent)
     with Path(sys.argv[1]).open(encoding="utf-8-sig", newline="") as stream:
         answers = model.predict(list(csv.DictReader(stream)))
-    writer = csv.DictWriter(sys.stdout, list(answers[0]) if answers else ["prediction"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(answers)
+    with Path(sys.argv[2]).open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(answers[0]) if answers else ["prediction"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(answers)
