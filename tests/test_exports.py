@@ -86,7 +86,7 @@ class TestOnnxOfRows:
         seen = "import sys, runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "
         seen += "assert not {'torch', 'weft', 'pyarrow'} & set(sys.modules)"
         subprocess.run([sys.executable, "-c", seen, folder / "predict.py", file, tmp_path / "answers.csv"], check=True)
-        theirs = list(csv.DictReader((tmp_path / "answers.csv").open(encoding="utf-8", newline="")))
+        theirs = list(csv.DictReader((tmp_path / "answers.csv").read_text(encoding="utf-8").splitlines()))
         ours = run.predict(str(file)).to_pylist()
         assert [row["prediction"] or None for row in theirs] == [row["prediction"] for row in ours]
         for name in ("probability", "probability of yes"):
