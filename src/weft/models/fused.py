@@ -14,9 +14,6 @@ from torch.autograd.function import once_differentiable
 
 from weft.models.mapped import mapped
 
-ONE_KERNEL = 1 << 14
-"""Numbers below which a kernel costs by its call rather than by what it reads."""
-
 
 class RMSNorm(nn.RMSNorm):
     """y = w x / sqrt(mean(x^2) + eps), over the last dimension (Zhang & Sennrich 2019)."""
@@ -24,8 +21,9 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         if _trained_here(x) and x.dtype == self.weight.dtype == torch.float32 and self.eps is not None:
             return Normed.apply(x, self.weight, self.eps)
-        if torch.is_grad_enabled() or x.device.type != "cpu" or x.numel() > ONE_KERNEL:
+        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dim() < 3 or x.shape[-2] > 1:
             return super().forward(x)
+        # one token a text, whatever is beside it, costs by its kernels rather than by what they read:
         # (x, -x) has the mean 0 and the variance mean(x^2), so that its layer norm, one kernel, is this norm
         both = torch.cat([x, -x], dim=-1)
         return F.layer_norm(both, both.shape[-1:], None, None, self.eps or 0.0)[..., : x.shape[-1]] * self.weight

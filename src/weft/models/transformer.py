@@ -497,7 +497,10 @@ class Transformer(nn.Module):
 
 def _readable(mask_BT: Tensor | None) -> Tensor | None:
     """The mask [B, 1, 1, T] of what a reader may read; a row without any token reads its empty places."""
-    if mask_BT is None or (mask_BT.device.type == "cpu" and not mapped(mask_BT) and bool(mask_BT.all())):
+    if mask_BT is None:
+        return None
+    # in float32 a row's bits must not depend on whether those beside it are as long
+    if torch.is_autocast_enabled("cpu") and not mapped(mask_BT) and bool(mask_BT.all()):
         return None
     return (mask_BT | ~mask_BT.any(dim=1, keepdim=True))[:, None, None, :]
 
