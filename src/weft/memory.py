@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from weft import processes
 from weft.errors import SettingsError, UsageError
 
 PIECE = 1 << 24
@@ -55,8 +56,10 @@ def limit(most: str | None) -> None:
 
 
 def bound() -> int:
-    """Bytes that may be resident: as set, or four fifths of what the machine or the container has left."""
-    return _bound if _bound is not None else int(0.8 * (_available() + resident()))
+    """Bytes that may be resident: as set, or four fifths of what the machine or the container has left; of several
+    processes on a machine each has its share."""
+    here = processes.here()
+    return _bound // here if _bound is not None else int(0.8 * (_available() / here + resident()))
 
 
 def require(more: float, what: str) -> None:

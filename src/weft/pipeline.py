@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from weft import processes
 from weft.config import Settings
 from weft.data.table import Table
+from weft.errors import SettingsError
 from weft.progress import Silent
 from weft.runs.run import Run
 from weft.tasks.answers import AnswerSteps
@@ -26,6 +28,29 @@ WAYS: dict[str, Callable[[Settings, Table | None, Path, Silent, bool], Steps]] =
     "dialogue": DialogueSteps, "span": AnswerSteps, "embedding": PairSteps,
     "ranking": RankingSteps,
 }  # fmt: skip
+
+
+def check_processes(settings: Settings, count: int) -> None:
+    """Raises SettingsError where so many processes cannot train as the settings say."""
+    t, task = settings.training, settings.target.task
+    if t.parallel is not None and count % t.parallel.tensor:
+        wanted = t.parallel.tensor
+        raise SettingsError(
+            [f"training.parallel.tensor: the number of processes must be a multiple of it. Got {count} and {wanted}. "
+             f"Start with --processes {wanted}, or change it."]
+        )  # fmt: skip
+    alone = {
+        "training.privacy": t.privacy, "training.federated": t.federated, "training.mixup": t.mixup,
+        "training.cutmix": t.cutmix, "training.fairness.how: penalty": t.fairness and t.fairness.how == "penalty",
+        "training.class_weight with consistency": t.class_weight and t.consistency,
+        "training.augment.back_translation": t.augment and t.augment.back_translation,
+        f"target.type: {task}": task in ("ranking", "embedding"),
+    }  # fmt: skip
+    odd = [name for name, on in alone.items() if on and count > 1]
+    if odd:
+        raise SettingsError(
+            [f"{name}: needs all rows of a step in one process. Leave out --processes." for name in odd]
+        )
 
 
 def run(
@@ -45,6 +70,7 @@ def run(
     Raises:
         WeftError: one of its kinds; the message says where, what must hold, what came and what to do.
     """
+    check_processes(settings, processes.count())
     way = WAYS[settings.target.task]
     steps = way(settings, table, Path(out or free_name()), say or Silent(), resume)
     with steps.holding:

@@ -153,6 +153,16 @@ class FederatedSettings(StrictSettings):
     """Train so that nobody can tell whether an owner took part: each round draws owners and adds noise."""
 
 
+class ParallelSettings(StrictSettings):
+    """How a model lies on several processes (`weft run --processes N`, `torchrun`). Left out, each holds all of it; the
+    rows of a step are always shared."""
+
+    shard: bool = False
+    """Each process holds a piece of every weight, gradient and moment (FSDP; Rajbhandari 2020)."""
+    tensor: Annotated[int, Field(ge=1)] = 1
+    """Processes that split the matrices of each block of a Transformer (Shoeybi 2019); their number is a multiple."""
+
+
 class TrainingSettings(StrictSettings):
     """How it learns; what is left out is chosen by the data."""
 
@@ -164,6 +174,11 @@ class TrainingSettings(StrictSettings):
     """Rows of one optimiser step."""
     accumulate: Annotated[int, Field(ge=2)] | None = None
     """Parts that a step's rows are computed in, one after another: the same step in less memory."""
+    parallel: ParallelSettings | None = None
+    """How a model lies on several processes."""
+    checkpoint_activations: bool = False
+    """Keep only what goes into each block of a Transformer and compute the rest again on the way back (Chen 2016): the
+    same steps in less memory, a third slower."""
     optimizer: Literal["adamw", "muon"] | None = None
     """Muon makes the steps of a Transformer's matrices orthogonal (default where a text model begins from nothing)."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -45,6 +45,7 @@ ORDER = [
         "exchange",
         "exports",
         "shadows",
+        "launch",
         "sklearn",
     },
     {"server"},

@@ -14,10 +14,6 @@ import torch
 from safetensors.torch import load_file
 from tests.training.team_job import Stopped, train
 
-from weft.errors import SettingsError
-from weft.training.loop import Privacy, Recipe
-from weft.training.team import check
-
 OTHER = {"qk_norm": True, "biases": "all", "norm": "layer", "feed_forward": "gelu", "groups": 2}
 TWO: dict[str, dict[str, Any]] = {
     "rows": {"accumulate": 2},
@@ -103,18 +99,3 @@ def test_activations_computed_again_are_the_same_bits(tmp_path: Path) -> None:
     again = train(tmp_path / "again", {"dropout": 0.2, "checkpoint_activations": True})
     assert all(map(torch.equal, kept.model.state_dict().values(), again.model.state_dict().values()))
     assert records(tmp_path / "kept") == records(tmp_path / "again")
-
-
-RECIPE = {"epochs": 1, "batch_rows": 1, "learning_rate": 1.0, "weight_decay": 0.0, "patience": 1, "average": 0.9,
-          "bfloat16": False, "seed": 0}  # fmt: skip
-
-
-@pytest.mark.parametrize("given", [{"mixup": 0.2}, {"cutmix": 1.0}, {"privacy": Privacy(1.0, None, 1.0)}])
-def test_what_several_processes_cannot_do_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(SettingsError, match=rf"training.{next(iter(given))}: is for one process"):
-        check(Recipe(**RECIPE, **given))  # type: ignore[arg-type]
-
-
-def test_a_matrix_is_not_shared_by_one_process(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"2 processes share a matrix. Got 1 process. Start with --processes 2"):
-        train(tmp_path, {"tensor": 2})

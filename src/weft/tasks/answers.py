@@ -24,6 +24,7 @@ from weft.results.beside import Judged, beside
 from weft.runs.answers import AnswerRun
 from weft.tasks.reading import ReadingSteps, Ready
 from weft.training.calibration import fit_threshold
+from weft.training.parallel import once
 from weft.training.reading import SpanObjective
 
 LONGEST = 384
@@ -57,7 +58,10 @@ class AnswerSteps(ReadingSteps):
         clean, found = self._begin(plan, f"'{self.question}' is answered from '{self.context}'")
         with self._timed("features"):
             tokenizer = self._tokenizer(clean, source, [self.question, self.context])
-            store, parts, rows = self._windows(clean, tokenizer)
+            store, parts, rows = once(
+                lambda: self._windows(clean, tokenizer),
+                lambda: (Store(self.work / "store"), *np.load(self.work / "windows.npy")),
+            )
         letters = 0 if source else round(self._letters(clean) * self.scale)
         objective = SpanObjective(self._reader(tokenizer, source, letters, span=True))
         return Ready(plan, clean, found, source, tokenizer, store, parts, BATCH, objective, rows)
@@ -105,6 +109,7 @@ class AnswerSteps(ReadingSteps):
                 row += len(starts)
                 bar.advance(len(starts))
         store, found, lengths = writer.close(), np.concatenate(parts), np.concatenate(spans)
+        np.save(self.work / "windows.npy", [found, np.concatenate(of)])
         if not len(lengths):
             raise DataError(
                 f"{self.table.name}: some training rows must have an answer in '{target}'. Got none that has."

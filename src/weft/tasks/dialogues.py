@@ -19,6 +19,7 @@ from weft.features.dialogues import DialogueCounts, contents, dialogue_examples
 from weft.features.documents import Marks
 from weft.features.examples import ExampleCorpus, Examples, write_examples
 from weft.features.pieces import Corpus
+from weft.features.store import Store
 from weft.files import write_whole
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
@@ -30,6 +31,7 @@ from weft.preprocess.ingest import CleanRows
 from weft.results.language import Surprise
 from weft.runs.dialogues import DialogueRun
 from weft.tasks.language import LanguageSteps
+from weft.training.parallel import once
 
 SHOWN_DIALOGUES, ANSWER_TOKENS = 3, 120
 
@@ -47,17 +49,20 @@ class DialogueSteps(LanguageSteps):
         tokenizer = self._tokenizer(clean, source, [self.column], contents)
         marks = Marks.of(tokenizer)
         self.words = self._words(tokenizer, marks, source)
-        self.today = self._today()
+        self.today = once(self._today, self._today)
         chat = Chat(tokenizer, self.words, self.today)
         if source is not None:  # an answer ends where the template says, whatever else ends a text
             config = source.model.config
             source.model.config = replace(config, end=tuple(dict.fromkeys((*config.end, chat.end))))
         self.context = context(settings, self.column, source.model if source else None)
         self.counts = DialogueCounts()
-        shutil.rmtree(self.work / "store", ignore_errors=True)
-        examples = write_examples(
-            dialogue_examples(clean, self.column, chat, self.context, self.counts), self.work / "store"
-        )
+        folder = self.work / "store"
+
+        def encode() -> Examples:
+            shutil.rmtree(folder, ignore_errors=True)
+            return write_examples(dialogue_examples(clean, self.column, chat, self.context, self.counts), folder)
+
+        examples = once(encode, lambda: Examples.mapped(Store(folder)))
         pack = self._packs(source)
         corpus = ExampleCorpus(examples, marks, self.context, settings.training.seed, prefixed=False, pack=pack)
         self.say.step(

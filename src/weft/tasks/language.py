@@ -20,8 +20,9 @@ from weft.defaults import lora_rank
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model
 from weft.features.canaries import Canary, canaries
-from weft.features.documents import Marks, encode_documents
+from weft.features.documents import Documents, Marks, encode_documents
 from weft.features.pieces import Corpus, Cuts
+from weft.features.store import Store
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
 from weft.language_defaults import context, language_config, language_recipe, with_dropout
@@ -41,6 +42,7 @@ from weft.training.adapters import attach
 from weft.training.language import TokenObjective, Trained, fit_language
 from weft.training.loop import Recipe
 from weft.training.pace import step_cost
+from weft.training.parallel import once
 from weft.training.private import sized
 
 SAMPLES, SAMPLE_TOKENS = 3, 120
@@ -169,8 +171,13 @@ class LanguageSteps(TextModelSteps):
         marks = Marks.of(tokenizer)
         self.canaries = self._canaries(clean)
         more = [canary.text for canary in self.canaries for _ in range(canary.times)]
-        shutil.rmtree(self.work / "store", ignore_errors=True)
-        documents = encode_documents(clean, self.column, tokenizer, marks.end, self.work / "store", self.say, more)
+        folder = self.work / "store"
+
+        def encode() -> Documents:
+            shutil.rmtree(folder, ignore_errors=True)
+            return encode_documents(clean, self.column, tokenizer, marks.end, folder, self.say, more)
+
+        documents = once(encode, lambda: Documents.stored(Store(folder), self.column))
         size = tokenizer.get_vocab_size()
         longest = self.context = context(settings, self.column, source.model if source else None)
         pack = self._packs(source)

@@ -58,6 +58,7 @@ from weft.tasks.sources import open_source, see_as
 from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import merge
 from weft.training.fit import Change, Fitted, fit, start
+from weft.training.parallel import once
 
 INFERENCE_ROWS = 2_048
 MOST_PICTURE_BYTES = 1 << 28
@@ -133,12 +134,17 @@ class RowSteps(Steps):
             if self.source is not None:
                 tokenizer, longest = self.source.tokenizer, self.source.longest
             self.owners = self._owners(clean) if self.settings.training.federated else None
-            columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest, self.owners)
-            see_as(columns, self.source)
-            positive_problem(self.settings, columns)
-            columns.save(self.out)
-            shutil.rmtree(self.work / "store", ignore_errors=True)
-            store = encode_rows(columns, clean, self.work / "store", self.say)
+            folder = self.work / "store"
+
+            def encode() -> tuple[Columns, Store]:
+                columns = fit_columns(self.settings, plan, clean, cleaner, tokenizer, longest, self.owners)
+                see_as(columns, self.source)
+                positive_problem(self.settings, columns)
+                columns.save(self.out)
+                shutil.rmtree(folder, ignore_errors=True)
+                return columns, encode_rows(columns, clean, folder, self.say)
+
+            columns, store = once(encode, lambda: (Columns.load(self.out), Store(folder)))
             out_of_scope_problem(self.settings, columns.target, store)
             self._say_features(columns)
         ids = [clean.places(part) for part in (TRAIN, VALID, TEST)]

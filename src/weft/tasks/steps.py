@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -20,7 +21,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import nn
 
-from weft import config, engine, memory
+from weft import config, engine, memory, processes
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES
@@ -47,7 +48,9 @@ from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
 from weft.training.adapters import merge
 from weft.training.language import Trained
 from weft.training.loop import Progress, Recipe
+from weft.training.parallel import once
 
+CLEAN = "clean.arrow"
 BEFORE_CHECKPOINTS = {
     "weft.yaml", "work", "rejected.parquet", COPIES_FILE, "split.npy", "columns.json", "tokenizer.json",
     "metrics.jsonl", "checkpoints", "catalogue.arrow",
@@ -116,6 +119,11 @@ class Steps(ABC):
 
     def _claim(self) -> None:
         """Take the run folder; a folder that holds something else is never touched."""
+        once(self._take, lambda: None)
+        if not self.work.is_dir():
+            raise RunError(f"{self.out}: must lie where all processes see it. Process {processes.number()} does not.")
+
+    def _take(self) -> None:
         file = self.out / SETTINGS_FILE
         self.fingerprint = self.table.fingerprint()
         versions = f"# weft {version('weft')}, torch {torch.__version__}\n# data sha256 {self.fingerprint}\n"
@@ -167,11 +175,7 @@ class Steps(ABC):
         for warning in plan.warnings:
             self.say.warn(warning)
         cleaner = self._cleaner(plan)
-        aside = self.out / "rejected.parquet"
-        clean, parts, found = ingest(
-            self.settings, plan, self.table, cleaner, self.work / "clean.arrow", aside, self.say
-        )
-        np.save(self.out / "split.npy", parts)
+        clean, found = once(lambda: self._ingest(plan, cleaner), self._ingested)
         self.read, self.copies = found.read, found.copies
         copies = found.copies.get("left_out", 0)
         self.say.step(
@@ -191,6 +195,20 @@ class Steps(ABC):
         if plan.target_type != "ranking":  # of which it is said once the events are in order
             self.say.line(split_in_words(self.settings, clean))
         return clean, found, cleaner
+
+    def _ingest(self, plan: Plan, cleaner: Cleaner) -> tuple[CleanRows, Ingested]:
+        clean, parts, found = ingest(
+            self.settings, plan, self.table, cleaner, self.work / CLEAN, self.out / "rejected.parquet", self.say
+        )
+        np.save(self.out / "split.npy", parts)
+        write_whole(self.work / "dealt.json", json.dumps(found.dealt))
+        return clean, found
+
+    def _ingested(self) -> tuple[CleanRows, Ingested]:
+        """What the first process made of the table."""
+        found = Ingested()
+        found.dealt = json.loads((self.work / "dealt.json").read_text())
+        return CleanRows(self.work / CLEAN, np.load(self.out / "split.npy")), found
 
     def _data_facts(self, plan: Plan, clean: CleanRows, found: Ingested) -> dict[str, Any]:
         """What ``report.json`` says of the data, whatever the task."""
@@ -300,7 +318,14 @@ class TextModelSteps(ForetoldSteps):
         """That of the model it goes on from, or one learnt from some columns."""
         given = one_setting(self.settings, names, "vocabulary")
         if source is None:
-            return learn_tokenizer(clean, names, given, self.settings.training.seed, said, self.scale)
+            file = self.work / "tokenizer.json"
+
+            def learn() -> Tokenizer:
+                found = learn_tokenizer(clean, names, given, self.settings.training.seed, said, self.scale)
+                write_whole(file, found.to_str())
+                return found
+
+            return once(learn, lambda: Tokenizer.from_file(str(file)))
         if given:
             name = next(n for n in names if n in self.settings.features and self.settings.features[n].vocabulary)
             raise SettingsError([f"features.{name}.vocabulary: the checkpoint has its own tokens. Remove it."])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +15,10 @@ from weft.data.split import TEST, TRAIN
 from weft.errors import SettingsError, listing
 from weft.features.documents import Marks
 from weft.features.examples import ExampleCorpus, Examples, write_examples
-from weft.features.pairs import PairCounts, fit_pairing, pair_examples
+from weft.features.pairs import PairCounts, Pairing, fit_pairing, pair_examples
 from weft.features.pieces import Corpus
+from weft.features.store import Store
+from weft.files import write_whole
 from weft.inference.rewrite import write_targets
 from weft.inference.sampling import Sampling
 from weft.language_defaults import given_tokens
@@ -27,6 +30,7 @@ from weft.results.language import Surprise
 from weft.results.writing import SHOWN_TEXTS, judge_texts, simple_writers, writing_figures, writing_sentence
 from weft.runs.texts import TextRun
 from weft.tasks.language import LanguageSteps
+from weft.training.parallel import once
 
 WRITTEN_ROWS = 2_000
 """Rows that are written to be judged in a training; `weft evaluate` writes all."""
@@ -56,13 +60,22 @@ class TextSteps(LanguageSteps):
             raise SettingsError([f"model.from: a text needs a token that ends it. {settings.model.from_} has none."])
         given = given_tokens(settings, self.sources, source.model if source else None)
         limit = source.model.config.longest if source else None
-        self.pairing, self.context = fit_pairing(
-            clean, self.sources, self.column, tokenizer, marks, end, given, limit,
-            settings.target.max_tokens,
-        )  # fmt: skip
+        folder, file = self.work / "store", self.work / "pairing.json"
         self.cut = PairCounts()
-        shutil.rmtree(self.work / "store", ignore_errors=True)
-        found = write_examples(pair_examples(clean, self.pairing, tokenizer, self.cut), self.work / "store")
+
+        def encode() -> tuple[Pairing, int, Examples]:
+            pairing, context = fit_pairing(
+                clean, self.sources, self.column, tokenizer, marks, end, given, limit, settings.target.max_tokens
+            )
+            write_whole(file, json.dumps([pairing.to_dict(), context]))
+            shutil.rmtree(folder, ignore_errors=True)
+            return pairing, context, write_examples(pair_examples(clean, pairing, tokenizer, self.cut), folder)
+
+        def opened() -> tuple[Pairing, int, Examples]:
+            pairing, context = json.loads(file.read_text(encoding="utf-8"))
+            return Pairing(**pairing), context, Examples.mapped(Store(folder))
+
+        self.pairing, self.context, found = once(encode, opened)
         prefixed = not self._recurrent(source) and (
             source is None or getattr(source.model.config.backbone, "attention", "") == "rewriting"
         )

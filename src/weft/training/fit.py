@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from weft import processes
 from weft.data.split import uniform
 from weft.errors import listing
 from weft.features.batching import Batch, collate, in_turn
@@ -30,6 +31,7 @@ from weft.training.fairness import Fairness, group_thresholds
 from weft.training.federated import loop_of
 from weft.training.loop import Progress, Recipe
 from weft.training.optimizers import fit_ridge
+from weft.training.parallel import leave
 from weft.training.regularise import Objective
 from weft.training.thresholds import choose_score, coverage_threshold, label_thresholds
 from weft.training.tracking import Tracker
@@ -202,8 +204,9 @@ def _fit(
         label = f"copy {number + 1} of {count}: " if count > 1 else ""
         epochs = progress.best_step / loop.steps_an_epoch
         say.line(f"{label}best after {epochs:.1f} epochs; {progress.stopped}; {duration(progress.seconds)}")
-        if models.kind != "number":
+        if models.kind != "number" and not processes.number():
             watched.append(_watch(copy, store, fetch, watch, lengths, models.shift))
+    leave()
     models.eval()
     return Fitted(done, steps, 1.0), watched
 

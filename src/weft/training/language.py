@@ -18,6 +18,7 @@ from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
 from weft.training.federated import loop_of
 from weft.training.loop import Progress, Recipe
+from weft.training.parallel import leave
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 16_384
@@ -107,6 +108,7 @@ def fit_language(
         weigh=lambda batch: float((batch.targets_BT != IGNORED).sum()),
     )  # fmt: skip
     progress = loop.run()
+    leave()
     model.eval()
     return Trained(progress, loop.steps_an_epoch, rate(progress))
 

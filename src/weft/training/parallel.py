@@ -6,16 +6,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from weft.errors import SettingsError
+from weft import processes
 from weft.models.transformer import Transformer
 
 T = TypeVar("T")
+
+
+LOST = 75
+"""With which code a process ends that has lost the others (EX_TEMPFAIL): all may be started again."""
 
 
 class Helped(BaseException):
@@ -37,9 +41,6 @@ class Alone:
 
     def gather(self) -> None:
         """Let the model be whole again, in the first process at least."""
-
-    def leave(self) -> None:
-        """Raises Helped in all processes but the first."""
 
     def within(self, call: Callable[[], T]) -> T:
         """What ``call`` returns, which goes through the model."""
@@ -65,7 +66,8 @@ class Alone:
         """The greatest value of any process."""
         return value
 
-    def wait(self) -> None:
+    @staticmethod
+    def wait() -> None:
         """Until all are here."""
 
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -108,20 +110,27 @@ class Alone:
 
 
 ALONE = Alone()
-makers: list[Callable[[Any], Alone]] = []
-"""Recipe -> who trains by it, where several processes have joined."""
+joined: list[Any] = []
+"""The kind of Alone that several processes are, once they have joined."""
 
 
 def made(recipe: Any) -> Alone:
-    """Who trains by a recipe. Raises SettingsError where it is not for so many processes."""
-    if makers:
-        return makers[-1](recipe)
-    if recipe.tensor > 1:
-        raise SettingsError(
-            [f"training.parallel.tensor: {recipe.tensor} processes share a matrix. Got 1 process. Start with "
-             f"--processes {recipe.tensor}, or lower it."]
-        )  # fmt: skip
-    return ALONE
+    """Who trains by a recipe."""
+    return joined[-1](recipe) if joined else ALONE
+
+
+def once(make: Callable[[], T], opened: Callable[[], T]) -> T:
+    """What the first process makes on the disk and the others, which wait for it, then open."""
+    found = make() if processes.number() == 0 else None
+    for team in joined:
+        team.wait()
+    return opened() if processes.number() else cast(T, found)
+
+
+def leave() -> None:
+    """Raises Helped in all processes but the first."""
+    if processes.number():
+        raise Helped
 
 
 def recompute(model: nn.Module) -> None:

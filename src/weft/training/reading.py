@@ -21,6 +21,7 @@ from weft.training.checkpoint import Checkpoints
 from weft.training.federated import loop_of
 from weft.training.language import Trained
 from weft.training.loop import Recipe
+from weft.training.parallel import leave
 from weft.training.tracking import Tracker
 
 TEMPERATURE = 0.05
@@ -118,6 +119,7 @@ def fit_reading(
         objective, recipe, *learnt, validate, Tracker(folder), Checkpoints(folder / "checkpoints"), say
     )
     progress = loop.run()
+    leave()
     objective.model.eval()
     epochs = progress.step / loop.steps_an_epoch
     rate = lengths[train].sum() * epochs / max(progress.seconds, 1e-9)

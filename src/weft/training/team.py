@@ -13,6 +13,8 @@ rows are put in another order while it is split, so that each process has its pa
 from __future__ import annotations
 
 import copy
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -36,29 +38,37 @@ from weft.models.transformer import Block, Transformer
 from weft.training import parallel
 from weft.training.adapters import LoraLinear
 from weft.training.loop import Recipe
-from weft.training.parallel import Alone, Helped
+from weft.training.parallel import LOST, Alone
 
 T = TypeVar("T")
 BUCKET = 1 << 24
 """Numbers of gradients that are added up at once."""
+DISCONNECTED = re.compile(r"gloo/transport|Connection (closed|reset)|Broken pipe|ncclRemoteError|ncclSystemError")
+"""What the libraries say where another process is gone."""
 LONGEST_WAIT = timedelta(days=7)
 """For the first process, which prepares the data."""
 
 
 @contextmanager
-def joined() -> Iterator[None]:
-    """While open, this process is one of those that torchrun started."""
+def joined() -> Iterator[bool]:
+    """While open, this process is one of those that torchrun started; whether it did so again."""
     device = best_device()
     if device == "cuda":
         torch.cuda.set_device(processes.number_here())
     dist.init_process_group("cpu:gloo,cuda:nccl" if device == "cuda" else "gloo", timeout=LONGEST_WAIT)
     # what blocks return is never changed in place
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
-    parallel.makers.append(Team)
+    parallel.joined.append(Team)
     try:
-        yield
+        again = torch.tensor(processes.started_again())
+        dist.all_reduce(again, dist.ReduceOp.MAX)  # one machine knows of it, another may not
+        yield bool(again)
+    except RuntimeError as error:
+        if DISCONNECTED.search(str(error)):
+            sys.exit(LOST)
+        raise
     finally:
-        parallel.makers.pop()
+        parallel.joined.pop()
         dist.destroy_process_group()
 
 
@@ -77,14 +87,8 @@ class Team(Alone):
     """All processes. Raises SettingsError where the recipe is not for several, or not for so many."""
 
     def __init__(self, recipe: Recipe):
-        check(recipe)
         self.number, self.count = dist.get_rank(), dist.get_world_size()
         t = recipe.tensor
-        if self.count % t:
-            raise SettingsError(
-                [f"training.parallel.tensor: the number of processes must be a multiple of it. Got {self.count} "
-                 f"processes and {t}. Start with --processes {t}, or change it."]
-            )  # fmt: skip
         self.tensor, self.shares, self.share = t, self.count // t, self.number // t
         self.shard, self.bfloat16 = recipe.shard and self.shares > 1, recipe.bfloat16
         self.mesh = init_device_mesh(best_device(), (self.shares, t), mesh_dim_names=("data", "tensor"))
@@ -105,6 +109,8 @@ class Team(Alone):
             for name, module in model.named_modules():
                 if isinstance(module, Transformer):
                     self._split(module, name, named)
+            if not named:
+                raise SettingsError(["training.parallel.tensor: is for a Transformer. Remove it."])
         if self.shard:
             self._shard(model)
         found = dict(model.named_parameters())
@@ -172,10 +178,6 @@ class Team(Alone):
         for name, p in self.model.named_parameters():
             p.data = full[name]
 
-    def leave(self) -> None:
-        if self.number:
-            raise Helped
-
     def within(self, call: Callable[[], T]) -> T:
         if self.root is None:
             return call()
@@ -208,8 +210,9 @@ class Team(Alone):
         dist.all_reduce(told, dist.ReduceOp.MAX)
         return int(told)
 
-    def wait(self) -> None:
-        self.most(0)
+    @staticmethod
+    def wait() -> None:
+        dist.all_reduce(torch.zeros(()))
 
     @torch.no_grad()
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -309,14 +312,6 @@ class Team(Alone):
 
     def random(self) -> dict[str, Tensor]:
         return {f"{name}.{self.number}": state for name, state in super().random().items()}
-
-
-def check(recipe: Recipe) -> None:
-    """Raises SettingsError where a step cannot be shared: it looks at other rows, or is drawn as a whole."""
-    alone = {"privacy": recipe.privacy, "federated": recipe.federated, "mixup": recipe.mixup, "cutmix": recipe.cutmix}
-    odd = [name for name, on in alone.items() if on]
-    if odd:
-        raise SettingsError([f"training.{n}: is for one process. Leave out --processes, or remove it." for n in odd])
 
 
 def _restorer(model: nn.Module) -> Callable[[], None]:
