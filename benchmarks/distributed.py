@@ -11,6 +11,7 @@ in every line.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -61,7 +62,7 @@ def work(folder: Path, steps: int) -> None:
     def batch(rows: np.ndarray, epoch: int = 0) -> TextBatch:
         return TextBatch(ids[rows], ids[rows].roll(-1, 1))
 
-    count = processes.count()
+    count, looks = processes.count(), itertools.count()  # the last weights are always the best
     layouts: dict[str, dict[str, Any]] = (
         {"rows": {}, "shard": {"shard": True}, "tensor": {"tensor": count}} if count > 1 else {"rows": {}}
     )
@@ -72,7 +73,7 @@ def work(folder: Path, steps: int) -> None:
             here = folder / f"{count} {name}"
             here.mkdir(exist_ok=True)
             loop = Timed(
-                objective, replace(RECIPE, **layout), batch, np.arange(len(ids)), None, lambda model: 0.0,
+                objective, replace(RECIPE, **layout), batch, np.arange(len(ids)), None, lambda model: -next(looks),
                 Tracker(here), Checkpoints(here / "checkpoints"), Silent(), weigh=lambda b: float(b.ids_BT.numel()),
             )  # fmt: skip
             loop.run()
