@@ -28,6 +28,8 @@ Engine = Annotated[
     Parameter(help="Where the rows are worked on: local (this process), ray (RAY_ADDRESS, else this machine), spark."),
 ]
 Out = Annotated[Path, Parameter(name=["--out", "-o"])]
+To = Annotated[str, Parameter(name=["--out", "-o"])]
+"""A file, a folder of parts (it ends in ``/``), or an address of either."""
 
 app = App(
     name="weft",

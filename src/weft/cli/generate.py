@@ -13,7 +13,7 @@ from typing import Any
 from rich.cells import cell_len
 from tokenizers import Tokenizer
 
-from weft.cli import Engine, Json, Many, Out, answer
+from weft.cli import Engine, Json, Many, To, answer
 from weft.engine import running
 from weft.errors import UsageError, listing
 from weft.features.chat import TEMPLATE, Chat
@@ -74,7 +74,7 @@ def generate(
     json_schema: Path | None = None,
     data: str | None = None,
     column: str | None = None,
-    out: Out | None = None,
+    out: To | None = None,
     engine: Engine = "local",
     json: Json = False,
 ) -> None:
@@ -106,7 +106,8 @@ def generate(
         json_schema: Write JSON that fulfils the schema in this file.
         data: A table of prompts: file, glob, folder or address.
         column: The column of the table that holds the prompts.
-        out: Texts for the table: .parquet, .csv or .jsonl. Rows set aside go beside it.
+        out: Texts for the table: .parquet, .csv or .jsonl, an address, or a folder of parts (OUT/). Rows set aside go
+            beside it.
     """
     if system and not chat:
         raise UsageError("--system is for a conversation. Add --chat.")

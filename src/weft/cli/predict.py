@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weft.cli import Engine, Json, Many, Memory, Out, answer
+from weft.cli import Engine, Json, Many, Memory, To, answer
+from weft.data.stores import fetched
 from weft.data.table import Table
 from weft.engine import running
 from weft.errors import UsageError
-from weft.inference import output
 from weft.inference.embed import text_column
 from weft.inference.predict import without_in_words
 from weft.inference.zero_shot import TEMPLATE, ByMeaning, ByWriting, check_template, classify_table, read_labels
@@ -20,13 +20,14 @@ from weft.runs.texts import TextRun
 
 
 def predict(
-    run: Path,
+    run: str,
     data: str,
     /,
     *,
-    out: Out,
+    out: To,
     keep: Many = (),
     columns: Many = (),
+    partition_by: str | None = None,
     allow_missing: bool = False,
     labels: str | None = None,
     column: str | None = None,
@@ -43,11 +44,13 @@ def predict(
     With --labels, a checkpoint that no one trained for the task tells classes by their names or descriptions.
 
     Args:
-        run: The run folder.
+        run: The run folder, or its address.
         data: File, glob, folder or address of CSV, JSON Lines, Parquet or Arrow.
-        out: The predictions: .parquet, .csv or .jsonl. Rows set aside go beside it.
+        out: The predictions: .parquet, .csv or .jsonl, an address of one, or a folder of parts (OUT/). Rows set aside
+            go beside it.
         keep: A column of the input to repeat in the output; may be given several times.
         columns: A column of the output to write (default: all); may be given several times.
+        partition_by: With a folder: a column of the output, each of whose values has a folder of its own.
         allow_missing: Go on without a column even if another of a like name may be it.
         labels: Classes for a checkpoint without training: "a,b,c", or a YAML file of them, with descriptions or not.
         column: With --labels: the column of texts (default: the only one that holds texts).
@@ -60,21 +63,25 @@ def predict(
     if labels is not None:
         if allow_missing or beams is not None or top is not None or taken is not None:
             raise UsageError("--allow-missing, --beams, --top and --taken are for a trained run. Leave them out.")
-        _without_training(run, data, out, keep, columns, labels, column, template, engine, json)
+        with fetched(run) as folder, running(engine):
+            _without_training(folder, data, out, keep, columns, labels, column, template, partition_by, json)
         return
     if column is not None or template is not None:
         raise UsageError('--column and --template are for classes without training. Say which, with --labels "a,b".')
-    finished = open_run(run)
-    if beams is not None:
-        if not isinstance(finished, TextRun):
-            raise UsageError(f"--beams is for a run that writes a column. {run} predicts one. Leave it out.")
-        finished.beams = beams
-    if top is not None or taken is not None:
-        if not isinstance(finished, RankingRun):
-            raise UsageError(f"--top and --taken are for a run that recommends items. {run} does not. Leave them out.")
-        finished.top, finished.taken = finished.top if top is None else top, taken
-    with running(engine):
-        done = finished.predict_file(data, out, allow_missing, keep, Spoken(), columns)
+    with fetched(run) as folder:
+        finished = open_run(folder)
+        if beams is not None:
+            if not isinstance(finished, TextRun):
+                raise UsageError(f"--beams is for a run that writes a column. {run} predicts one. Leave it out.")
+            finished.beams = beams
+        if top is not None or taken is not None:
+            if not isinstance(finished, RankingRun):
+                raise UsageError(
+                    f"--top and --taken are for a run that recommends items. {run} does not. Leave them out."
+                )
+            finished.top, finished.taken = finished.top if top is None else top, taken
+        with running(engine):
+            done = finished.predict_file(data, out, allow_missing, keep, Spoken(), columns, partition_by)
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['rejected']:,} set aside",
         f"wrote:   {out}",
@@ -91,13 +98,12 @@ def predict(
 
 
 def _without_training(
-    run: Path, data: str, out: Path, keep: tuple[str, ...], columns: tuple[str, ...], labels: str, column: str | None,
-    template: str | None, engine: str, json: bool,
+    run: Path, data: str, out: str, keep: tuple[str, ...], columns: tuple[str, ...], labels: str, column: str | None,
+    template: str | None, partition_by: str | None, json: bool,
 ) -> None:  # fmt: skip
     classes = read_labels(labels)
     if template is not None:
         check_template(template)
-    output.check(out)
     table = Table.open(data)
     if column is None:
         column = text_column(table)
@@ -111,8 +117,7 @@ def _without_training(
         scorer = ByMeaning(embedder, classes)
     else:
         scorer = ByWriting(found.model, found.tokenizer, classes, template or TEMPLATE, embedder.redact)
-    with running(engine):
-        done = classify_table(scorer, classes, table, column, out, keep, Spoken(), columns)
+    done = classify_table(scorer, classes, table, column, out, keep, Spoken(), columns, partition_by)
     lines = [
         f"{done['rows']:,} rows = {done['predicted']:,} predicted + {done['missing']:,} without a text + "
         f"{done['rejected']:,} set aside",

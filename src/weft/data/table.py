@@ -44,6 +44,7 @@ from weft.data.formats import Rejected as Rejected
 from weft.data.pictures import is_picture_file, pixel_type
 from weft.data.plain import plain
 from weft.data.split import uniform
+from weft.data.stores import asking, is_address
 from weft.errors import DataError, UsageError, did_you_mean, listing
 
 BATCH_ROWS = 16_384
@@ -398,20 +399,27 @@ def _is_utf8(array: pa.Array) -> bool:
 # ------------------------------------------------------------------------------------------- finding
 
 
-def _find(address: str, format: str | None) -> list[Part]:
+def _located(address: str) -> tuple[Any, bool, list[str]]:
+    """Where the files of an address lie, whether it is a folder, and their paths."""
     try:
         filesystem, path = fsspec.core.url_to_fs(address)
         folder = filesystem.isdir(path)
         if folder:
-            paths = sorted(p for p in filesystem.find(path) if _hidden(p, path) is False)
-        elif any(sign in path for sign in "*?[") and not filesystem.exists(path):
+            return filesystem, True, sorted(p for p in filesystem.find(path) if _hidden(p, path) is False)
+        if any(sign in path for sign in "*?[") and not filesystem.exists(path):
             named = Path(path).name.startswith(".")
             found = (p for p in filesystem.glob(path) if named or not Path(p).name.startswith("."))
-            paths = sorted(p for p in found if filesystem.isfile(p))
-        else:
-            paths = [path] if filesystem.exists(path) else []
+            return filesystem, False, sorted(p for p in found if filesystem.isfile(p))
+        return filesystem, False, [path] if filesystem.exists(path) else []
     except (ImportError, ValueError, OSError) as error:
+        if is_address(address):
+            raise
         raise DataError(f"{address}: must be a file, glob, folder or fsspec address. Got: {error}.") from None
+
+
+def _find(address: str, format: str | None) -> list[Part]:
+    with asking(address):
+        filesystem, folder, paths = _located(address)
     if folder and not paths:
         raise DataError(f"{address}: the folder must hold files that end in {listing(sorted(_ENDINGS), 20)}. Got none.")
     if not paths:
@@ -423,6 +431,7 @@ def _find(address: str, format: str | None) -> list[Part]:
             raise DataError(
                 f"{address}: pictures are read from this machine. Got {filesystem.protocol}. Copy them here."
             )
+        path = filesystem._strip_protocol(address)
         root = path if folder else os.path.commonpath([Path(p).parent for p in pictures])
         return [Part(root, sum(int(filesystem.size(p) or 0) for p in pictures), "pictures", filesystem, pictures)]
     for p in paths:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 
 from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import DataError
+from weft.inference.delivery import Delivery
 from weft.inference.generate import Prompt, Written, grammar_of, read_prompt, write_prompts
 from weft.inference.parts import Piece, fingerprint, steps, write_job
 from weft.inference.predict import Reader
@@ -44,7 +45,7 @@ def write_table(
     A prompt that cannot be read (too long, not UTF-8) sets its row aside, in a file beside ``out`` with the reason.
     Returns the counts: rows in = written + missing + rejected, why the texts stopped, how many break the constraint.
     """
-    say, out = say or Silent(), Path(out)
+    say = say or Silent()
     table = Table.of(source)
     table.require([column])
     kind = table.columns[column]
@@ -53,14 +54,15 @@ def write_table(
     step = _Writing(model, tokenizer, column, sampling, cut, clean)
     reader = Reader([column], ROWS_AT_ONCE, step)
     job = {"model": fingerprint(model, tokenizer), "column": column, "sampling": repr(sampling), "cut": cut}
-    done = write_job(out, step.schema, table, job, steps(reader, step), "writing", say)
+    with Delivery(out, table.name) as way:
+        done = write_job(way.path, step.schema, table, job, steps(reader, step), "writing", say)
     counts = done.counts
-    return {
+    return way.deliver({
         "rows": counts["written"] + counts["missing"] + counts["rejected"], "written": counts["written"],
         "missing": counts["missing"], "rejected": counts["rejected"],
         "stopped": {k.removeprefix("stopped "): n for k, n in counts.items() if k.startswith("stopped ")},
         "invalid": counts["invalid"], "output": str(out), "rejected_output": done.rejected_output,
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 class _Writing:

@@ -22,6 +22,7 @@ from tokenizers import Tokenizer
 from weft.data.table import RawBatch, Table
 from weft.errors import UsageError, listing
 from weft.features.batching import in_turn
+from weft.inference.delivery import Delivery
 from weft.inference.embed import Embedder, text_reader
 from weft.inference.generate import encode_prompt
 from weft.inference.output import schema_of
@@ -187,10 +188,11 @@ def classify_table(
     labels: Mapping[str, str],
     table: Table,
     column: str,
-    out: Path,
+    out: str | Path,
     keep: tuple[str, ...] = (),
     say: Silent | None = None,
     columns: tuple[str, ...] = (),
+    partition_by: str | None = None,
 ) -> dict[str, Any]:
     """Write ``row``, ``prediction``, ``probability`` and those of each class, in the order of the table.
 
@@ -217,13 +219,15 @@ def classify_table(
         return Piece(rows, some.rejected, some.end, counts)
 
     job = {"model": scorer.fingerprint(), "labels": dict(labels), "column": column}
-    done = write_job(out, schema, table, job, steps(reader, work), "classifying", say or Silent())
+    with Delivery(out, table.name, partition_by) as way:
+        way.check(schema)
+        done = write_job(way.path, schema, table, job, steps(reader, work), "classifying", say or Silent())
     counts = done.counts
-    return {
+    return way.deliver({
         "rows": counts["predicted"] + counts["missing"] + counts["rejected"], "predicted": counts["predicted"],
         "missing": counts["missing"], "cut": counts["cut"], "rejected": counts["rejected"], "classes": classes,
         "output": str(out), "rejected_output": done.rejected_output,
-    }  # fmt: skip
+    })  # fmt: skip
 
 
 def _softmax(logits_NC: np.ndarray) -> np.ndarray:

@@ -55,7 +55,8 @@ class PairRun(AskedRun):
         raise self._no_column()
 
     def predict_file(self, source: Any, out: str | Path, allow_missing: bool = False, keep: tuple[str, ...] = (),
-                     say: Silent | None = None, columns: tuple[str, ...] = ()) -> dict[str, Any]:  # fmt: skip
+                     say: Silent | None = None, columns: tuple[str, ...] = (), partition_by: str | None = None
+                     ) -> dict[str, Any]:  # fmt: skip
         raise self._no_column()
 
     def _no_column(self) -> UsageError:

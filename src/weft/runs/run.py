@@ -29,6 +29,7 @@ from weft.features.columns import COLUMNS_FILE, Columns
 from weft.features.groups import GroupColumns
 from weft.features.targets import ClassTarget, NumberTarget, known, most_rows
 from weft.files import MANIFEST, sha256, verify_manifest
+from weft.inference.delivery import Delivery
 from weft.inference.output import kept, schema_of
 from weft.inference.parts import Piece, steps, write_job
 from weft.inference.predict import Predictor, Sample, predict_codes, without_in_words
@@ -132,19 +133,19 @@ class Run:
         return _like(table, found.take(pa.array(place, mask=place < 0)))
 
     def predict_file(self, source: Any, out: str | Path, allow_missing: bool = False, keep: tuple[str, ...] = (),
-                     say: Silent | None = None, columns: tuple[str, ...] = ()) -> dict[str, Any]:  # fmt: skip
+                     say: Silent | None = None, columns: tuple[str, ...] = (), partition_by: str | None = None
+                     ) -> dict[str, Any]:  # fmt: skip
         """Predict a table of any size into a file, whole or not at all; rows set aside go beside it.
 
         A call that was stopped goes on where it was when it is made again. ``columns``: those of the output to write.
+        ``out`` may be an address (``s3://...``), and a folder of parts (``OUT/``), which ``partition_by`` divides.
 
         Returns the counts: rows in, predicted, rejected; ``in = predicted + rejected``.
         """
-        table, out = Table.of(source), Path(out)
-        predictor = self._predictor(allow_missing)
+        table, predictor = Table.of(source), self._predictor(allow_missing)
         used: list[memory.Used] = []
         said = {name: array.type for name, array in predictor.as_columns(self._no_rows()).items()}
         schema = schema_of(table, keep, said, columns)
-
         reader, kinds = predictor.reader(table, keep), table.columns
 
         def work(raw: RawBatch) -> Piece:
@@ -157,14 +158,15 @@ class Run:
             return Piece(rows, part.clean.rejected, raw.end(0), counts)
 
         job = {"run": sha256(self.path / MANIFEST), "allow_missing": allow_missing, "asked": self._asked()}
-        with memory.measured(used):
-            done = write_job(out, schema, table, job, steps(reader, work), "predicting", say or Silent())
+        with memory.measured(used), Delivery(out, table.name, partition_by) as way:
+            way.check(schema)
+            done = write_job(way.path, schema, table, job, steps(reader, work), "predicting", say or Silent())
         predicted, rejected = done.counts["predicted"], done.counts["rejected"]
-        return {
+        return way.deliver({
             "rows": predicted + rejected, "predicted": predicted, "rejected": rejected, "output": str(out),
             "rejected_output": done.rejected_output, "cut": done.counts["cut"],
             "absent": predictor.without, "used": used[0].of(predicted + rejected),
-        }  # fmt: skip
+        })  # fmt: skip
 
     def evaluate(self, table: Any, allow_missing: bool = False, everything: bool = False) -> dict[str, Any]:
         """The metrics of the run on a table with the target, each with its interval.
