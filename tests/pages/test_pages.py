@@ -20,6 +20,7 @@ from weft.cli import call
 ROOT = Path(__file__).parents[2]
 APART = {
     "serving.md": "tests/server asks a server that listens",
+    "cluster.md": "tests/engine and tests/inference/test_delivery.py run what it types, on clusters and stores",
     "textbook.md": "tests/reference builds what it quotes",
 }
 PAGES = [ROOT / "README.md", *(page for page in sorted(ROOT.glob("docs/*.md")) if page.name not in APART)]

@@ -412,7 +412,7 @@ def _located(address: str) -> tuple[Any, bool, list[str]]:
             return filesystem, False, sorted(p for p in found if filesystem.isfile(p))
         return filesystem, False, [path] if filesystem.exists(path) else []
     except (ImportError, ValueError, OSError) as error:
-        if is_address(address):
+        if is_address(address) and not isinstance(error, ValueError):
             raise
         raise DataError(f"{address}: must be a file, glob, folder or fsspec address. Got: {error}.") from None
 
