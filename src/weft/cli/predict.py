@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import Engine, Json, Many, Memory, To, answer
-from weft.data.stores import fetched
+from weft.data.stores import fetched, is_address
 from weft.data.table import Table
 from weft.engine import running
 from weft.errors import UsageError
@@ -94,7 +94,9 @@ def predict(
         lines.append(f"aside:   {done['rejected_output']}")
     if "used" in done:
         lines.append(f"used:    {used_in_words(done['used'])}")
-    answer(json, done, [*lines, f"judge:   weft evaluate {run} DATA_WITH_TARGET"])
+    if not is_address(run):
+        lines.append(f"judge:   weft evaluate {run} DATA_WITH_TARGET")
+    answer(json, done, lines)
 
 
 def _without_training(
