@@ -2,8 +2,8 @@
 
     uv run python benchmarks/engines.py [--rows 400000] [--rounds 3]
 
-Each engine in a process of its own as a person types it, in turn, so that a busy machine is busy for all; start and end of the
-cluster count. CPU seconds and the proportional set size (memory, shared pages divided) are of all processes of the command.
+Each engine in a process of its own as a person types it, in turn, so that a busy machine is busy for all; start and end
+of the cluster count. CPU seconds and the proportional set size (memory, shared pages divided) are of all processes.
 """
 
 from __future__ import annotations
