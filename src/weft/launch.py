@@ -38,7 +38,7 @@ def launch(arguments: list[str], count: int) -> None:
         SystemExit: a process gave up; it has said why.
         TrainingError: processes died again and again.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    logging.disable(logging.CRITICAL)  # what matters is said here
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
     os.environ.setdefault("TORCHELASTIC_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT")
@@ -56,7 +56,7 @@ def launch(arguments: list[str], count: int) -> None:
     try:
         done = _Agent(spec, logs_specs=DefaultLogsSpecs()).run()
     except SignalException as stop:
-        raise KeyboardInterrupt(int(stop.sigval)) from None
+        sys.exit(128 + int(stop.sigval))  # the first process has said what is saved
     finally:
         spec.rdzv_handler.shutdown()
     for failure in done.failures.values():

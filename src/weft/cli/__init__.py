@@ -12,7 +12,8 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
-from weft.errors import SettingsError, UsageError, WeftError, in_words
+from weft import processes
+from weft.errors import DataError, SettingsError, TrainingError, UsageError, WeftError, in_words
 from weft.files import json_text
 
 Json = Annotated[bool, Parameter(help="One JSON object on stdout.")]
@@ -94,10 +95,12 @@ def call(arguments: list[str]) -> int:
         return 2
     except WeftError as error:
         code = 2 if isinstance(error, (UsageError, SettingsError)) else 1
-        _fail(errors, as_json, str(error))
+        if not (processes.number() and isinstance(error, (SettingsError, DataError, TrainingError))):
+            _fail(errors, as_json, str(error))  # of several processes, all of which meet these, the first says it
         return code
     except KeyboardInterrupt as stop:
-        errors.print("interrupted")
+        if not processes.number():
+            errors.print("interrupted")
         return 128 + (stop.args[0] if stop.args else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -45,6 +45,7 @@ from weft.results.pages import Phrases
 from weft.results.private import privacy_in_words
 from weft.results.report import write_report
 from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
+from weft.training import parallel
 from weft.training.adapters import merge
 from weft.training.language import Trained
 from weft.training.loop import Progress, Recipe
@@ -239,7 +240,7 @@ class Steps(ABC):
         if self.redact is not None:
             counts = self.redact.found.items()
             figures["redact"] = self.redact.to_dict() | {"found": [[*where, n] for where, n in counts]}
-        cpu = sum(os.times()[:4]) - self.cpu
+        cpu = sum(os.times()[:4]) - self.cpu + parallel.helped_seconds
         figures["energy"] = {
             "cpu_seconds": round(cpu, 1), "watts_a_core": WATTS, "watt_hours": round(cpu * WATTS / 3600, 4),
         }  # fmt: skip

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
@@ -70,6 +71,11 @@ class Alone:
     def wait() -> None:
         """Until all are here."""
 
+    @staticmethod
+    def spent(seconds: float) -> float:
+        """The sum over all processes."""
+        return seconds
+
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Let the gradients be the sums over all shares."""
 
@@ -127,8 +133,16 @@ def once(make: Callable[[], T], opened: Callable[[], T]) -> T:
     return opened() if processes.number() else cast(T, found)
 
 
+helped_seconds = 0.0
+"""Of their processors, which the others spent."""
+
+
 def leave() -> None:
-    """Raises Helped in all processes but the first."""
+    """Raises Helped in all processes but the first, which learns what they spent."""
+    global helped_seconds
+    own = sum(os.times()[:4])
+    for team in joined:
+        helped_seconds = team.spent(0.0 if processes.number() == 0 else own)
     if processes.number():
         raise Helped
 

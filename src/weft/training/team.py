@@ -214,6 +214,12 @@ class Team(Alone):
     def wait() -> None:
         dist.all_reduce(torch.zeros(()))
 
+    @staticmethod
+    def spent(seconds: float) -> float:
+        total = torch.tensor(seconds, dtype=torch.float64)
+        dist.all_reduce(total)
+        return float(total)
+
     @torch.no_grad()
     def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         rest = [p for p in parameters if not self._sharded(p)]
