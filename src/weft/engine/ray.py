@@ -71,7 +71,8 @@ class Ray:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, before)  # Ray takes it, and would end without tidying up
         found = ray.cluster_resources()
-        gpus = int(found.get("GPU", 0))
+        torch = sys.modules.get("torch")  # a model that lies on a GPU here wants one there
+        gpus = int(found.get("GPU", 0)) if torch is not None and torch.cuda.is_available() else 0
         self._most = max(1, gpus or int(found.get("CPU", 1)))
         self._worker = ray.remote(_Worker).options(num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=-1)
         self._workers: list[Any] = []
