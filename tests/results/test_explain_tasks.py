@@ -132,7 +132,7 @@ def test_words_written_are_scored_as_the_model_itself_scores_them(writer: TextRu
     asked = torch.where(prefix, -100, ids)[:, 1:]
     loss = F.cross_entropy(model.eval()(ids, prefix_BT=prefix)[0, :-1], asked[0], ignore_index=-100, reduction="sum")
     assert found.score.sum() == pytest.approx(-loss.item(), abs=1e-4)
-    assert np.allclose(found.shares.sum(axis=0), found.score - found.base, atol=1e-9)
+    assert np.allclose(found.shares.sum(axis=0), found.score - found.base, atol=1e-5)  # of float32
     given = writer.explain(table, of="le mot est vert ici")[0]
     assert given.score[word(given, "vert")] < found.score[word(found, "bleu")] - 1
 

@@ -101,7 +101,7 @@ class TransformerConfig:
 LEAST_ROOM = 64
 """Tokens that a cache has room for beyond those it was made of."""
 PRODUCTS = 12
-"""Groups of keys, of all texts together, from which attention of one token is two products of matrices."""
+"""Groups of keys, of all texts together, from which attention of one token in bfloat16 is two products of matrices."""
 
 
 @dataclass
@@ -277,7 +277,7 @@ def attend_once(q_BH1K: Tensor, keys_BGSK: Tensor, values_BGSK: Tensor, mask: Te
     """What one token a row reads [B, H, 1, K]. The heads that share keys ask side by side, as if they were tokens."""
     b, g, _, k = keys_BGSK.shape
     asked = q_BH1K.reshape(b, g, -1, k)
-    if b * g < PRODUCTS:
+    if keys_BGSK.dtype == torch.float32 or b * g < PRODUCTS:  # whose bits must not depend on the rows beside it
         return F.scaled_dot_product_attention(asked, keys_BGSK, values_BGSK, attn_mask=mask).reshape(b, -1, 1, k)
     # of many texts two products are quicker; keys first, as oneDNN has no quick kernel for keys in a larger memory
     scores = (keys_BGSK.flatten(0, 1) @ (asked * k**-0.5).flatten(0, 1).transpose(1, 2)).transpose(1, 2)
