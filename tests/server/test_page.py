@@ -83,6 +83,9 @@ def test_a_row_is_predicted_and_its_words_marked(page, tmp_path):
     file = tmp_path / "photo.png"
     Image.fromarray(np.full((8, 8), 200, np.uint8)).save(file)
     page.get_by_label("Run").select_option("shop")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.locator("#problem")).to_contain_text("Nothing was given")
+    expect(page.locator("#predicted")).to_be_empty()
     page.get_by_label("price").fill("12.5")
     page.get_by_label("colour").fill("red")
     page.get_by_label("when").fill("2022-05-01")

@@ -234,6 +234,8 @@ def test_what_is_not_supported_is_refused_by_its_name(ask, path, body, field):
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}],
          "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "thing"}}}}, "thing"),
         ("/predict", {"rows": [{"colours": "red"}]}, "colour"),
+        ("/predict", {"rows": [{"colour": "red"}, {"colours": "red"}]}, "Did you mean 'colours'"),
+        ("/explain", {"rows": [{"colour": "red"}, {"colours": "red"}]}, "Did you mean 'colours'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_answered_says_why(ask, path, body, said):

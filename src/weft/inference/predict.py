@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -125,22 +125,22 @@ class Predictor:
             raise DataError(
                 f"{table.name}: must hold the target '{target}' to be evaluated.{did_you_mean(target, table.columns)}"
             )
-        absent = self.without = self.absent(table)
+        absent = self.without = self.absent(table.name, table.columns)
         plans = {name: self.columns.cleaner.plans[name] for name in wanted}
         cleaner = Cleaner(plans, self.columns.cleaner.letters, target if with_target else None)
         read = [name for name in wanted if name not in absent]
         columns = [*read, *(name for name in keep if name not in read)]
         return Reader(columns, cleaner.batch_rows, lambda raw: cleaner(filled(raw, absent)))
 
-    def absent(self, table: Table) -> list[str]:
-        """Columns that the model reads and the table does not hold."""
+    def absent(self, where: str, there: Collection[str]) -> list[str]:
+        """Columns that the model reads and that are not there. Raises as :meth:`stream`."""
         names = [codec.name for codec in self.columns.codecs]
-        absent = [name for name in names if name not in table.columns]
-        others = [name for name in table.columns if name not in (*names, self.columns.target.name)]
+        absent = [name for name in names if name not in there]
+        others = [name for name in there if name not in (*names, self.columns.target.name)]
         near = next((words for name in absent if (words := did_you_mean(name, others))), "")
         if len(absent) == len(names) or (near and not self.allow_missing):
             raise DataError(
-                f"{table.name}: must hold the columns the model was trained on. Got no {listing(absent)}.{near} "
+                f"{where}: must hold the columns the model was trained on. Got no {listing(absent)}.{near} "
                 f"Rename or add them" + (", or go on without (--allow-missing), which costs quality." if near else ".")
             )
         return absent

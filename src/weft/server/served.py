@@ -210,6 +210,11 @@ class Served:
     def table(self, rows: Sequence[dict[str, Any]]) -> Table:
         """Rows of JSON as JSON Lines are read; pictures as base64 or data: addresses, never as paths."""
         names = list(dict.fromkeys(name for row in rows for name in row))
+        if type(self.run) is Run:  # a misspelt column is seen in its row, also where other rows spell it right
+            known = {codec.name for codec in self.run.columns.codecs}
+            predictor = Predictor(self.run.columns, self.run.model)
+            for own in dict.fromkeys(tuple(row) for row in rows if row.keys() - known):
+                predictor.absent("rows", own)
         images = {c.name for c in self.run.columns.codecs if c.type == "image"} if type(self.run) is Run else set()
         columns = {
             name: pa.array([_picture(row.get(name), name) for row in rows], pa.binary())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from weft.results.audit.figures import UNITED
+from weft.results.audit.figures import LEAST, UNITED
 from weft.results.groups import SMALL
 from weft.results.pages import Phrases
 
@@ -48,6 +48,7 @@ _SHOWN = (
     "of the catalogue."
 )
 _SMALL = "Few rows (less than {small}), so that their figures may be chance: {groups}."
+_TINY = "Groups of less than {least} rows, too few to be judged alone: {count:,}, with {rows:,} rows together."
 _BINNED = "{column} holds numbers: its groups are quarters of the rows."
 _NOTE = (
     "A gap says that groups fare differently, not why: they may differ in what the columns tell, in how well they are "
@@ -60,8 +61,8 @@ def column_in_words(found: dict[str, Any], of: str | None) -> list[Said]:
     said: list[Said] = [(_BINNED, {"column": found["column"]})] if found["binned"] else []
     groups, gaps = {g["group"]: g for g in found["groups"]}, found["gaps"]
     for key, phrase in _GAP.items():
-        if key in gaps:
-            gap = gaps[key]
+        gap = gaps.get(key)
+        if gap is not None and all(groups[gap[k]]["metrics"][key]["rows"] >= LEAST for k in ("most", "least")):
             scale = 1 if key in UNITED else 100
             ends = {"gap": gap["value"], "low": gap["low"], "high": gap["high"]}
             sizes = {k: scale * v for k, v in ends.items() if v is not None}
@@ -78,13 +79,16 @@ def column_in_words(found: dict[str, Any], of: str | None) -> list[Said]:
                 a, b = (groups[gap[k]]["metrics"]["mean_truth"]["value"] for k in ("most", "least"))
                 said.append((_TRULY, {"a": a, "b": b, "most": gap["most"], "least": gap["least"]}))
     for g in found["groups"]:
-        said += _off(g, of)
+        said += _off(g, of) if g["rows"] >= LEAST else []
         if "exposure" in g["metrics"]:
             a, b, c = (g["metrics"][key]["value"] for key in ("exposure", "had_next", "offered"))
             said.append((_SHOWN, {"group": g["group"], "a": a, "b": b, "c": c}))
-    few = [f"{g['group']} ({g['rows']:,})" for g in found["groups"] if g["small"]]
+    few = [f"{g['group']} ({g['rows']:,})" for g in found["groups"] if g["small"] and g["rows"] >= LEAST]
     if few:
         said.append((_SMALL, {"small": SMALL, "groups": few}))
+    tiny = [g["rows"] for g in found["groups"] if g["small"] and g["rows"] < LEAST]
+    if tiny:
+        said.append((_TINY, {"count": len(tiny), "least": LEAST, "rows": sum(tiny)}))
     return said
 
 

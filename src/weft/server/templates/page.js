@@ -11,12 +11,13 @@ const WORDS = {
     near: "两段文字有多接近", first: "一段文字", second: "另一段", compare: "比较", others: "其他全部", request: "请求",
     copy: "复制", copied: "已复制", answer: "结果", why: "为什么", explaining: "正在解释……", supports: "支持", opposes: "反对",
     cosine: "余弦相似度", nothing: "没有可推荐的", you: "你", model: "模型", left: "（不填）", declined: "模型不作答",
-    unreliable: "无法连接服务器",
+    unreliable: "无法连接服务器", empty: "还没有填写任何内容：请至少填写一项。",
   },
 };
 Object.assign(WORDS.en, { others: "all others", request: "The request", copy: "Copy", copied: "Copied", answer: "Answer",
   why: "Why", explaining: "Explaining …", supports: "for", opposes: "against", cosine: "cosine", you: "You", model: "Model",
-  nothing: "nothing to recommend", left: "(left out)", declined: "the model declines", unreliable: "The server cannot be reached" });
+  nothing: "nothing to recommend", left: "(left out)", declined: "the model declines", unreliable: "The server cannot be reached",
+  empty: "Nothing was given: fill in one field at least." });
 for (const node of document.querySelectorAll("[data-t]")) WORDS.en[node.dataset.t] = node.textContent;
 WORDS.en.pages = "Pages";
 
@@ -241,6 +242,8 @@ row.onsubmit = async (event) => {
   event.preventDefault();
   const section = row.closest("section"), rows = [rowOf(row)], able = state.run.can.includes("explain");
   $("#why").replaceChildren();
+  $("#predicted").replaceChildren();
+  if (Object.values(rows[0]).every((value) => value === null)) return tell(new Error(say("empty")));
   try {
     const { predictions } = await (await ask(section, "/predict", { rows })).json();
     $("#predicted").replaceChildren(...answered(predictions[0]));
