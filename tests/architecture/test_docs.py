@@ -59,6 +59,13 @@ PAIRS += [(ROOT / "docs" / page.name, page) for page in sorted(ROOT.glob("docs/z
 PAIRS += [(page.with_name("README.md"), page) for page in sorted(ROOT.glob("examples/**/README.zh.md"))]
 
 
+def test_every_page_is_there_in_both_languages() -> None:
+    english, chinese = ({page.name for page in ROOT.glob(f"docs/{part}*.md")} for part in ("", "zh/"))
+    assert english - {"glossary.md"} == chinese, "each page but the glossary has its twin in docs/zh"
+    examples = {page.parent for page in ROOT.glob("examples/**/README.md")}
+    assert examples == {page.parent for page in ROOT.glob("examples/**/README.zh.md")}
+
+
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda p: str(p[1].relative_to(ROOT)))
 def test_a_page_has_the_same_commands_and_figures_in_both_languages(pair: tuple[Path, Path]) -> None:
     english, chinese = (commands(page) for page in pair)
