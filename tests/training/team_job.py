@@ -45,6 +45,8 @@ def train(folder: Path, job: dict[str, Any]) -> Loop:
     recipe = Recipe(**{"epochs": 3, "batch_rows": 11, "learning_rate": 3e-3, "weight_decay": 0.1, "patience": 99,
                        "average": 0.9, "bfloat16": False, "seed": 5, "clip": 0.5, **own})  # fmt: skip
     objective = TokenObjective(model)
+    for name, shape_of in (("nothing", (0, 3)), ("number", ())):  # which cannot be cut
+        objective.register_parameter(name, torch.nn.Parameter(torch.zeros(shape_of)))
     made = Loop(
         objective, recipe, batch, np.arange(ROWS), None,
         lambda m: m.loss(batch(np.arange(ROWS, ROWS + 8))).item(),  # type: ignore[operator]

@@ -161,7 +161,7 @@ class Team(Alone):
             for part in (block.attention, getattr(block, "cross", None), block.feed_forward):
                 if part is not None:
                     fully_shard(part, mesh=mesh, mp_policy=inner)
-        single = {p for p in model.parameters() if p.dim() == 0}  # which cannot be cut
+        single = {p for p in model.parameters() if not self._sharded(p)}
         self.root = fully_shard(_Call(model), mesh=mesh, ignored_params=single)
         for module in self.root.modules():  # type: ignore[attr-defined]
             if isinstance(module, FSDPModule):
@@ -255,7 +255,7 @@ class Team(Alone):
         return length
 
     def _sharded(self, p: Tensor) -> bool:
-        return self.shard and p.dim() > 0
+        return self.shard and p.dim() > 0 and p.numel() > 0  # a number, or nothing, is not cut
 
     def _holders(self, p: Tensor) -> int:
         """How many processes it takes to hold all of a parameter."""
