@@ -40,6 +40,11 @@ def test_from_a_csv_to_predictions(here, capsys):
     assert call(["predict", "model", "shop.csv", "-o", "out.csv", "--keep", "colour"]) == 0
     header, first, *_ = (here / "out.csv").read_text().splitlines()
     assert header.replace('"', "").startswith("row,colour,prediction,probability") and first.startswith("0,")
+    wrong = pa.table({"price": ["dear", "1.5"], "colour": ["red", "red"]})
+    pacsv.write_csv(wrong, "wrong.csv")
+    capsys.readouterr()
+    assert call(["predict", "model", "wrong.csv", "-o", "aside.csv"]) == 0
+    assert "aside.rejected.parquet; the first: row 0, column 'price': " in capsys.readouterr().out
     assert call(["evaluate", "model", "shop.csv"]) == 0
     assert "Accuracy" in capsys.readouterr().out
     (here / "model" / "report.html").unlink()

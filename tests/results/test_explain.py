@@ -21,6 +21,7 @@ from weft.models.row import RowModel
 from weft.results.explain import gradient
 from weft.results.explain.game import Games
 from weft.results.explain.page import write_page
+from weft.results.explain.players import in_words
 from weft.results.explain.shapley import exact
 from weft.results.explain.texts import word_spans
 from weft.results.explain.words import sentences
@@ -94,6 +95,11 @@ def test_the_game_is_what_the_run_predicts_of_the_row_as_written(run: Run) -> No
     nothing = pa.table({"text": pa.array([None], pa.string()), "colour": [typical], "price": [median]})
     p = run.predict(nothing)["probability of yes"][0].as_py()
     assert game.empty[0] == pytest.approx(np.log(p / (1 - p)), abs=1e-4)
+
+
+def test_cells_are_shown_as_a_person_writes_them(run: Run) -> None:
+    price = next(c for c in run.columns.codecs if c.name == "price")
+    assert [in_words(price, v) for v in (13800137687.0, 0.823, None)] == ["13800137687", "0.823", "(missing)"]
 
 
 def test_the_other_class_has_the_opposite_shares(run: Run) -> None:

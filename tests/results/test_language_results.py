@@ -78,9 +78,11 @@ def test_n_grams_know_what_was_before_a_piece():
 def test_the_sentence_names_the_best_simple_model():
     lost = Surprise(np.full(9, 10.0), np.full(9, 5), np.full(9, 20.0), np.full(9, 20.0))
     found = estimates(lost, masked=False)
-    others = [{"metrics": {"bits_per_byte": {"value": v}}} for v in (4.5, 2.25)]
+    others = [{"title": f"{v}-grams", "metrics": {"bits_per_byte": {"value": v}}} for v in (4.5, 2.25)]
     said = language_sentence(found, others, "9 pieces of texts it never saw")
-    assert said.startswith("In 9 pieces") and "0.721 bits" in said and said.endswith("needs 2.250.")
+    assert said.startswith("In 9 pieces") and "0.721 bits" in said and said.endswith("(2.25-grams) needs 2.250.")
+    others.append({"title": "Counting", "metrics": {"bits_per_byte": {"value": 0.5}}})
+    assert "The best simple model (Counting) needs 0.500 and is better" in language_sentence(found, others, "9 pieces")
     assert "simple model" not in language_sentence(found, [], "9 pieces")
 
 

@@ -91,7 +91,9 @@ def predict(
     if done["cut"]:
         lines.insert(1, f"{done['cut']:,} texts were longer than the model reads and lost their end")
     if done["rejected"]:
-        lines.append(f"aside:   {done['rejected_output']}")
+        bad = Table.open(done["rejected_output"]).head(1).to_pylist()[0]
+        where = f"row {bad['row']:,}" + (f", column '{bad['column']}'" if bad["column"] else "")
+        lines.append(f"aside:   {done['rejected_output']}; the first: {where}: {bad['reason']}")
     if "used" in done:
         lines.append(f"used:    {used_in_words(done['used'])}")
     if not is_address(run):

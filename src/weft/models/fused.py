@@ -5,6 +5,7 @@ Both are exact, and the library's where no gradient is wanted, on a GPU and for 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from weft.models.mapped import mapped
+
+# what is meant (activations in bfloat16, the weight in float32) is told as if it were a fault
+warnings.filterwarnings("ignore", message="Mismatch dtype between input and weight")
 
 
 class RMSNorm(nn.RMSNorm):

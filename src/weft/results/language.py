@@ -103,8 +103,12 @@ def language_sentence(found: dict[str, Estimate], others: Sequence[dict[str, Any
             f"(95 % interval {e.low:.3g} to {e.high:.3g})."
         )
     e = found["bits_per_byte"]
-    best = min((o["metrics"]["bits_per_byte"]["value"] for o in others), default=None)
-    beside = f" The best simple model needs {best:.3f}." if best is not None else ""
+    best = min(others, key=lambda o: o["metrics"]["bits_per_byte"]["value"], default=None)
+    beside = ""
+    if best is not None:
+        least = best["metrics"]["bits_per_byte"]["value"]
+        ahead = " and is better: give the model more time or more texts, or use that" if least < e.low else ""
+        beside = f" The best simple model ({best['title']}) needs {least:.3f}{ahead}."
     return (
         f"In {judged}, it needs {e.value:.3f} bits for a byte of text (95 % interval {e.low:.3f} to {e.high:.3f}), "
         f"and hesitates between {found['perplexity'].value:.3g} tokens on average.{beside}"

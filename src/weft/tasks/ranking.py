@@ -218,7 +218,7 @@ class RankingSteps(ForetoldSteps):
         smoothing = self.settings.training.label_smoothing or 0.0
         trained = fit_ranking(model, data, self.recipe, smoothing, self.taken, self.out, self.say)
         p = trained.progress
-        self.say.line(f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
+        self.say.line(f"best after {p.best_step / trained.steps_an_epoch:.3g} epochs; {p.stopped}; "
                       f"{trained.tokens_a_second:,.0f} events a second")  # fmt: skip
         save_ranking_model(self.out, model)
         return data, trained

@@ -350,7 +350,7 @@ class TextModelSteps(ForetoldSteps):
         """Say how the training went, and write the model into the run, an adapter added to its matrices."""
         p = trained.progress
         self.say.line(
-            f"best after {p.best_step / trained.steps_an_epoch:.1f} epochs; {p.stopped}; "
+            f"best after {p.best_step / trained.steps_an_epoch:.3g} epochs; {p.stopped}; "
             f"{trained.tokens_a_second:,.0f} tokens a second"
         )
         if self.settings.model.adapter == "lora":

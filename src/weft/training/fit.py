@@ -203,7 +203,7 @@ def _fit(
         steps = loop.steps_an_epoch
         label = f"copy {number + 1} of {count}: " if count > 1 else ""
         epochs = progress.best_step / loop.steps_an_epoch
-        say.line(f"{label}best after {epochs:.1f} epochs; {progress.stopped}; {duration(progress.seconds)}")
+        say.line(f"{label}best after {epochs:.3g} epochs; {progress.stopped}; {duration(progress.seconds)}")
         if models.kind != "number" and not processes.number():
             watched.append(_watch(copy, store, fetch, watch, lengths, models.shift))
     leave()

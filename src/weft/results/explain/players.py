@@ -202,8 +202,10 @@ def in_words(codec: Codec, value: object) -> str:
     if value is None:
         return "(missing)"
     if codec.type == "time" and isinstance(value, float):
-        return str(np.datetime64(int(value), "s")).replace("T", " ")
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        return str(np.datetime64(int(value), "s")).replace("T", " ").removesuffix(" 00:00:00")
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.6g}"
+    return str(value)
 
 
 def typical(codec: Codec) -> object:
