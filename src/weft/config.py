@@ -277,7 +277,11 @@ class ModelSettings(StrictSettings):
     width: Annotated[int, Field(ge=8, le=16384)] | None = None
     """D, the width of a token (default: by the data, shown by `weft check`)."""
     layers: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Blocks of the backbone (default: by the data)."""
+    """Blocks of the backbone (default: by the data); of a checkpoint, which then is a smaller one, so many of its own,
+    evenly spaced."""
+    ffn_width: Annotated[int, Field(ge=8, le=65536)] | None = None
+    """F, the width inside the feed-forward layers (default: by the width); of a checkpoint so many of its own, those
+    with the largest weights."""
     heads: Annotated[int, Field(ge=1, le=256)] | None = None
     """H, the heads of attention; they divide the width (default: by the width)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -293,7 +297,7 @@ class ModelSettings(StrictSettings):
     @model_validator(mode="after")
     def _belongs_together(self) -> ModelSettings:
         if self.from_ is not None:
-            own = [n for n in ("width", "layers", "heads", "cell") if getattr(self, n) is not None]
+            own = [n for n in ("width", "heads", "cell") if getattr(self, n) is not None]
             if own or self.backbone != "transformer":
                 raise ValueError(
                     f"the checkpoint says {listing(own or ['backbone'])} itself. Remove it, or remove from"
@@ -306,6 +310,8 @@ class ModelSettings(StrictSettings):
             raise ValueError("cell is for a recurrent backbone. Say backbone: rnn, or remove cell")
         if self.heads is not None and self.backbone == "rnn":
             raise ValueError("a recurrent backbone has no heads. Remove heads")
+        if self.ffn_width is not None and self.backbone == "rnn":
+            raise ValueError("a recurrent backbone has no feed-forward layers. Remove ffn_width")
         return self
 
 

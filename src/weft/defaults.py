@@ -21,7 +21,7 @@ from weft.models.ranking import RankingConfig
 from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig
 from weft.models.transformer import TransformerConfig
-from weft.training.loop import Federated, Recipe
+from weft.training.loop import Distil, Federated, Recipe
 from weft.training.private import privately
 from weft.training_settings import AugmentSettings
 
@@ -95,7 +95,7 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
     backbone = fresh_backbone(
         settings, width, 1 if recurrent else 2, width // 16 if width < 128 else width // 32,
         dropout if recurrent or rich or model.dropout is not None else 0.0,
-        ffn_width=2 * width, attention_dropout=0.0 if rich else dropout,
+        ffn_width=model.ffn_width or 2 * width, attention_dropout=0.0 if rich else dropout,
     )  # fmt: skip
     return RowConfig(
         backbone,
@@ -219,6 +219,7 @@ def resolved(
         consistency=t.consistency or 0.0,
         dropout_schedule=t.dropout_schedule,
         column_dropout=t.column_dropout or 0.0,
+        distil=Distil(t.distil.temperature, t.distil.weight) if t.distil else None,
         federated=Federated(t.federated.steps, t.federated.rate, t.batch_rows or batch) if t.federated else None,
         **own,
     )

@@ -161,6 +161,15 @@ class ParallelSettings(StrictSettings):
     """Each process holds a piece of every weight, gradient and moment (FSDP; Rajbhandari 2020)."""
     tensor: Annotated[int, Field(ge=1)] = 1
     """Processes that split the matrices of each block of a Transformer (Shoeybi 2019); their number is a multiple."""
+class DistilSettings(StrictSettings):
+    """A small model learns from the answers of a trained one, its teacher, beside the labels (Hinton 2015)."""
+
+    from_: Annotated[str, Field(alias="from")]
+    """The teacher: a run that predicts the same column from some or all of these columns."""
+    temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
+    """Both answers are softened by it, so that what the teacher thinks of wrong classes counts. Numbers have none."""
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Of the teacher's answers; the labels have the rest."""
 
 
 class TrainingSettings(StrictSettings):
@@ -202,6 +211,8 @@ class TrainingSettings(StrictSettings):
     """Every row is read twice, and differing answers cost this much (R-Drop, Liang 2021)."""
     column_dropout: Share | None = None
     """Share of a row's columns that are hidden while it is learnt, as if they were missing; never all of them."""
+    distil: DistilSettings | None = None
+    """Learn from a trained run as well, where a class or a number is predicted."""
     fairness: FairnessSettings | None = None
     """Treat groups more alike, where a class or a number is predicted."""
     dropout_schedule: Literal["early", "late", "rising"] | None = None
@@ -258,6 +269,10 @@ class TrainingSettings(StrictSettings):
         given = [n for n in ("mixup", "cutmix", "consistency") if getattr(self, n)]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} exclude each other. Remove one of them")
+        if self.distil:
+            also = [*given, *(n for n in ("fairness", "federated", "privacy", "class_weight") if getattr(self, n))]
+            if also:
+                raise ValueError(f"distil and {' and '.join(also)} exclude each other. Remove one")
         if self.fairness and self.fairness.how != "thresholds":
             also = [*given, *(["class_weight"] if self.class_weight else [])]
             also += ["accumulate"] if self.accumulate and self.fairness.how == "penalty" else []

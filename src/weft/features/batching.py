@@ -29,14 +29,15 @@ class Batch:
     """To which group each row belongs [B], where training treats groups alike."""
     reads: Tensor | None = None
     """What a frozen checkpoint reads of each row [B, R], where that is known."""
+    taught: Tensor | None = None
+    """What a teacher answers [B, C] or [B], where one is learnt from."""
 
     def to(self, device: torch.device | str) -> Batch:
         if str(device) == "cpu":
             return self
         columns = {c: {n: t.to(device) for n, t in fields.items()} for c, fields in self.columns.items()}
-        rest = (None if t is None else t.to(device) for t in (self.target, self.groups, self.reads))
-        target, groups, reads = rest
-        return Batch(columns, target, self.rows, groups, reads)
+        rest = (None if t is None else t.to(device) for t in (self.target, self.groups, self.reads, self.taught))
+        return Batch(columns, next(rest), self.rows, *rest)
 
     def row(self, place_1: Tensor) -> Batch:
         """One row alone."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -254,6 +254,40 @@ def extract(row: RowModel) -> LanguageModel:
             model.types.weight.copy_(text.types.weight)
     model.backbone.load_state_dict(row.backbone.state_dict())
     return model.eval()
+
+
+@torch.no_grad()
+def smaller(model: LanguageModel, layers: int | None, ffn_width: int | None) -> LanguageModel:
+    """A checkpoint with fewer of its own blocks, evenly spaced and the last among them (Sanh 2019), and in each fewer
+    of the feed-forward's inner numbers: those whose weights in and out are the largest.
+
+    Raises:
+        UsageError: it has not so many.
+    """
+    old = model.config.backbone
+    if not isinstance(old, TransformerConfig):
+        raise UsageError("only a Transformer can be made smaller. This checkpoint is a recurrent network.")
+    layers, ffn_width = layers or old.layers, ffn_width or old.hidden_width
+    for name, asked, most in (("layers", layers, old.layers), ("ffn_width", ffn_width, old.hidden_width)):
+        if asked > most:
+            raise UsageError(f"model.{name}: must be at most that of the checkpoint, {most:,}. Got {asked:,}.")
+    found = LanguageModel(replace(model.config, backbone=replace(old, layers=layers, ffn_width=ffn_width)))
+    state = {n: t for n, t in model.state_dict().items() if not n.startswith("backbone.blocks.")}
+    blocks = list(model.backbone.get_submodule("blocks").children())
+    for place in range(layers):
+        kept = blocks[round((place + 1) * old.layers / layers) - 1].state_dict()
+        up, down = kept["feed_forward.up.weight"], kept["feed_forward.down.weight"]
+        gates = len(up) // down.shape[1]
+        size = up.unflatten(0, (gates, -1)).norm(dim=(0, 2)) * down.norm(dim=0)
+        chosen = size.topk(ffn_width).indices.sort().values
+        rows = torch.cat([chosen + gate * down.shape[1] for gate in range(gates)])
+        kept["feed_forward.down.weight"] = down[:, chosen]
+        for name in ("feed_forward.up.weight", "feed_forward.up.bias"):
+            if name in kept:
+                kept[name] = kept[name][rows]
+        state |= {f"backbone.blocks.{place}.{n}": t for n, t in kept.items()}
+    found.load_state_dict(state)
+    return found.eval()
 
 
 def layerwise(row: RowModel, top: float, decay: float) -> None:

@@ -52,6 +52,7 @@ from weft.results.summary import (
 from weft.runs.judged import split_of
 from weft.runs.run import Run, load_model, save_model
 from weft.runs.texts import TextRun
+from weft.tasks.distil import ask_teacher
 from weft.tasks.fairness import fair_training, fairness_section
 from weft.tasks.paraphrases import open_translators, write_paraphrases
 from weft.tasks.sources import open_source, see_as
@@ -270,6 +271,7 @@ class RowSteps(Steps):
             settings.target.declines,
             fair,
             self.owners,
+            ask_teacher(settings, columns, clean, self.work, self.say),
         )
         if settings.model.adapter == "lora":
             for copy in models.each():

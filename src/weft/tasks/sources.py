@@ -9,7 +9,7 @@ from weft.data.plan import Plan
 from weft.errors import SettingsError, listing
 from weft.features.columns import Columns
 from weft.features.images import ImageCodec
-from weft.models.pretrained import PictureModel, TextModel, load_row_source
+from weft.models.pretrained import PictureModel, TextModel, load_row_source, smaller
 
 
 def open_source(settings: Settings, plan: Plan) -> TextModel | PictureModel | None:
@@ -27,11 +27,16 @@ def open_source(settings: Settings, plan: Plan) -> TextModel | PictureModel | No
             ["model.from: a checkpoint reads text columns, or one of pictures. The table has none. Say which is one in "
              "features, or remove it."]
         )  # fmt: skip
+    asked = [n for n in ("layers", "ffn_width") if getattr(settings.model, n) is not None]
     found = load_row_source(source, kinds)
     if isinstance(found, TextModel):
         if "text" not in kinds:
             raise SettingsError([f"model.from: {source} reads texts. The table has pictures only. Take a ViT."])
+        if asked:
+            found.model = smaller(found.model, settings.model.layers, settings.model.ffn_width)
         return found
+    if asked:
+        raise SettingsError([f"model.{asked[0]}: only a checkpoint of texts can be made smaller. Remove it."])
     pictures = list(plan.pictures)
     if len(pictures) > 1 or "text" in kinds:
         other = listing([*pictures[1:], *(n for n, t in plan.types.items() if t == "text")])

@@ -79,17 +79,19 @@ def fit(
     coverage: float | None = None,
     fair: Fairness | None = None,
     owners: np.ndarray | None = None,
+    taught: np.ndarray | None = None,
 ) -> Fitted:
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
 
     Where they must stay apart (not ``deal``) all copies learn from train and watch valid, and differ by their seed.
     ``changes`` are made one after the other to the rows that are learnt from, anew each epoch. ``coverage``: the share
     of the rows that will be answered; the others are declined. ``fair``: how groups are treated alike.
-    ``owners``: of a federated training, whose each row is.
+    ``owners``: of a federated training, whose each row is. ``taught``: what a teacher says of each row [N, C] or
+    [N].
     """
     held = fair if fair is not None and fair.settings.how != "thresholds" else None
     with threads(recipe.threads):
-        done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal, held, owners)
+        done, watched = _fit(models, store, train, valid, recipe, folder, say, changes, deal, held, owners, taught)
         _decide(models, done, watched, coverage)
         done.watched = watched
         if models.shift is not None and fair is not None:
@@ -136,6 +138,7 @@ def threads(most: int | None) -> Iterator[None]:
 def _fit(
     models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent,
     changes: Sequence[Change], deal: bool, fair: Fairness | None, owners: np.ndarray | None,
+    taught: np.ndarray | None,
 ) -> tuple[Fitted, list[Watched]]:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
@@ -145,6 +148,8 @@ def _fit(
         batch = collate(codes, len(rows))
         if fair is not None:
             batch.groups = torch.from_numpy(fair.groups[rows]).long()
+        if taught is not None:
+            batch.taught = torch.from_numpy(taught[rows])
         if reads is not None:
             batch.reads = torch.from_numpy(reads[rows])
         return batch.to(device)

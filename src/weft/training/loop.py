@@ -57,6 +57,14 @@ class Federated:
 
 
 @dataclass(frozen=True)
+class Distil:
+    """How a teacher's answers are learnt from: softened by ``temperature``, with ``weight`` beside the labels."""
+
+    temperature: float
+    weight: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Settings of a training with every default resolved."""
 
@@ -91,6 +99,7 @@ class Recipe:
     dropout_schedule: DropoutSchedule | None = None
     column_dropout: float = 0.0
     """Share of a row's columns that are hidden while it is learnt."""
+    distil: Distil | None = None
     privacy: Privacy | None = None
     federated: Federated | None = None
     shard: bool = False

@@ -1,5 +1,5 @@
-"""What a row model is held back by while it learns, beside dropout and weight decay: mixup, cutmix, consistency, and
-dropout that changes on the way. Each is a setting under ``training``."""
+"""What a row model is held back or helped by while it learns, beside dropout and weight decay: mixup, cutmix,
+consistency, dropout that changes on the way, and a teacher. Each is a setting under ``training``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from weft.features.batching import Batch
 from weft.models.heads import ClassHead, LabelsHead
 from weft.models.row import RowModel
 from weft.training.fairness import Fairness
-from weft.training.loop import DropoutSchedule, Recipe
+from weft.training.loop import Distil, DropoutSchedule, Recipe
 
 
 class Objective:
@@ -38,12 +38,28 @@ class Objective:
         if self.fair is not None:
             assert batch.target is not None and batch.groups is not None
             return self.fair.loss(model.answer(batch), batch.target, batch.groups)
+        if recipe.distil is not None:
+            return taught_loss(model, batch, recipe.distil)
         if not recipe.consistency:
             return model.loss(batch)
         batch = _twice(batch)
         assert batch.target is not None
         out = model(batch)
         return model.head.loss(out, batch.target) + recipe.consistency * distance(model, out)
+
+
+def taught_loss(model: RowModel, batch: Batch, distil: Distil) -> Tensor:
+    """(1 - w) loss of the labels + w T^2 KL(p_T, q_T), where p_T is the teacher's answer softened by the temperature T
+    and q_T the model's (Hinton 2015); of numbers the squared difference takes its place."""
+    assert batch.target is not None and batch.taught is not None
+    out = model(batch)
+    if isinstance(model.head, ClassHead):
+        t = distil.temperature
+        p, q = ((x.float() / t).log_softmax(dim=-1) for x in (batch.taught, out))
+        soft = t**2 * F.kl_div(q, p, log_target=True, reduction="batchmean")
+    else:
+        soft = F.mse_loss(out[:, 0].float(), batch.taught)
+    return (1 - distil.weight) * model.head.loss(out, batch.target) + distil.weight * soft
 
 
 def mixed_loss(model: RowModel, batch: Batch, a: float) -> Tensor:
