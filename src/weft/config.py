@@ -381,8 +381,8 @@ class Settings(StrictSettings):
                 )
         if self.model.adapter == "head" and task != "row":
             raise ValueError(f"model.adapter: head is for a target column of a row, not {task}. Say lora, or remove it")
-        names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight",
-                 "fairness")  # fmt: skip
+        names = ("augment", "mixup", "cutmix", "consistency", "distil", "dropout_schedule", "column_dropout",
+                 "class_weight", "fairness")  # fmt: skip
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []
         own = ("language", "explain", "report", "fairness")

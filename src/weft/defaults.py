@@ -95,7 +95,7 @@ def row_config(settings: Settings, facts: Facts) -> RowConfig:
     backbone = fresh_backbone(
         settings, width, 1 if recurrent else 2, width // 16 if width < 128 else width // 32,
         dropout if recurrent or rich or model.dropout is not None else 0.0,
-        ffn_width=model.ffn_width or 2 * width, attention_dropout=0.0 if rich else dropout,
+        ffn_width=2 * width, attention_dropout=0.0 if rich else dropout,
     )  # fmt: skip
     return RowConfig(
         backbone,
@@ -118,6 +118,8 @@ def fresh_backbone(
     if m.backbone == "rnn":
         way: Literal["reading", "writing"] = "reading" if attention == "reading" else "writing"
         return RecurrentConfig(width, m.layers or layers, m.cell or "gru", way, dropout=dropout)
+    if m.ffn_width is not None:
+        of_transformer["ffn_width"] = m.ffn_width
     return TransformerConfig(
         width=width, layers=m.layers or layers, heads=m.heads or max(1, heads), attention=attention, dropout=dropout,
         **of_transformer,

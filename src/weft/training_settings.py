@@ -161,6 +161,8 @@ class ParallelSettings(StrictSettings):
     """Each process holds a piece of every weight, gradient and moment (FSDP; Rajbhandari 2020)."""
     tensor: Annotated[int, Field(ge=1)] = 1
     """Processes that split the matrices of each block of a Transformer (Shoeybi 2019); their number is a multiple."""
+
+
 class DistilSettings(StrictSettings):
     """A small model learns from the answers of a trained one, its teacher, beside the labels (Hinton 2015)."""
 

@@ -46,6 +46,7 @@ ORDER = [
         "exports",
         "shadows",
         "launch",
+        "smaller",
         "sklearn",
     },
     {"server"},

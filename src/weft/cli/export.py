@@ -1,31 +1,47 @@
-"""``weft export RUN --to hf|onnx|gguf -o OUT``"""
+"""``weft export RUN --to hf|onnx|gguf|int8|int4 -o OUT``"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from weft.cli import Json, Out, answer
+from weft.errors import UsageError
 from weft.exchange import export_hf
+
+MOST = 0.5
 
 
 def export(
     run: Path,
     /,
     *,
-    to: Literal["hf", "onnx", "gguf"],
+    to: Literal["hf", "onnx", "gguf", "int8", "int4"],
     out: Out,
+    max_loss: float | None = None,
+    data: str | None = None,
     json: Json = False,
 ) -> None:
-    """Write a run in the form of another library.
+    """Write a run in the form of another library, or as a smaller run.
 
     Args:
         run: An imported checkpoint, or a run.
         to: hf is a folder that transformers loads with equal outputs, of a checkpoint or a run trained from one (its
             fine-tuned encoder). onnx is a graph that predicts a column or embeds texts, with a program that runs
-            it without torch. gguf is a file for llama.cpp, of a language model of Llama's kind.
+            it without torch. gguf is a file for llama.cpp, of a language model of Llama's kind. int8 and int4 are
+            runs whose matrices have so many bits a number, judged on the validation rows first.
         out: The folder, new or empty.
+        max_loss: Points of the run's figure that fewer bits may cost (default: 0.5; inf: any).
+        data: Labelled rows to judge fewer bits on (default: the validation rows of the table of the training).
     """
+    if to in ("int8", "int4"):
+        from weft.smaller import export_smaller
+
+        found = export_smaller(run, to, out, MOST if max_loss is None else max_loss, data)
+        lines = [*pareto_lines(found), f"wrote:   {out}", f"next:    weft evaluate {out} DATA"]
+        return answer(json, found, lines)
+    if max_loss is not None or data is not None:
+        raise UsageError(f"--max-loss and --data are for int8 and int4; {to} loses nothing. Leave them out.")
     if to in ("hf", "gguf"):
         if to == "hf":
             found = export_hf(run, out)
@@ -44,3 +60,16 @@ def export(
             f"next:    see {out / 'README.md'}",
         ]
     answer(json, found, lines)
+
+
+def pareto_lines(found: dict[str, Any]) -> list[str]:
+    """What each kind of number costs and gives, a line each."""
+    figure = f"{found['figure']} ({found['rows']:,} rows)" if found["figure"] else "not measured"
+    lines = [f"{'':10} {'MB':>9}  {'ms a row':>9}  {figure}"]
+    for point in found["points"]:
+        told = ""
+        if point["quality"] is not None:
+            told = f"{point['milliseconds']:9.3f}  {point['quality']:.4f}"
+            told += f"  ({-point['loss']:+.2f} points)" if point["kind"] != "float32" else ""
+        lines.append(f"{point['kind']:10} {point['megabytes']:9.1f}  {told}".rstrip())
+    return lines

@@ -247,7 +247,7 @@ def read(
     model: LanguageModel, prompts: Sequence[Sequence[int]], sampling: Sampling
 ) -> tuple[Continuation, Tensor | None]:
     """The prompts, read; and where the repetition penalty needs it, the tokens they hold [B, V]."""
-    device = model.table.weight.device
+    device = model.device
     longest = max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.int64)
     mask = torch.zeros(len(prompts), longest, dtype=torch.bool)

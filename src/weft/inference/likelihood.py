@@ -85,7 +85,7 @@ class Likelihood:
     @torch.no_grad()
     def _at(self, rows: list[list[int]], places: list[list[int]], wanted: list[list[int]]) -> list[np.ndarray]:
         """log p of the wanted tokens at the places of rows of one length."""
-        found, device = [], self.model.table.weight.device
+        found, device = [], self.model.device
         with resting(self.model):
             for start in range(0, len(rows), ROWS):
                 states_BTD = self.model.hidden(torch.tensor(rows[start : start + ROWS], device=device))

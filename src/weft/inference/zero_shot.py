@@ -153,7 +153,7 @@ class ByWriting:
     def _log_probabilities(self, lines: list[list[int]], starts: list[int]) -> np.ndarray:
         """Sums [N] of log p over the tokens of each line from its start on."""
         found = np.zeros(len(lines))
-        device = self.model.table.weight.device
+        device = self.model.device
         lengths = np.array([len(line) for line in lines], np.int64)
         for rows in in_turn(np.arange(len(lines)), lengths, TOKENS_AT_ONCE, 0):
             most = int(lengths[rows].max())

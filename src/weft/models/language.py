@@ -88,6 +88,10 @@ class LanguageModel(nn.Module):
         if config.output != "none" and not config.tied:
             self.output = nn.Linear(width, config.vocabulary, bias=False)
 
+    @property
+    def device(self) -> torch.device:
+        return next(self.backbone.parameters()).device
+
     def tokens(
         self,
         ids_BT: Tensor,

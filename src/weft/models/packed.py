@@ -37,7 +37,7 @@ class PackedLinear(nn.Module):
 
 def pack(model: LanguageModel) -> None:
     """Pack the large matrices of a model in place, where oneDNN can run them."""
-    weight = model.table.weight
+    weight = next(model.backbone.parameters())
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
     if not known or weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
         return
@@ -45,5 +45,7 @@ def pack(model: LanguageModel) -> None:
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear) and child.weight.numel() >= LEAST:
                 setattr(parent, name, PackedLinear(child.weight, child.bias))
-    if model.config.tied and model.config.output == "linear" and weight.numel() >= LEAST:
-        model.add_module("output", PackedLinear(weight, None))
+    table = model.table
+    tied = model.config.tied and model.config.output == "linear" and isinstance(table, nn.Embedding)
+    if tied and table.weight.numel() >= LEAST:
+        model.add_module("output", PackedLinear(table.weight, None))

@@ -173,7 +173,7 @@ def load_language_model(path: str | Path) -> tuple[LanguageModel, Tokenizer]:
         )
     device = best_device()
     halved = stored_dtype(folder) == torch.bfloat16 and machine_has_bfloat16(device)
-    found = load_pretrained(folder, torch.bfloat16 if halved else torch.float32, device)
+    found = load_pretrained(folder, torch.bfloat16 if halved else torch.float32, device, quick=True)
     if not isinstance(found.model, LanguageModel):
         raise CheckpointError(f"{folder}: must hold a language model. Got one for images ({found.family}).")
     return found.model, _tokenizer(found, folder)
@@ -265,6 +265,8 @@ def smaller(model: LanguageModel, layers: int | None, ffn_width: int | None) -> 
         UsageError: it has not so many.
     """
     old = model.config.backbone
+    if layers is None and ffn_width is None:
+        return model
     if not isinstance(old, TransformerConfig):
         raise UsageError("only a Transformer can be made smaller. This checkpoint is a recurrent network.")
     layers, ffn_width = layers or old.layers, ffn_width or old.hidden_width

@@ -28,6 +28,7 @@ from weft.models.checkpoints import (
     words_of,
 )
 from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.quantised import Embedding8, Linear8, load_state
 
 OWN = "weft"
 CONFIG = "config.json"
@@ -68,8 +69,11 @@ def stored_dtype(folder: Path) -> torch.dtype:
         return torch.float32  # what is wrong with it, the load says
 
 
-def load_pretrained(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Pretrained:
-    """The model of a folder in either form, weights as ``dtype``. Raises CheckpointError naming what does not fit."""
+def load_pretrained(
+    folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", quick: bool = False
+) -> Pretrained:
+    """The model of a folder in either form, weights as ``dtype``; ``quick``: those of few bits stay so, for a
+    model that only answers. Raises CheckpointError naming what does not fit."""
     try:
         shape = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -80,7 +84,9 @@ def load_pretrained(folder: Path, dtype: torch.dtype = torch.float32, device: st
     try:
         model = LanguageModel(LanguageConfig.from_dict(shape["language"]))
         weights = load_file(folder / WEIGHTS)
-        model.load_state_dict(weights)
+        load_state(model, weights, quick and device == "cpu")
+        if isinstance(model.table, Embedding8) and model.config.tied and model.config.output == "linear":
+            model.add_module("output", Linear8(model.table.weight, None))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: must hold the {CONFIG} and {WEIGHTS} of one run. Got: {error}.") from None
     stored = str(next(iter(weights.values())).dtype).removeprefix("torch.")

@@ -172,10 +172,15 @@ class LanguageRun(AskedRun):
         """-log p of each text [N], in nats."""
         return self._costs([self.cleaned(text) for text in texts])[0]
 
-    def _costs(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    def perplexity(self, model: LanguageModel, texts: list[str]) -> float:
+        """Of a model that has this run's tokens, on cleaned texts: exp of the mean -log p of a token."""
+        nats, tokens = self._costs(texts, model)
+        return float(np.exp(nats.sum() / max(1, tokens.sum())))
+
+    def _costs(self, texts: list[str], model: LanguageModel | None = None) -> tuple[np.ndarray, np.ndarray]:
         corpus = self._corpus(texts)
         cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
-        nats, tokens = document_nats(TokenObjective(self.loaded[0]), corpus, cuts, np.arange(len(cuts)))
+        nats, tokens = document_nats(TokenObjective(model or self.loaded[0]), corpus, cuts, np.arange(len(cuts)))
         return np.bincount(cuts.document, nats, len(texts)), np.bincount(cuts.document, tokens, len(texts))
 
     def _corpus(self, texts: list[str]) -> Corpus:

@@ -14,6 +14,7 @@ from torch import nn
 from weft.errors import CheckpointError
 from weft.files import sha256, write_whole
 from weft.models.backbone import best_device
+from weft.models.quantised import load_state
 
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 Model = TypeVar("Model", bound=nn.Module)
@@ -43,7 +44,7 @@ def load_weights(folder: Path, build: Callable[[dict[str, Any]], Model], file: s
                 f"from different runs."
             )
         model = build(shape)
-        model.load_state_dict(load_file(folder / MODEL_FILE))
+        load_state(model, load_file(folder / MODEL_FILE), quick=best_device() == "cpu")
     except (OSError, KeyError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{folder}: must hold {CONFIG_FILE} and {MODEL_FILE} that fit. Got: {error}") from None
     return model.eval().to(best_device())

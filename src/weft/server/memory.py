@@ -60,7 +60,7 @@ class Memory(ABC):
     """Tokens of the longest text that there is ever room for."""
 
     def __init__(self, model: LanguageModel, rows: int):
-        self.model, self.device = model, model.table.weight.device
+        self.model, self.device = model, model.device
         self.least = 1
         self.least = _least_rows(self, rows)
 

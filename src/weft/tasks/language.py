@@ -28,7 +28,7 @@ from weft.inference.sampling import Sampling
 from weft.language_defaults import context, language_config, language_recipe, with_dropout
 from weft.models.backbone import best_device
 from weft.models.language import LanguageModel
-from weft.models.pretrained import TextModel, find
+from weft.models.pretrained import TextModel, find, smaller
 from weft.models.recurrent import Recurrent
 from weft.preprocess.ingest import CleanRows
 from weft.results.beside import Judged
@@ -272,6 +272,7 @@ def open_source(settings: Settings) -> TextModel | None:
         return None
     masked = settings.target.task == "masked_token"
     source = open_text_model(find(name))
+    source.model = smaller(source.model, settings.model.layers, settings.model.ffn_width)
     config = source.model.config
     reads = config.backbone.attention == "reading"
     if reads != masked or config.output == "none":

@@ -21,7 +21,7 @@ from weft.features.store import Store
 from weft.language_defaults import language_config, reading_recipe, with_dropout, without_map_dropout
 from weft.models.backbone import best_device
 from weft.models.language import LanguageModel, reader_of
-from weft.models.pretrained import TextModel, find
+from weft.models.pretrained import TextModel, find, smaller
 from weft.preprocess.ingest import CleanRows, Ingested
 from weft.runs.run import Run
 from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
@@ -67,6 +67,7 @@ class ReadingSteps(TextModelSteps):
         if name is None:
             return None
         source = open_text_model(find(name))
+        source.model = smaller(source.model, self.settings.model.layers, self.settings.model.ffn_width)
         if source.model.config.backbone.attention != "reading":
             raise SettingsError(
                 [f"model.from: target.type {self.settings.target.type} needs a model that reads (an encoder). "

@@ -32,8 +32,7 @@ def open_source(settings: Settings, plan: Plan) -> TextModel | PictureModel | No
     if isinstance(found, TextModel):
         if "text" not in kinds:
             raise SettingsError([f"model.from: {source} reads texts. The table has pictures only. Take a ViT."])
-        if asked:
-            found.model = smaller(found.model, settings.model.layers, settings.model.ffn_width)
+        found.model = smaller(found.model, settings.model.layers, settings.model.ffn_width)
         return found
     if asked:
         raise SettingsError([f"model.{asked[0]}: only a checkpoint of texts can be made smaller. Remove it."])

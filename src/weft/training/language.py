@@ -80,7 +80,7 @@ def fit_language(
     folder: Path, say: Silent,
 ) -> Trained:  # fmt: skip
     """Train on the documents ``train``; those of ``valid`` say when to stop. The model then holds the best weights."""
-    device = model.table.weight.device
+    device = model.device
     cuts, watched = corpus.cuts(train), corpus.cuts(valid)
     few = watched.some(MOST_CHECKED, recipe.seed)
     objective = TokenObjective(model, smoothing).to(device)
@@ -118,7 +118,7 @@ def document_nats(
 ) -> tuple[np.ndarray, np.ndarray]:
     """-log p of the tokens of each piece [N], and how many they are [N]."""
     objective.eval()
-    device = objective.model.table.weight.device
+    device = objective.model.device
     nats, tokens = np.zeros(len(numbers)), np.zeros(len(numbers), np.int64)
     lengths = cuts.lengths()[numbers]
     for places in in_turn(np.arange(len(numbers)), lengths, CHECK_TOKENS, fixed=1):

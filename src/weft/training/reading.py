@@ -93,7 +93,7 @@ def fit_reading(
 
     ``rows``: of which row each stored window is, ascending. A private training reads one of each row that it draws.
     """
-    device = objective.model.table.weight.device
+    device = objective.model.device
     lengths = store.lengths()
     assert lengths is not None
 

@@ -180,7 +180,7 @@ class Source:
 
     @property
     def device(self) -> torch.device:
-        return self.model.table.weight.device
+        return self.model.device
 
     def _path(self) -> tuple[Tokens, Tensor]:
         """The source and its text as tokens, and their states where the source is words of mean vectors [1, T, D]."""
@@ -235,7 +235,7 @@ def log_probabilities(model: LanguageModel, sources: Sequence[Sequence[int]], id
 
 def _states(model: LanguageModel, head: list[int], rest: Sequence[Sequence[int]], asked_for: int) -> Tensor:
     """The states [N, T, D] that the last ``asked_for`` tokens of each are told by; ``head`` begins all of them."""
-    device = model.table.weight.device
+    device = model.device
     lengths = torch.tensor([len(r) for r in rest], device=device)
     places = torch.arange(int(lengths.max()), device=device)
     batch = torch.zeros(len(rest), len(places), dtype=torch.int64)

@@ -1,0 +1,160 @@
+"""Matrices of 8 or 4 bits a number in place of 32, for models that only answer.
+
+    8 bits: w = scale * code,        a scale a row,          codes -127 to 127
+    4 bits: w = low + scale * code,  both for every 32 of a row, codes 0 to 15
+
+Either is multiplied as 8-bit integers where the processor can (torch's FBGEMM), each row of the input brought to 8 bits
+by its own largest number, so that no row depends on the others; elsewhere, and where a gradient is asked for, as the
+numbers that the codes stand for.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LEAST = 1 << 14
+"""Numbers of a matrix below which it stays as it is."""
+GROUP = 32
+CODES, SCALE, LOW = ".codes", ".scale", ".low"
+ENGINE = "fbgemm"
+AT_ONCE = 256
+"""Rows of the input whose steps stay in the processor's cache."""
+
+
+def matrices(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers whose matrices are worth making smaller, by the names of these."""
+    return {
+        f"{name}.weight": layer
+        for name, layer in model.named_modules()
+        if isinstance(layer, (nn.Linear, nn.Embedding)) and layer.weight.numel() >= LEAST
+    }
+
+
+def quantise(state: dict[str, Tensor], names: list[str], bits: int) -> dict[str, Tensor]:
+    """The tensors of a model, those of ``names`` as codes and what these stand for."""
+    found = {n: t for n, t in state.items() if n not in names}
+    for name in names:
+        parts = _codes8(state[name].float()) if bits == 8 else _codes4(state[name].float())
+        found |= {name + leaf: part for leaf, part in parts.items()}
+    return found
+
+
+def _codes8(weight: Tensor) -> dict[str, Tensor]:
+    scale = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
+    return {CODES: (weight / scale[:, None]).round().to(torch.int8), SCALE: scale}
+
+
+def _codes4(weight: Tensor) -> dict[str, Tensor]:
+    """Two codes a byte; a last group that is short is filled up with its last column."""
+    filled = F.pad(weight[None], (0, -weight.shape[1] % GROUP), mode="replicate")[0].unflatten(1, (-1, GROUP))
+    low, high = filled.amin(dim=2), filled.amax(dim=2)
+    scale, low = ((high - low) / 15).clamp(min=1e-7).half(), low.half()
+    codes = ((filled - low.float()[..., None]) / scale.float()[..., None]).round().clamp(0, 15).to(torch.uint8)
+    codes = codes.flatten(1)
+    return {CODES: codes[:, ::2] | codes[:, 1::2] << 4, SCALE: scale, LOW: low}
+
+
+def restored(state: dict[str, Tensor], name: str, columns: int) -> Tensor:
+    """The numbers that the codes of a matrix with so many ``columns`` stand for [N, K]."""
+    codes, scale = state[name + CODES], state[name + SCALE].float()
+    if codes.dtype == torch.int8:
+        return codes.float() * scale[:, None]
+    both = torch.stack([codes & 15, codes >> 4], dim=2).flatten(1).float().unflatten(1, (-1, GROUP))
+    return (state[name + LOW].float()[..., None] + scale[..., None] * both).flatten(1)[:, :columns]
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor], quick: bool = True) -> None:
+    """Put the tensors of a file into a model, whose matrices then are 8-bit where they are codes in the file.
+
+    Args:
+        quick: leave it False for a model that goes on learning: it then has the numbers that the codes stand for.
+
+    Raises:
+        RuntimeError: as ``load_state_dict``, naming what does not fit.
+    """
+    names = [n.removesuffix(CODES) for n in state if n.endswith(CODES)]
+    rest = {n: t for n, t in state.items() if not n.endswith((CODES, SCALE, LOW)) or n.rpartition(".")[0] not in names}
+    quick = quick and ENGINE in torch.backends.quantized.supported_engines
+    layers = matrices(model)
+    for name in names:
+        place, leaf = name.rpartition(".")[::2]
+        layer = layers[name]
+        assert leaf == "weight" and isinstance(layer, (nn.Linear, nn.Embedding))
+        weight = restored(state, name, layer.weight.shape[1])
+        if weight.shape != layer.weight.shape:
+            raise RuntimeError(f"{name} must be {tuple(layer.weight.shape)}. Got {tuple(weight.shape)}")
+        if not quick:
+            rest[name] = weight
+            continue
+        parent, _, own = place.rpartition(".")
+        bias = getattr(layer, "bias", None)
+        setattr(
+            model.get_submodule(parent), own,
+            Linear8(weight, bias) if isinstance(layer, nn.Linear) else Embedding8(weight),
+        )  # fmt: skip
+        rest |= {f"{place}.{n}": t for n, t in model.get_submodule(place).state_dict().items() if n != "bias"}
+    model.load_state_dict(rest)
+
+
+class Linear8(nn.Module):
+    """y = x W^T + b with a matrix of 8-bit integers, which is kept in FBGEMM's order only. Inputs of any float type."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        super().__init__()
+        parts = _codes8(weight)
+        self.scale = nn.Buffer(parts[SCALE])
+        self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
+        engine, torch.backends.quantized.engine = torch.backends.quantized.engine, ENGINE
+        try:
+            with warnings.catch_warnings():  # of what torch may call otherwise some day
+                warnings.simplefilter("ignore")
+                zeros = torch.zeros(len(weight), dtype=torch.int64)
+                whole = torch._make_per_channel_quantized_tensor(parts[CODES], parts[SCALE].double(), zeros, 0)
+                self.packed = torch.ops.quantized.linear_prepack(whole, None)
+        finally:
+            torch.backends.quantized.engine = engine
+
+    @property
+    def weight(self) -> Tensor:
+        """The numbers that its codes stand for, made anew."""
+        return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
+
+    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        if torch.is_grad_enabled():
+            return F.linear(x, self.weight.to(x.dtype)[rows], None if self.bias is None else self.bias[rows])
+        flat = x.flatten(0, -2)
+        with torch.autocast("cpu", enabled=False):
+            if len(flat) <= AT_ONCE:
+                y = self._product(flat)
+            else:
+                y = torch.empty(len(flat), len(self.scale))
+                for start in range(0, len(flat), AT_ONCE):
+                    y[start : start + AT_ONCE] = self._product(flat[start : start + AT_ONCE])
+        return y.view(*x.shape[:-1], -1)[..., rows].to(x.dtype)
+
+    def _product(self, x_NK: Tensor) -> Tensor:
+        most = torch.linalg.vector_norm(x_NK, torch.inf, dim=-1, keepdim=True).float().clamp_(min=1e-12)
+        # 127 steps to either side of 128, of numbers from -1 to 1
+        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x_NK / most, 1 / 127, 128, self.packed)
+        return y.mul_(most) if self.bias is None else torch.addcmul(self.bias, y, most)
+
+
+class Embedding8(nn.Module):
+    """A table of 8-bit integers; a row is looked up as the numbers that it stands for."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        parts = _codes8(weight)
+        self.codes, self.scale = nn.Buffer(parts[CODES]), nn.Buffer(parts[SCALE])
+
+    @property
+    def weight(self) -> Tensor:
+        """All of it, made anew."""
+        return self.codes * self.scale[:, None]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.codes[ids] * self.scale[ids].unsqueeze(-1)

@@ -1,0 +1,240 @@
+"""A run whose matrices have fewer bits (``weft export --to int8|int4``), judged before it is written.
+
+Its folder opens in every command. What it costs in quality is measured on the validation rows, by the run's own figure;
+more than is allowed is refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from weft.data.split import VALID
+from weft.data.table import Table
+from weft.errors import CheckpointError, DataError, RunError, UsageError
+from weft.exchange import is_checkpoint
+from weft.features.targets import known
+from weft.files import MANIFEST, json_text, whole_folder, write_manifest, write_whole
+from weft.inference.predict import Predictor, predict_codes
+from weft.models.backbone import best_device, machine_has_bfloat16
+from weft.models.language import LanguageModel
+from weft.models.quantised import CODES, load_state, matrices, quantise
+from weft.models.stored import CONFIG, OWN, WEIGHTS, load_pretrained
+from weft.results.metrics import METRICS
+from weft.results.report import write_report
+from weft.results.summary import SHOWN, judge
+from weft.runs.judged import split_of
+from weft.runs.language import LanguageRun
+from weft.runs.opening import open_run
+from weft.runs.run import REPORT_FILE, Run
+
+Kind = Literal["int8", "int4"]
+BITS = {"int8": 8, "int4": 4}
+ROWS, TEXTS = 2_000, 200
+"""Rows, and texts of a writer, that it is judged on at most."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a model of a kind costs and gives."""
+
+    kind: str
+    quality: float | None
+    """The run's figure on validation rows; None where nothing can be judged."""
+    loss: float | None
+    """Points of it that are lost beside float32."""
+    milliseconds: float | None
+    """CPU time a row."""
+    megabytes: float
+
+
+def export_smaller(path: Path, kind: Kind, out: Path, most: float, data: str | None = None) -> dict[str, Any]:
+    """Write the run at ``path`` with matrices of ``kind``; returns the points of all kinds, and the figure's name.
+
+    Args:
+        most: points of the figure that may be lost. A point is a hundredth of a share (accuracy), else a hundredth of
+            what it was.
+        data: the table to judge on: of the very data of the training the validation rows, else all rows; default:
+            where the data of the training lay then.
+
+    Raises:
+        UsageError: the run has no such form, or what is lost cannot be measured and ``most`` is finite.
+        RunError: more is lost than may be.
+    """
+    file = path / WEIGHTS
+    with safe_open(file, "pt") as stream:
+        if any(name.endswith(CODES) for name in stream.keys()):  # noqa: SIM118 (not a dict)
+            raise UsageError(f"{path}: must be a run of floating-point numbers. Its matrices are of few bits already.")
+    run = None if is_checkpoint(path) and not (path / REPORT_FILE).exists() else open_run(path)
+    if run is not None and type(run) is not Run and type(run) is not LanguageRun:
+        raise UsageError(
+            f"{path}: must predict a class, labels or a number, or write (next_token), or be an imported checkpoint of "
+            f"texts. Got a run of the task {run.figures['task']}."
+        )
+    model, config = _opened(path, run)
+    names = [n for n in matrices(model) if n in model.state_dict()]
+    judged = None if run is None else _judge_of(run, data)
+    points, figure = _pareto(model, names, judged), judged.figure if judged else None
+    asked = next(p for p in points if p.kind == kind)
+    if asked.loss is None and most < math.inf:
+        raise UsageError(
+            f"{path}: what {kind} costs must be measured on validation rows. An imported checkpoint has none. "
+            f"--max-loss inf writes it unmeasured."
+        )
+    if asked.loss is not None and asked.loss > most:
+        raise RunError(
+            f"{path}: {kind} must cost at most {most:g} points of {figure}. It costs {asked.loss:.2f} "
+            f"({points[0].quality:.4f} to {asked.quality:.4f}). Take int8, or allow it with --max-loss."
+        )
+    found = {"kind": kind, "figure": figure, "rows": judged.rows if judged else 0,
+             "points": [asdict(p) for p in points]}  # fmt: skip
+    _write(path, out, quantise(model.state_dict(), names, BITS[kind]), config)
+    if run is not None:
+        figures = run.figures | {"smaller": found}
+        write_whole(out / REPORT_FILE, json_text(figures, indent=1) + "\n")
+        write_report(out, figures, run.settings.results.report or "en")
+    # what a person may edit is not bound
+    write_manifest(out, [n for n in json.loads((path / MANIFEST).read_text())["sha256"] if (out / n).exists()])
+    return {"output": str(out), **found}
+
+
+def _opened(path: Path, run: Run | None) -> tuple[nn.Module, str | None]:
+    """The model in float32, and the text of its config where that changes: a text model takes Weft's own form."""
+    if run is not None and not isinstance(run, LanguageRun):
+        return run.model, None
+    model = load_pretrained(path).model
+    if not isinstance(model, LanguageModel):
+        raise UsageError(f"{path}: must be a model of texts. Got one of pictures.")
+    shape = {"model_type": OWN, "format": 1, "language": model.config.to_dict()}
+    return model, json.dumps(shape, indent=1) + "\n"
+
+
+@dataclass
+class _Judge:
+    """How well a model does on the validation rows, by which figure, and on how many."""
+
+    figure: str
+    rows: int
+    measure: Callable[[Any], float]
+    higher: bool
+    share: bool
+
+    def loss(self, before: float, after: float) -> float:
+        """Points: of a share hundredths of the whole, else of what it was."""
+        lost = (before - after) if self.higher else (after - before)
+        return 100 * lost / (1.0 if self.share else abs(before) or 1.0)
+
+
+def _judge_of(run: Run, data: str | None) -> _Judge:
+    source = run.settings.data.source
+    if data is not None:
+        table, same = Table.of(data), False
+    elif source is not None:
+        table, same = Table.open(source, run.settings.data.format), True
+    else:
+        raise DataError(
+            f"{run.path}: rows must be there to say what fewer bits cost. The run was trained on a table in memory, "
+            f"which it does not keep. Give labelled rows: --data TABLE."
+        )
+    if table.fingerprint() == run.figures["data"]["fingerprint"]:
+        wanted = np.flatnonzero(split_of(run.path) == VALID)
+    elif same:
+        raise DataError(
+            f"{table.name}: must be the table that {run.path} was trained on, whose validation rows say what fewer "
+            f"bits cost. It was changed. Give labelled rows: --data TABLE."
+        )
+    else:
+        wanted = np.arange(table.row_count() or 0)
+    most = TEXTS if isinstance(run, LanguageRun) else ROWS
+    if len(wanted):
+        wanted = np.sort(np.random.default_rng(0).choice(wanted, min(most, len(wanted)), replace=False))
+    else:  # a table that does not say how many rows it has
+        wanted = np.arange(most)
+    return (_texts if isinstance(run, LanguageRun) else _rows)(run, table, wanted)  # type: ignore[arg-type]
+
+
+def _rows(run: Run, table: Table, wanted: np.ndarray) -> _Judge:
+    predictor, target = Predictor(run.columns, run.model, True), run.columns.target
+    held = [
+        (run.columns.encode(clean), target.encode(clean.columns[target.name]))
+        for clean in predictor.clean(table, with_target=True, chosen=lambda rows: np.isin(rows, wanted))
+        if len(clean.rows)
+    ]
+    truth = np.concatenate([t for _, t in held])
+    usable = known(truth)
+    key = SHOWN[target.type][0]
+    metric = METRICS[key]
+
+    def measure(model: Any) -> float:
+        output = np.concatenate([predict_codes(model, codes, len(t)) for codes, t in held])
+        thresholds = model.threshold.cpu().numpy() if target.type == "labels" else None
+        told = judge("", "", output[usable], truth[usable], target, run._positive(), thresholds=thresholds)
+        return told.estimates[key].value
+
+    return _Judge(metric.title, int(usable.sum()), measure, metric.higher_is_better, metric.percent)
+
+
+def _texts(run: LanguageRun, table: Table, wanted: np.ndarray) -> _Judge:
+    chosen = set(wanted.tolist())
+    texts = [text for row, text in run._cells(table) if row in chosen and text]
+
+    measure = partial(run.perplexity, texts=texts)
+    return _Judge("perplexity", len(texts), measure, higher=False, share=False)
+
+
+def _pareto(model: nn.Module, names: list[str], judged: _Judge | None) -> list[Point]:
+    """What each kind of number costs and gives, float32 first."""
+    state = {n: t.detach() for n, t in model.state_dict().items()}
+    whole = sum(t.numel() * t.element_size() for t in state.values())
+    saved = sum(state[n].numel() * 2 for n in names)
+    points: list[Point] = []
+
+    def add(kind: str, model: Any, size: int) -> None:
+        quality = spent = loss = None
+        if judged is not None:
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
+                started = time.process_time()
+                quality = judged.measure(model)
+            spent = 1000 * (time.process_time() - started) / max(1, judged.rows)
+            loss = judged.loss(points[0].quality or 0.0, quality) if points else 0.0
+        points.append(Point(kind, quality, loss, spent, size / 1e6))
+
+    add("float32", model, whole)
+    if machine_has_bfloat16("cpu"):
+        add("bfloat16", model, whole - saved)
+    for kind, bits in BITS.items():
+        small = quantise(state, names, bits)
+        answers = copy.deepcopy(model)
+        if judged is not None:
+            load_state(answers, small, quick=best_device() == "cpu")
+        add(kind, answers, sum(t.numel() * t.element_size() for t in small.values()))
+    return points
+
+
+def _write(path: Path, out: Path, state: dict[str, torch.Tensor], config: str | None) -> None:
+    """The run's folder with other weights."""
+    if out.exists() and any(out.iterdir()):
+        raise CheckpointError(f"{out}: must be a new or an empty folder. It holds files. Choose another with -o.")
+    with safe_open(path / WEIGHTS, "pt") as stream:
+        metadata = stream.metadata()
+    with whole_folder(out) as beside:
+        for file in path.iterdir():
+            if file.is_file() and file.name not in (WEIGHTS, MANIFEST) and not file.name.startswith("events.out."):
+                shutil.copyfile(file, beside / file.name)
+        if config is not None:
+            write_whole(beside / CONFIG, config)
+        save_file({n: t.detach().cpu().contiguous() for n, t in state.items()}, beside / WEIGHTS, metadata=metadata)

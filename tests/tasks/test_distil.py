@@ -1,0 +1,105 @@
+"""Learning from a trained run: the loss is Hinton's, the teacher is what is learnt from, and it must fit."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.special import log_softmax, softmax
+
+import weft
+from weft.errors import SettingsError, WeftError
+from weft.features.batching import Batch
+from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.pretrained import smaller
+from weft.models.transformer import TransformerConfig
+from weft.training.loop import Distil
+from weft.training.regularise import taught_loss
+
+QUICK = {"epochs": 12, "learning_rate": 0.01, "batch_rows": 64, "patience": 12}
+OFF = {"baselines": False, "explain": "off"}
+
+
+def table(rows=500, seed=0):
+    x = np.random.default_rng(seed).normal(size=(rows, 2))
+    kinds = np.array(["low", "middle", "high"])[np.digitize(x[:, 0] + x[:, 1], [-0.7, 0.7])]
+    return pd.DataFrame({"a": x[:, 0], "b": x[:, 1], "kind": kinds, "sum": x[:, 0] + 2 * x[:, 1]})
+
+
+def train(data, target, out, **training):
+    others = {n: "off" for n in ("kind", "sum") if n != target}
+    split = {"split": {"column": "part"}} if "part" in data else {}
+    return weft.train(
+        data, target, out, quiet=True, features=others, training={**QUICK, **training}, model={"copies": 1},
+        results=OFF, data=split,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teachers")
+    return {target: train(table(), target, folder / target) for target in ("kind", "sum")}
+
+
+def test_the_loss_is_that_of_the_paper(teachers):
+    model = teachers["kind"].model.each()[0]
+    columns = teachers["kind"].columns
+    rng = np.random.default_rng(1)
+    logits, taught, target = (
+        rng.normal(size=(5, 3)),
+        np.log(softmax(rng.normal(size=(5, 3)), 1)),
+        rng.integers(3, size=5),
+    )
+    assert columns.target.type == "class"
+    model.forward = lambda batch: torch.tensor(logits)
+    batch = Batch({}, torch.tensor(target), 5, taught=torch.tensor(taught))
+    p, q = softmax(taught / 3, 1), log_softmax(logits / 3, 1)
+    kl = (p * (np.log(p) - q)).sum(1).mean()
+    labels = -log_softmax(logits, 1)[np.arange(5), target].mean()
+    found = taught_loss(model, batch, Distil(3.0, 0.7)).item()
+    assert found == pytest.approx(0.3 * labels + 0.7 * 9 * kl, rel=1e-5)
+    del model.forward
+
+
+def test_what_is_learnt_is_what_the_teacher_says(teachers, tmp_path):
+    wrong, right = table(seed=2), table(seed=3)
+    wrong["part"] = np.repeat(["train", "valid", "test"], [400, 50, 50])
+    wrong.loc[:399, ["kind", "sum"]] = wrong.loc[np.random.default_rng(0).permutation(400), ["kind", "sum"]].to_numpy()
+    for target in ("kind", "sum"):
+        run = train(wrong, target, tmp_path / target, distil={"from": str(teachers[target].path), "weight": 1.0})
+        found = run.predict(right)["prediction"].to_numpy()
+        if target == "kind":
+            assert (found == right["kind"]).mean() > 0.7  # by chance 0.4
+        else:
+            assert np.corrcoef(found, right["sum"])[0, 1] > 0.8
+
+
+def test_a_teacher_of_something_else_is_refused(teachers, tmp_path):
+    with pytest.raises(SettingsError, match="must predict the class or the number 'kind'"):
+        train(table(), "kind", tmp_path / "a", distil={"from": str(teachers["sum"].path)})
+    other = table()
+    other.loc[other["kind"] == "low", "kind"] = "tiny"
+    with pytest.raises(SettingsError, match="lacks 'tiny'"):
+        train(other, "kind", tmp_path / "b", distil={"from": str(teachers["kind"].path)})
+    with pytest.raises(SettingsError, match=r"must read columns that the model reads too.*'b \(number\)'"):
+        train(table().drop(columns="b"), "kind", tmp_path / "c", distil={"from": str(teachers["kind"].path)})
+    with pytest.raises(WeftError, match="distil and mixup exclude each other"):
+        train(table(), "kind", tmp_path / "d", mixup=0.2, distil={"from": "x"})
+
+
+@pytest.mark.parametrize("feed_forward", ["gelu", "gated_silu"])
+def test_a_smaller_checkpoint_is_the_larger_one_where_what_is_left_out_says_nothing(feed_forward):
+    torch.manual_seed(0)
+    config = TransformerConfig(32, 6, 4, ffn_width=24, feed_forward=feed_forward, biases="all")
+    whole = LanguageModel(LanguageConfig(config, 40)).eval()
+    ids, kept = torch.randint(40, (2, 7)), (1, 3, 5)
+    with torch.no_grad():
+        for place, block in enumerate(whole.backbone.blocks):
+            if place not in kept:  # adds nothing to what comes in
+                for part in (block.attention.out, block.feed_forward.down):
+                    part.weight.zero_(), part.bias.zero_()
+            block.feed_forward.down.weight[:, 5:20] = 0
+        small = smaller(whole, 3, 9)
+        assert small.config.backbone.layers == 3 and small.config.backbone.hidden_width == 9
+        torch.testing.assert_close(small(ids), whole(ids), atol=1e-5, rtol=1e-5)
+    with pytest.raises(WeftError, match=r"model.layers: must be at most that of the checkpoint, 6. Got 7"):
+        smaller(whole, 7, None)
