@@ -218,8 +218,9 @@ def _pareto(model: nn.Module, names: list[str], judged: _Judge | None) -> list[P
         add("bfloat16", model, whole - saved)
     for kind, bits in BITS.items():
         small = quantise(state, names, bits)
-        answers = copy.deepcopy(model)
+        answers = model
         if judged is not None:
+            answers = copy.deepcopy(model)
             load_state(answers, small, quick=best_device() == "cpu")
         add(kind, answers, sum(t.numel() * t.element_size() for t in small.values()))
     return points
