@@ -25,7 +25,10 @@ class RMSNorm(nn.RMSNorm):
     def forward(self, x: Tensor) -> Tensor:
         if _trained_here(x) and x.dtype == self.weight.dtype == torch.float32 and self.eps is not None:
             return Normed.apply(x, self.weight, self.eps)
-        if torch.is_grad_enabled() or x.device.type != "cpu" or x.dim() < 3 or x.shape[-2] > 1:
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        x = x.to(self.weight.dtype)  # which autocast may have halved
+        if x.device.type != "cpu" or x.dim() < 3 or x.shape[-2] > 1:
             return super().forward(x)
         # one token a text, whatever is beside it, costs by its kernels rather than by what they read:
         # (x, -x) has the mean 0 and the variance mean(x^2), so that its layer norm, one kernel, is this norm
