@@ -171,6 +171,11 @@ def test_groups_of_numbers_are_quarters_and_small_groups_are_flagged_not_hidden(
     assert [g["small"] for g in found["groups"]] == [False, False, True]
     assert found["groups"][2]["metrics"]["accuracy"]["value"] == 0, "its figures are there"
     assert found["gaps"]["accuracy"]["least"] == "also", "but the gap is that of groups that can be told"
+    few = groups_section(  # all are small: those of 30 rows and more are compared, not the tiny one
+        members_of(g=["a"] * 40 + ["b"] * 40 + ["tiny"] * 5), ClassTarget("y", ["no", "yes"]), output[180:265],
+        np.ones(85, np.int64), 1,
+    )["columns"][0]  # fmt: skip
+    assert {few["gaps"]["accuracy"][k] for k in ("most", "least")} == {"a", "b"}
     told = words.lines(found["said"], Phrases())
     assert told[-1].startswith("Groups of less than 30 rows") and "1, with 5 rows" in told[-1]
     assert not any("tiny" in line for line in told)

@@ -135,14 +135,16 @@ def _told(members: Members, found: Sequence[Mapping[str, tuple[Estimate, int]]])
 def gaps(groups: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Estimate]]) -> dict[str, Any]:
     """Of each figure the two groups that are farthest apart, by how much, and the ratio of the lower to the higher.
 
-    Groups that are small, or of which less than ``LEAST`` rows make the figure, are compared only where there are not
-    two others. As the farthest of all pairs is told, its interval is that of all pairs at once (Bonferroni).
+    Small groups are compared only where there are not two others, and those of which less than ``LEAST`` rows make the
+    figure only where there are not two with more. As the farthest of all pairs is told, its interval is that of all
+    pairs at once (Bonferroni).
     """
     told = {}
     for key in found[0]:
         there = [i for i, own in enumerate(found) if np.isfinite(own[key].value)]
-        large = [i for i in there if not groups[i]["small"] and groups[i]["metrics"][key]["rows"] >= LEAST]
-        there = large if len(large) > 1 else there
+        enough = [i for i in there if groups[i]["metrics"][key]["rows"] >= LEAST]
+        large = [i for i in enough if not groups[i]["small"]]
+        there = next((some for some in (large, enough) if len(some) > 1), there)
         there = [there[i] for i in np.argsort([found[i][key].value for i in there], kind="stable")]
         if len(there) < 2:
             continue
