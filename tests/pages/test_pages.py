@@ -28,6 +28,7 @@ PAGES += sorted(ROOT.glob("examples/*/README.md"))
 ELSEWHERE = {
     "python -m pip": "needs an index of packages",
     "uv ": "needs an index of packages, or is this very suite",
+    "weft import hf://": "needs the hub",
     "weft serve": "does not end: tests/server",
     "WEFT_API_KEY=... weft serve": "does not end: tests/server",
 }
