@@ -57,7 +57,8 @@ def test_a_card_that_was_edited_stays_as_it_is(run) -> None:
 def test_a_card_in_chinese_says_no_english_sentence(run, tmp_path) -> None:
     write_card(tmp_path, run.figures, "zh")
     said = (tmp_path / "README.md").read_text(encoding="utf-8")
-    assert "200 email" in said and "瓦时" in said
+    assert "200 email" in said and "瓦时" in said and "的 Transformer，" in said and "训练 " in said
+    assert "points" not in said
     assert not re.search(r"[a-z]{3,} [a-z]{3,} [a-z]{3,}", said.split("## 不适用于")[1]), said
     phrases = {text for text in strings(card) if re.search("[a-z] [a-z]+ .*[.]$", text) and "``" not in text}
     phrases -= {text for text in phrases if text.startswith(("Of a busy", "Write ", "Title ", "What personal"))}

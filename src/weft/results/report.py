@@ -134,7 +134,8 @@ def _quality(figures: dict[str, Any], t: Phrases) -> dict[str, Any] | None:
 def _sentence(said: Sequence[Any], t: Phrases) -> str:
     """A phrase and what fills it, of which some are phrases themselves."""
     phrase, values = said
-    return t(phrase, **{k: t(v) if k in _NAMED else v for k, v in values.items()})
+    spoken = {k: t(v) if k in _NAMED else t.said(v) if k == "size" else v for k, v in values.items()}
+    return t(phrase, **spoken)
 
 
 def _ends(figure: dict[str, float | None]) -> dict[str, float | None]:
