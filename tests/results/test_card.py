@@ -34,7 +34,7 @@ def test_every_part_is_said(run) -> None:
     said = (run.path / "README.md").read_text(encoding="utf-8")
     assert re.findall("^## (.*)$", said, re.M) == list(PARTS)
     assert run.figures["headline"] in said and "200 email" in said and "without differential privacy" in said
-    assert "busy core" in said and "'red'" in said.split("## Groups")[1].split("##")[0]
+    assert "busy core" in said and "By colour:" in said.split("## Groups")[1].split("##")[0]
     assert not re.search("\n{4,}", said)  # and no holes in it
 
 
