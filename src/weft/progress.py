@@ -30,6 +30,9 @@ class Silent:
 
     def warn(self, text: str) -> None: ...
 
+    def checked(self, done: float, loss: float) -> None:
+        """Hear the validation loss when this share of a training is done; what it raises ends the training."""
+
     @contextmanager
     def bar(self, label: str, total: float) -> Iterator[Bar]:
         yield Bar()

@@ -174,6 +174,23 @@ class DistilSettings(StrictSettings):
     """Of the teacher's answers; the labels have the rest."""
 
 
+Searched = Literal["learning_rate", "weight_decay", "dropout", "width", "layers", "batch_rows", "label_smoothing",
+                   "consistency", "mixup", "column_dropout"]  # fmt: skip
+"""Settings that a search may look for, those of the model among them."""
+
+
+class SearchSettings(StrictSettings):
+    """Better settings are looked for before the model is trained, by their validation loss (needs weft[tune])."""
+
+    trials: Annotated[int, Field(ge=2, le=10_000)] = 30
+    """Trainings at most, those that are given up early among them; the first is of the settings as they are."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """No trial begins after so many, and the one at hand is given up. By the clock, so that no two such searches are
+    the same."""
+    over: Annotated[list[Searched], Field(min_length=1)] | None = None
+    """What is looked for (default: all of it that the file leaves open and the task has)."""
+
+
 class TrainingSettings(StrictSettings):
     """How it learns; what is left out is chosen by the data."""
 
@@ -228,6 +245,8 @@ class TrainingSettings(StrictSettings):
     """Every step is a round, to which each owner gives a clipped update of its own rows and nothing else."""
     privacy: PrivacySettings | None = None
     """Train so that nobody can tell whether a row was learnt from."""
+    search: SearchSettings | None = None
+    """Look for better settings of the training and the model first."""
     seed: Annotated[int, Field(ge=0, le=2**31)] = 0
     """Of all that is drawn: the first weights, the order of the rows, what is hidden."""
 
@@ -249,6 +268,8 @@ class TrainingSettings(StrictSettings):
     def _private(self) -> TrainingSettings:
         if self.private is None:
             return self
+        if self.search:
+            raise ValueError("search: every trial would spend epsilon anew. Remove it, or privacy")
         mixes = [n for n in ("mixup", "cutmix") if getattr(self, n)]
         if mixes:
             raise ValueError(f"{listing(mixes)} mixes rows, privacy keeps them apart. Keep one of them")

@@ -61,6 +61,7 @@ OPTIONAL = {
     "huggingface_hub",
     "onnxruntime",
     "onnxscript",
+    "optuna",
     "pandas",
     "polars",
     "pyspark",

@@ -11,10 +11,12 @@ from typing import Any
 from weft import config
 from weft.cli import Json, Many, Memory, answer
 from weft.data.table import Table
+from weft.errors import listing
 from weft.estimates.rows import estimate
 from weft.estimates.tasks import estimate_task
 from weft.memory import limit
 from weft.preprocess.personal import survey
+from weft.tasks.tuning import AGAIN, open_names
 
 SURVEYED = 2_000
 """First rows in which personal data is looked for."""
@@ -31,6 +33,8 @@ def check(
         set: A setting laid over the file, e.g. --set training.epochs=5; may be given several times.
     """
     settings = config.load(file, set)
+    search = settings.training.search
+    sought = open_names(settings) if search is not None else []
     found = estimated(settings, memory)
     plan = found["plan"]
     assert settings.data.source is not None
@@ -46,6 +50,12 @@ def check(
     redact, read = settings.preprocess.redact, {*plan["columns"], plan["target"]}
     lines += [f"personal  {words}" for words in personal.in_words(redact.kinds if redact else (), read)]
     lines += [f"{key:<9} {text}" for key, text in found["words"].items()]
+    if search is not None:
+        found["search"] = {"trials": search.trials, "again": 2 * AGAIN, "over": sought}
+        lines.append(
+            f"search    at most {search.trials + 2 * AGAIN + 1:,} trainings such as this one: {search.trials:,} trials of "
+            f"{listing(sought, 20)}, {2 * AGAIN} with other seeds, and the last"
+        )
     answer(json, found, [*lines, f"next:     weft run {file}"])
 
 

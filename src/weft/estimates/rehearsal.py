@@ -74,7 +74,7 @@ def rehearse(settings: Settings, rows: int, seconds: float, copies: int, bound: 
     """
     minutes = seconds / 60 / copies
     training = settings.training.model_copy(
-        update={"minutes": min(minutes, settings.training.minutes or minutes), "patience": 10**9}
+        update={"minutes": min(minutes, settings.training.minutes or minutes), "patience": 10**9, "search": None}
     )
     settings = settings.model_copy(update={"training": training})
     with (

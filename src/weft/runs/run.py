@@ -51,6 +51,8 @@ from weft.runs.leaks import Shadow
 from weft.runs.weights import load_weights, save_weights
 
 SETTINGS_FILE, REPORT_FILE = "weft.yaml", "report.json"
+BEST_FILE = "best.yaml"
+"""The settings that a search decided for, by which the model was then trained."""
 
 
 @dataclass
@@ -79,7 +81,8 @@ class Run:
 
     @cached_property
     def settings(self) -> Settings:
-        return config.load(self.path / SETTINGS_FILE, needs_source=False)
+        best = self.path / BEST_FILE
+        return config.load(best if best.exists() else self.path / SETTINGS_FILE, needs_source=False)
 
     @cached_property
     def figures(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from weft.features.store import Store, StoreWriter
 from weft.features.windows import WINDOW, Frame, cut_windows
 from weft.inference.answers import Answerer, Answers
 from weft.language_defaults import longest
+from weft.models.language import LanguageModel
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.paired import AnswerCleaner, answer_starts
 from weft.results.answers import SHOWN, SHOWN_BOTH, Guesses, answer_metrics, answer_sentence, f1_each
@@ -63,12 +64,14 @@ class AnswerSteps(ReadingSteps):
                 lambda: (Store(self.work / "store"), *np.load(self.work / "windows.npy")),
             )
         letters = 0 if source else round(self._letters(clean) * self.scale)
-        objective = SpanObjective(self._reader(tokenizer, source, letters, span=True))
-        return Ready(plan, clean, found, source, tokenizer, store, parts, BATCH, objective, rows)
+        return Ready(plan, clean, found, source, tokenizer, store, parts, BATCH, letters, rows)
 
-    def _infer(self, ready: Ready, judged: np.ndarray) -> tuple[np.ndarray, Answers, float]:
+    def _objective(self, ready: Ready) -> SpanObjective:
+        return SpanObjective(self._reader(ready, span=True))
+
+    def _infer(self, ready: Ready, model: LanguageModel, judged: np.ndarray) -> tuple[np.ndarray, Answers, float]:
         """The judged rows, their answers, and the threshold below which there is none."""
-        answerer = Answerer(ready.objective.model, ready.tokenizer, self.longest, self.most, -math.inf)
+        answerer = Answerer(model, ready.tokenizer, self.longest, self.most, -math.inf)
         self._calibrate(answerer, ready.clean)
         answers = self._answers(answerer, ready.clean, judged)
         self.say.step("inference", f"{len(judged):,} questions answered")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -209,7 +210,7 @@ class LanguageSteps(TextModelSteps):
             )
         torch.manual_seed(settings.training.seed)
         if source is not None:
-            model = source.model
+            model = deepcopy(source.model) if self.trial else source.model
             if settings.model.dropout is not None:
                 with_dropout(model, settings.model.dropout)
             if rank := lora_rank(settings):
@@ -220,6 +221,7 @@ class LanguageSteps(TextModelSteps):
             model = LanguageModel(shape)
         model = model.to(device)
         shape = model.config
+        self.backbone = shape.backbone
         pieces = round(len(corpus.cuts(train)) * self.scale)
         recipe = language_recipe(
             settings, letters, pieces, round(lengths.sum() * self.scale), corpus.context, shape.vocabulary,
@@ -230,11 +232,17 @@ class LanguageSteps(TextModelSteps):
     def _model(
         self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, ids: Sequence[np.ndarray]
     ) -> tuple[LanguageModel, Trained]:
-        model, recipe = self._built(corpus, tokenizer, source, ids[TRAIN])
-        self._say_model(model, recipe, f"context {corpus.context:,} tokens")
-        trained = fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say)
+        self._search(corpus, tokenizer, source, ids)
+        model, trained = self._train(corpus, tokenizer, source, ids)
         self._keep(model, trained, tokenizer, self.words)
         return model, trained
+
+    def _train(
+        self, corpus: Corpus, tokenizer: Tokenizer, source: TextModel | None, ids: Sequence[np.ndarray]
+    ) -> tuple[LanguageModel, Trained]:
+        model, recipe = self._built(corpus, tokenizer, source, ids[TRAIN])
+        self._say_model(model, recipe, f"context {corpus.context:,} tokens")
+        return model, fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say)
 
     def _samples(
         self, model: LanguageModel, tokenizer: Tokenizer, clean: CleanRows, corpus: Corpus, judged: np.ndarray

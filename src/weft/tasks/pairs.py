@@ -13,6 +13,7 @@ from weft.errors import DataError
 from weft.features.twins import encode_pairs
 from weft.inference.embed import Embedder
 from weft.language_defaults import longest
+from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel, describe
 from weft.preprocess.ingest import CleanRows
 from weft.preprocess.letters import Letters
@@ -57,14 +58,17 @@ class PairSteps(ReadingSteps):
                 + (f"; {cut:,} texts were longer and were cut" if cut else ""),
             )  # fmt: skip
         letters = 0 if source else round(self._letters(clean, plan.target) * self.scale)
-        objective = PairObjective(self._reader(tokenizer, source, letters, span=False))
         batch = BATCH if source else BATCH_FROM_NOTHING
-        return Ready(plan, clean, found, source, tokenizer, store, clean.parts, batch, objective)
+        return Ready(plan, clean, found, source, tokenizer, store, clean.parts, batch, letters)
 
-    def _infer(self, ready: Ready, judged: np.ndarray) -> tuple[Retrieval, np.ndarray, np.ndarray]:
+    def _objective(self, ready: Ready) -> PairObjective:
+        return PairObjective(self._reader(ready, span=False))
+
+    def _infer(
+        self, ready: Ready, model: LanguageModel, judged: np.ndarray
+    ) -> tuple[Retrieval, np.ndarray, np.ndarray]:
         """The judged pairs, the place of each one's text and the nearest of all."""
-        model, tokenizer = ready.objective.model, ready.tokenizer
-        embedder = Embedder(TextModel(model, tokenizer, self.family, describe(model, tokenizer)))
+        embedder = Embedder(TextModel(model, ready.tokenizer, self.family, describe(model, ready.tokenizer)))
         columns = ready.clean.take(judged, [self.query, ready.plan.target])
         retrieval = Retrieval(*(columns[n].to_pylist() for n in (self.query, ready.plan.target)))
         ranks, nearest = retrieval.ranks(nearness(embedder, retrieval.documents))

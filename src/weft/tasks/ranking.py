@@ -201,7 +201,7 @@ class RankingSteps(ForetoldSteps):
         drawn = None if full else DRAWN_WITH_COLUMNS if columns else DRAWN
         config = ranking_config(settings, events, catalogue, self.repeats)
         data = NextItems(events, Candidates(catalogue.counts, drawn, columns), config.context, settings.training.seed)
-        device = best_device()
+        device, self.backbone = best_device(), config.backbone
         torch.manual_seed(settings.training.seed)
         model = RankingModel(config, catalogue.codecs).to(device)
         if not private:
@@ -214,14 +214,18 @@ class RankingSteps(ForetoldSteps):
         return data, model
 
     def _model(self, events: Events, catalogue: Catalogue) -> tuple[NextItems, Trained]:
-        data, model = self._build(events, catalogue)
-        smoothing = self.settings.training.label_smoothing or 0.0
-        trained = fit_ranking(model, data, self.recipe, smoothing, self.taken, self.out, self.say)
+        self._search(events, catalogue)
+        data, model, trained = self._train(events, catalogue)
         p = trained.progress
         self.say.line(f"best after {p.best_step / trained.steps_an_epoch:.3g} epochs; {p.stopped}; "
                       f"{trained.tokens_a_second:,.0f} events a second")  # fmt: skip
         save_ranking_model(self.out, model)
         return data, trained
+
+    def _train(self, events: Events, catalogue: Catalogue) -> tuple[NextItems, RankingModel, Trained]:
+        data, model = self._build(events, catalogue)
+        smoothing = self.settings.training.label_smoothing or 0.0
+        return data, model, fit_ranking(model, data, self.recipe, smoothing, self.taken, self.out, self.say)
 
     def _results(self, data: NextItems, catalogue: Catalogue, ours: Ranked, places: np.ndarray) -> dict[str, Any]:
         counts, others = catalogue.counts, []

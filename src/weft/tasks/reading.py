@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +47,8 @@ class Ready:
     store: Store
     parts: np.ndarray
     batch: int
-    objective: SpanObjective | PairObjective
+    letters: int
+    """Of the training texts, which size a model that begins from nothing."""
     rows: np.ndarray | None = None
     """Of which row each of what is stored is, where a row has several."""
 
@@ -76,9 +78,9 @@ class ReadingSteps(TextModelSteps):
         check_matrices(self.settings, source.model.config.backbone)
         return source
 
-    def _reader(self, tokenizer: Tokenizer, source: TextModel | None, letters: int, span: bool) -> LanguageModel:
-        """The model as it begins. ``letters``: of the training texts, which size one that begins from nothing."""
-        settings = self.settings
+    def _reader(self, ready: Ready, span: bool) -> LanguageModel:
+        """The model as it begins."""
+        settings, source, letters = self.settings, ready.source, ready.letters
         torch.manual_seed(settings.training.seed)
         if source is None:
             if letters < 1_000:
@@ -86,10 +88,10 @@ class ReadingSteps(TextModelSteps):
                     f"{self.table.name}: the training texts must hold at least 1,000 letters to learn from. "
                     f"Got {letters:,}. Give more rows, or begin from a model (model.from)."
                 )
-            marks = Marks.of(tokenizer)
-            shape = language_config(settings, tokenizer.get_vocab_size(), marks, self.longest, letters)
+            marks = Marks.of(ready.tokenizer)
+            shape = language_config(settings, ready.tokenizer.get_vocab_size(), marks, self.longest, letters)
             return reader_of(LanguageModel(shape), span).to(self.device)
-        model = reader_of(source.model, span)
+        model = reader_of(deepcopy(source.model) if self.trial else source.model, span)
         without_map_dropout(model)
         if settings.model.dropout is not None:
             with_dropout(model, settings.model.dropout)
@@ -108,10 +110,12 @@ class ReadingSteps(TextModelSteps):
         ready = self._ready()
         plan, clean, part = ready.plan, ready.clean, TEST if ready.clean.count(TEST) else VALID
         with self._timed("model"):
-            trained = self._fit(ready)
+            self._search(ready)
+            model, trained = self._train(ready)
+            self._keep(model, trained, ready.tokenizer)
         judged = np.flatnonzero(clean.parts == part)
         with self._timed("inference"):
-            said = self._infer(ready, judged)
+            said = self._infer(ready, model, judged)
         with self._timed("results"):
             seen = "{} it never saw" if part == TEST else "validation {}, which chose the best epoch"
             figures = self._results(ready, said, seen.format(self.asked))
@@ -122,14 +126,14 @@ class ReadingSteps(TextModelSteps):
         figures |= self._data_facts(plan, clean, ready.found) | {
             "task": task, "part_judged": NAMES[part], "rows_judged": len(judged), "samples": [],
             "target": {"name": plan.target, "type": task, "reason": plan.target_reason},
-            "model": self._model_facts(ready.objective.model, trained, self.longest), "seconds": dict(self.seconds),
+            "model": self._model_facts(model, trained, self.longest), "seconds": dict(self.seconds),
         }  # fmt: skip
         figures |= self._private(trained.progress, "rows")
         self._finish(figures)
         return self.kind(self.out)
 
     @abstractmethod
-    def _infer(self, ready: Ready, judged: np.ndarray) -> Any:
+    def _infer(self, ready: Ready, model: LanguageModel, judged: np.ndarray) -> Any:
         """What the model says of the judged rows."""
 
     @abstractmethod
@@ -140,20 +144,27 @@ class ReadingSteps(TextModelSteps):
     def _ready(self) -> Ready:
         """All before the training."""
 
-    def _recipe(self, ready: Ready, rows: int) -> Recipe:
-        width, tuned = ready.objective.model.config.backbone.width, self.settings.model.from_ is not None
-        return reading_recipe(self.settings, rows, ready.batch, width, self.device, tuned)
+    @abstractmethod
+    def _objective(self, ready: Ready) -> SpanObjective | PairObjective:
+        """What is minimised, of the model as it begins."""
+
+    def _built(self, ready: Ready, rows: int) -> tuple[SpanObjective | PairObjective, Recipe]:
+        """The model as it begins, and how it is trained on so many stored rows."""
+        objective, tuned = self._objective(ready), self.settings.model.from_ is not None
+        self.backbone = objective.model.config.backbone
+        recipe = reading_recipe(self.settings, rows, ready.batch, self.backbone.width, self.device, tuned)
+        return objective.to(self.device), recipe
 
     def foretell(self) -> Foretold:
         ready = self._ready()
         learn = np.flatnonzero(ready.parts == TRAIN)
         rows = round(len(learn) * self.scale)
-        recipe, objective = self._recipe(ready, rows), ready.objective.to(self.device).train()
+        objective, recipe = self._built(ready, rows)
         if recipe.privacy and ready.rows is not None:  # of each row that is drawn one window is read
             rows = round(len(np.unique(ready.rows[learn])) * self.scale)
         recipe = sized(recipe, rows)
         fetch = lambda some: collate(ready.store.take(some), len(some)).to(self.device)  # noqa: E731
-        cost = step_cost(objective, recipe, objective.loss, fetch, learn)
+        cost = step_cost(objective.train(), recipe, objective.loss, fetch, learn)
         tokens = ready.store.lengths()
         assert tokens is not None
         return self._foretold(
@@ -161,14 +172,9 @@ class ReadingSteps(TextModelSteps):
             tokens[np.arange(len(ready.parts))], self.longest,
         )  # fmt: skip
 
-    def _fit(self, ready: Ready) -> Trained:
-        """Train on the stored rows, and write the model into the run."""
-        objective, model = ready.objective, ready.objective.model
+    def _train(self, ready: Ready) -> tuple[LanguageModel, Trained]:
         learn, watch = np.flatnonzero(ready.parts == TRAIN), np.flatnonzero(ready.parts == VALID)
-        recipe = self._recipe(ready, len(learn))
-        self._say_model(model, recipe, f"at most {self.longest:,} tokens")
-        trained = fit_reading(
-            objective.to(self.device), ready.store, learn, watch, recipe, self.out, self.say, ready.rows
-        )
-        self._keep(model, trained, ready.tokenizer)
-        return trained
+        objective, recipe = self._built(ready, len(learn))
+        self._say_model(objective.model, recipe, f"at most {self.longest:,} tokens")
+        trained = fit_reading(objective, ready.store, learn, watch, recipe, self.out, self.say, ready.rows)
+        return objective.model, trained

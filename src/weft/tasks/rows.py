@@ -224,19 +224,30 @@ class RowSteps(Steps):
     def _model(
         self, columns: Columns, clean: CleanRows, store: Store, ids: list[np.ndarray]
     ) -> tuple[RowModels, Fitted]:
-        settings = self.settings
-        facts = defaults.Facts.of(columns, len(ids[TRAIN]) + len(ids[VALID]), self.source)
-        shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
-        if not self.dealt:
-            copies = settings.model.copies or 1
-        learn, watch = ids[TRAIN], ids[VALID]
+        watch = ids[VALID]
         looked = (store.target(some) for some in np.split(watch, range(INFERENCE_ROWS, len(watch), INFERENCE_ROWS)))
         if not any(known(codes).any() for codes in looked):  # a class that only watched rows hold cannot be judged
             raise DataError(
                 f"{self.table.name}: the validation rows must hold classes that the training rows hold. "
                 f"Got only others. Change data.split."
             )
-        device = best_device()
+        self._search(columns, clean, store, ids)
+        models, fitted = self._train(columns, clean, store, ids)
+        if self.settings.model.adapter == "lora":
+            for copy in models.each():
+                merge(copy)
+        save_model(self.out, models, models.each()[0].config)
+        return models, fitted
+
+    def _train(
+        self, columns: Columns, clean: CleanRows, store: Store, ids: list[np.ndarray]
+    ) -> tuple[RowModels, Fitted]:
+        settings, learn, watch, device = self.settings, ids[TRAIN], ids[VALID], best_device()
+        facts = defaults.Facts.of(columns, len(learn) + len(watch), self.source)
+        shape, copies = defaults.row_config(settings, facts), defaults.copies(settings, facts)
+        self.backbone = shape.backbone
+        if not self.dealt:
+            copies = settings.model.copies or 1
         self.recipe = defaults.recipe(settings, facts, device)
         torch.manual_seed(self.recipe.seed)
         fair, shift = fair_training(settings, columns, self.groups, clean, store, learn)
@@ -273,10 +284,6 @@ class RowSteps(Steps):
             self.owners,
             ask_teacher(settings, columns, clean, self.work, self.say),
         )
-        if settings.model.adapter == "lora":
-            for copy in models.each():
-                merge(copy)
-        save_model(self.out, models, shape)
         return models, fitted
 
     def _owners(self, clean: CleanRows) -> np.ndarray:

@@ -9,6 +9,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -30,7 +31,7 @@ from weft.errors import RunError, SettingsError
 from weft.features.documents import Said, learn_tokenizer
 from weft.files import MANIFEST, held, json_text, sweep, write_manifest, write_whole
 from weft.language_defaults import one_setting
-from weft.models.backbone import backbone_in_words
+from weft.models.backbone import BackboneConfig, backbone_in_words
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel
 from weft.models.recurrent import RecurrentConfig
@@ -44,7 +45,8 @@ from weft.results.card import WATTS, write_card
 from weft.results.pages import Phrases
 from weft.results.private import privacy_in_words
 from weft.results.report import write_report
-from weft.runs.run import REPORT_FILE, SETTINGS_FILE, Run
+from weft.runs.run import BEST_FILE, REPORT_FILE, SETTINGS_FILE, Run
+from weft.tasks.tuning import TRIALS_FILE, open_names, search
 from weft.training import parallel
 from weft.training.adapters import merge
 from weft.training.language import Trained
@@ -85,6 +87,10 @@ def check_matrices(settings: Settings, backbone: object) -> None:
 class Steps(ABC):
     """One way through the six steps; a subclass a task fills them."""
 
+    recipe: Recipe
+    backbone: BackboneConfig
+    """Of the model that was built last."""
+
     def __init__(self, settings: Settings, table: Table | None, out: Path, say: Silent, resume: bool):
         self.settings, self.out, self.say, self.resume = settings, out, say, resume
         self.work = out / "work"
@@ -92,6 +98,8 @@ class Steps(ABC):
             if settings.data.source is None:
                 raise SettingsError(["settings: data.source is missing. Name the file, glob or folder to read."])
             table = Table.open(settings.data.source, settings.data.format)
+        if settings.training.search is not None:
+            open_names(settings)  # which is refused before anything is read
         self.table = table
         self.holding = ExitStack()
         """Closed when the run ends: until then no other one may write into its folder."""
@@ -102,10 +110,36 @@ class Steps(ABC):
         self.read = 0
         self.copies: dict[str, Any] = {}
         self.redact: Redactor | None = None
+        self.trial = False
+        """Whether this only tries settings out."""
+        self.searched: dict[str, Any] | None = None
 
     @abstractmethod
     def run(self) -> Run:
         """All steps; the finished run."""
+
+    @abstractmethod
+    def _train(self, *ready: Any) -> Any:
+        """Build a model by the settings and train it, in the run's folder, on what is ``ready``."""
+
+    def _search(self, *ready: Any) -> None:
+        """Go on with the best settings that trials of :meth:`_train` find, where that is asked for."""
+        if self.settings.training.search is None:
+            return
+
+        def attempt(settings: Settings, say: Silent) -> tuple[Recipe, BackboneConfig]:
+            trial = copy(self)
+            trial.trial, trial.settings, trial.say, trial.out = True, settings, say, self.work / "trial"
+            shutil.rmtree(trial.out, ignore_errors=True)
+            trial.out.mkdir()
+            (trial.out / "work").symlink_to(self.work.resolve())  # what a frozen checkpoint reads is the same for all
+            trial._train(*ready)
+            memory.give_back()
+            return trial.recipe, trial.backbone
+
+        self.settings, self.searched = search(self.settings, attempt, self.out / TRIALS_FILE, self.say)
+        write_whole(self.out / BEST_FILE, config.dumps(self.settings))
+        shutil.rmtree(self.work / "trial", ignore_errors=True)
 
     @contextmanager
     def _timed(self, step: str) -> Iterator[None]:
@@ -244,12 +278,15 @@ class Steps(ABC):
         figures["energy"] = {
             "cpu_seconds": round(cpu, 1), "watts_a_core": WATTS, "watt_hours": round(cpu * WATTS / 3600, 4),
         }  # fmt: skip
+        if self.searched is not None:
+            figures["search"] = self.searched
         figures |= {"memory": {"bound": memory.bound(), "steps": self.used}}
         write_whole(self.out / REPORT_FILE, json_text(figures, indent=1) + "\n")
         write_report(self.out, figures, self.settings.results.report or "en")
         write_card(self.out, figures, self.settings.results.report or "en")
         keep = ("weft.yaml", "model.safetensors", "config.json", "columns.json", "tokenizer.json", "split.npy",
-                "report.json", "rejected.parquet", COPIES_FILE, "catalogue.arrow", "users.arrow")  # fmt: skip
+                "report.json", "rejected.parquet", COPIES_FILE, "catalogue.arrow", "users.arrow",
+                BEST_FILE)  # fmt: skip
         write_manifest(self.out, [name for name in keep if (self.out / name).exists()])
         for name in ("work", "checkpoints"):  # not before the run can do without them
             shutil.rmtree(self.out / name, ignore_errors=True)

@@ -310,6 +310,7 @@ class Loop:
             if p.worse >= self.recipe.patience:
                 every = "epochs" if self.check_steps == self.steps_an_epoch else f"checks of {self.check_steps:,} steps"
                 p.stopped = f"the validation loss did not improve for {self.recipe.patience} {every}"
+        self.say.checked(self._share(), loss)
         return f"validation loss {loss:.4f} (best {p.best_loss:.4f})"
 
     def _put(self, values: dict[str, Tensor]) -> None:
