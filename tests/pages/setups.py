@@ -162,6 +162,12 @@ def adult(_: Blocks) -> None:
     trained("data: {source: adult.parquet}\ntarget: bought\nmodel: {copies: 1}\nresults: {explain: off}\n", "model")
 
 
+def searched(_: Blocks) -> None:
+    pyarrow.parquet.write_table(mixed(240).select(["price", "colour", "bought"]), "table.parquet")
+    text = "data: {source: table.parquet}\ntarget: bought\nmodel: {copies: 1}\nresults: {explain: off}\n"
+    Path("weft.yaml").write_text(text + "training: {search: {trials: 2}}\n", encoding="utf-8")
+
+
 def signed(_: Blocks) -> None:
     reviews([])
     text = "data: {source: reviews.csv}\ntarget: recommended\nresults: {explain: off}\n"
@@ -229,6 +235,7 @@ SETUPS: dict[str, Callable[[Blocks], None]] = {
     "docs/overfitting.md": back_translation,
     "docs/plan.md": signed,
     "docs/privacy.md": adult,
+    "docs/tuning.md": searched,
     "docs/security.md": signed,
     **{f"examples/{name}/README.md": lambda _: None for name in ("diagnosis", "dialogue", "federated", "images")},
     "examples/fusion/README.md": slice_of("clothing_reviews.parquet"),

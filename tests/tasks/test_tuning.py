@@ -184,7 +184,7 @@ def test_rungs_hold_the_best_loss_until_the_next_look_and_the_mean_over_copies()
         ({"search": {"over": ["learning_rat"]}}, {}, "Did you mean 'learning_rate'?"),
         ({"search": {"trials": 1}}, {}, "search.trials: must be"),
         ({"search": {"over": []}}, {}, "at least 1 item"),
-        ({"search": {"over": ["width"]}}, {"model": {"width": 32}}, "width cannot be looked for here (the file says 32)"),
+        ({"search": {"over": ["width"]}}, {"model": {"width": 32}}, "looked for here (the file says 32)"),
         ({"search": {"over": ["width"]}}, {"model": {"from": "x"}}, "the checkpoint says 'width' itself"),
         ({"search": {"over": ["mixup", "consistency"]}}, {}, "exclude each other"),
         ({"search": {"over": ["label_smoothing"]}}, {}, "label_smoothing cannot be looked for here"),

@@ -53,8 +53,8 @@ def check(
     if search is not None:
         found["search"] = {"trials": search.trials, "again": 2 * AGAIN, "over": sought}
         lines.append(
-            f"search    at most {search.trials + 2 * AGAIN + 1:,} trainings such as this one: {search.trials:,} trials of "
-            f"{listing(sought, 20)}, {2 * AGAIN} with other seeds, and the last"
+            f"search    at most {search.trials + 2 * AGAIN + 1:,} trainings such as this one: {search.trials:,} trials "
+            f"of {listing(sought, 20)}, {2 * AGAIN} with other seeds, and the last"
         )
     answer(json, found, [*lines, f"next:     weft run {file}"])
 

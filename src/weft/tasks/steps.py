@@ -94,12 +94,12 @@ class Steps(ABC):
     def __init__(self, settings: Settings, table: Table | None, out: Path, say: Silent, resume: bool):
         self.settings, self.out, self.say, self.resume = settings, out, say, resume
         self.work = out / "work"
+        if settings.training.search is not None:
+            open_names(settings)  # which is refused before anything is read
         if table is None:
             if settings.data.source is None:
                 raise SettingsError(["settings: data.source is missing. Name the file, glob or folder to read."])
             table = Table.open(settings.data.source, settings.data.format)
-        if settings.training.search is not None:
-            open_names(settings)  # which is refused before anything is read
         self.table = table
         self.holding = ExitStack()
         """Closed when the run ends: until then no other one may write into its folder."""
