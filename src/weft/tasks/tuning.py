@@ -73,6 +73,8 @@ def open_names(settings: Settings) -> list[str]:
             given = getattr(plain.model if name in ("dropout", "width", "layers") else plain.training, name)
             if given is not None:
                 raise SettingsError([f"the file says {given}"])
+            if name == "layers" and plain.model.from_ is not None:
+                raise SettingsError(["the checkpoint has its own"])
             if name == "batch_rows" and settings.target.task == "embedding":
                 raise SettingsError(["the loss compares each text with those of its step, so that it says less"])
             lay_over(plain, {n: _PROBES[n] for n in (*(found if asked.over else ()), name)})
@@ -138,7 +140,7 @@ class Heard(Silent):
 
     @property
     def seconds(self) -> float:
-        return round(time.monotonic() - self.began, 1)
+        return time.monotonic() - self.began
 
     def checked(self, done: float, loss: float) -> None:
         if done == 0:  # the next training begins
@@ -301,7 +303,7 @@ class _Search:
         state = {self.states.COMPLETE: "finished", self.states.PRUNED: "given up"}.get(trial.state, "failed")
         return {
             "settings": _rounded(trial.params), "loss": trial.value, "state": state,
-            "why": trial.user_attrs.get("why", ""), "seconds": trial.user_attrs["seconds"],
+            "why": trial.user_attrs.get("why", ""), "seconds": round(trial.user_attrs["seconds"], 1),
         }  # fmt: skip
 
     def _say_last(self) -> None:
