@@ -51,8 +51,8 @@ class TestMembers:
         )
         found = run.audit(noisy(500))["sections"]["members"]
         auc = found["attacks"]["loss"]["auc"]
-        # its noise is another each time: four standard errors of 500 rows
-        assert abs(auc["value"] - 0.5) < 0.1 and auc["value"] < members(remembering)["loss"]["auc"]["value"]
+        # its noise is another each time: more than four standard errors, of 75 rows beside 425
+        assert abs(auc["value"] - 0.5) < 0.16 and auc["value"] < members(remembering)["loss"]["auc"]["value"]
         assert found["bound"] == pytest.approx(0.0272, abs=1e-3)
         assert "whatever the attack" in str(found["said"])
 
