@@ -82,6 +82,13 @@ def test_check_foretells_what_the_run_builds(here, capsys):
     assert told["seconds_at_most"] > 0 and told["memory_bytes"] > 4 * told["parameters"]
 
 
+def test_the_schema_is_written_to_stdout_or_a_file(here, capsys):
+    assert call(["schema"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert call(["schema", "-o", "weft.schema.json"]) == 0
+    assert json.loads((here / "weft.schema.json").read_text()) == told and "features" in told["properties"]
+
+
 def test_wrong_use_ends_with_2_and_says_what_to_do(here, capsys):
     pq.write_table(numeric(60), "t.parquet")
     cases = {

@@ -9,27 +9,26 @@ import sysconfig
 import textwrap
 import warnings
 from dataclasses import asdict
-from json import dumps
+from importlib.resources import files
+from json import dumps, loads
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
+from cyclopts import Parameter
 from PIL import Image
-from sklearn.datasets import load_breast_cancer, load_digits
 
-from weft import config, pipeline
+from weft import config
 from weft.cli import Json, Out, answer
-from weft.cli.generate import bars, readable
 from weft.data.split import TEST
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.files import write_whole
-from weft.inference.generate import next_tokens, write
-from weft.inference.sampling import Sampling
-from weft.models.pretrained import load_language_model
 from weft.progress import Spoken
 from weft.results.metrics import METRICS
-from weft.runs.run import Run
+
+if TYPE_CHECKING:
+    from weft.runs.run import Run
 
 _FILE = """\
 # What weft demo runs: 569 tumours, 30 measurements of each, and the diagnosis (Wolberg 1995).
@@ -63,13 +62,19 @@ _MOST_LETTERS = 3_000_000
 _ASIDE = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages"}
 
 
-def demo(*, out: Out = Path("weft-demo"), json: Json = False) -> None:
+def demo(
+    *, out: Out = Path("weft-demo"), claims: Annotated[bool, Parameter(negative=())] = False, json: Json = False
+) -> None:
     """Real data that is on every machine, end to end: a diagnosis from 30 measurements of a tumour, handwritten digits
     read, and a language model pretrained in a minute on the docstrings of the Python standard library.
 
     Args:
         out: The folder for the data, the pipeline files, the runs and their reports; a former demo is replaced.
+        claims: Run nothing: list what Weft claims to do, each with the tests that fail where it does not.
     """
+    if claims:
+        _claims(json)
+        return
     if out.exists() and any(out.iterdir()) and not (out / "weft.yaml").exists():
         raise UsageError(
             f"{out}: must be new, empty or a former demo. It holds something else. Choose another with -o."
@@ -100,8 +105,23 @@ def demo(*, out: Out = Path("weft-demo"), json: Json = False) -> None:
     )
 
 
+def _claims(json: bool) -> None:
+    """What is claimed, in groups, and the tests of each; ``tests/architecture/test_claims.py`` holds the list to it."""
+    groups = loads((files("weft.cli") / "claims.json").read_text(encoding="utf-8"))
+    lines = []
+    for group, found in groups.items():
+        lines += ["", group]
+        for claim in found:
+            lines += [f"  {claim['claim']}", *(f"      {test}" for test in claim["tests"])]
+    answer(
+        json, groups, [*lines[1:], "", f'{sum(map(len, groups.values()))} claims; try one: uv run pytest -m "" TEST']
+    )
+
+
 def _table(out: Path, say: Spoken) -> tuple[Run, list[str]]:
     """A column of a table predicted; the run, and what is said of it."""
+    from weft import pipeline  # here and below, as torch comes with it, which the list of claims does not need
+
     file, table, run = out / "weft.yaml", out / "tumours.csv", out / "run"
     _write_table(table)
     write_whole(file, _FILE.format(source=table))
@@ -130,6 +150,10 @@ def _beside(done: Run) -> list[str]:
 
 def _digits(out: Path, say: Spoken) -> tuple[Run, list[str]]:
     """Pictures in folders by their class, told apart; the run, and what is said of it."""
+    from sklearn.datasets import load_digits
+
+    from weft import pipeline
+
     file, folder = out / "digits.yaml", out / "digits"
     bunch = load_digits()
     for number, (picture, digit) in enumerate(zip(bunch.images, bunch.target, strict=True)):
@@ -144,6 +168,12 @@ def _digits(out: Path, say: Spoken) -> tuple[Run, list[str]]:
 
 def _language(out: Path, say: Spoken) -> tuple[dict[str, Any], list[str]]:
     """A language model pretrained; what it wrote, and what is said of it."""
+    from weft import pipeline
+    from weft.cli.generate import bars, readable
+    from weft.inference.generate import next_tokens, write
+    from weft.inference.sampling import Sampling
+    from weft.models.pretrained import load_language_model
+
     file, texts, run = out / "language.yaml", out / "docstrings.jsonl", out / "language"
     count = _write_docstrings(texts)
     write_whole(file, _TEXTS.format(source=texts, minutes=MINUTES))
@@ -195,6 +225,8 @@ def _write_docstrings(path: Path) -> int:
 
 
 def _write_table(path: Path) -> None:
+    from sklearn.datasets import load_breast_cancer
+
     bunch = load_breast_cancer()
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
