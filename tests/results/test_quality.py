@@ -12,8 +12,10 @@ import pytest
 from scipy import stats
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_predict
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 from tests.results.test_report import Page
 from tests.tables import FAST
 
@@ -21,7 +23,9 @@ import weft
 from weft.data.split import TEST, TRAIN
 from weft.preprocess.ingest import ROW, CleanRows
 from weft.results import quality as quality_module
+from weft.results.alone import _explained, _right
 from weft.results.mislabelled import suspects
+from weft.results.pages import Phrases
 from weft.results.quality import quality, stability_index
 
 TYPES = {"n": "number", "c": "category", "t": "text", "l": "labels"}
@@ -137,6 +141,68 @@ def test_faults_of_columns_are_named(tmp_path: Path) -> None:
     assert json.loads(json.dumps(found)) is not None
     for phrase, values in found["said"]:
         assert phrase.format(**values)
+
+
+def planted(rows: int = 2_000) -> tuple[dict[str, Any], np.ndarray, dict[str, str]]:
+    """A clean table with an id (unique words and numbers) and a column that is the answer but in 3 % of the rows."""
+    columns, parts = columns_of(rows), halves(rows)
+    random = np.random.default_rng(4)
+    wrong = random.random(rows) < 0.03
+    y = columns["y"].to_numpy(zero_copy_only=False)
+    extra = {
+        "refund": pa.array(np.where((y == "yes") ^ wrong, "issued", None)),
+        "key": pa.array([f"k{i}" for i in range(rows)]),
+        "count": pa.array(random.permutation(rows).astype(float)),
+    }  # fmt: skip
+    return {**columns, **extra}, parts, {**TYPES, "refund": "category", "key": "category", "count": "number"}
+
+
+def test_a_column_that_nearly_gives_the_answer_is_named_first_and_an_id_is_not(tmp_path: Path) -> None:
+    columns, parts, types = planted()
+    found = look(tmp_path, columns, parts, **types)
+    assert kinds(found)[0] == ("alone", "refund") and [k for k, _ in kinds(found)].count("alone") == 1
+    phrase, values = found["said"][0]
+    y, there = columns["y"].to_numpy(zero_copy_only=False), parts == TEST
+    right = (columns["refund"].is_valid().to_numpy(zero_copy_only=False) == (y == "yes"))[there].mean()
+    usual = max(("yes", "no"), key=lambda c: (y[~there] == c).sum())
+    assert values["share"] == pytest.approx(right) and values["base"] == pytest.approx((y[there] == usual).mean())
+    assert values["next"] < 0.6 and "features: {refund: off}" in phrase.format(**values)
+    chinese = Phrases("zh")(phrase, **values)
+    assert "单凭“refund”一列" in chinese and f"{right:.0%}" in chinese and "features: {refund: off}" in chinese
+    del types["refund"]
+    assert ("alone", "key") not in kinds(look(tmp_path, columns, parts, **types))
+
+
+def test_right_answers_of_one_column_are_those_of_a_tree_of_its_bins() -> None:
+    x, y = load_breast_cancer(return_X_y=True)
+    edges = np.quantile(x[:400, 23], [0.25, 0.5, 0.75])
+    bins = np.searchsorted(edges, x[:, 23])
+    tree = DecisionTreeClassifier().fit(np.eye(4)[bins[:400]], y[:400])
+    right = (tree.predict(np.eye(4)[bins[400:]]) == y[400:]).mean()
+    assert _right(bins[:400], bins[400:], y[:400], y[400:]) == pytest.approx(right)
+    means = DecisionTreeRegressor().fit(np.eye(4)[bins[:400]], x[:400, 20]).predict(np.eye(4)[bins[400:]])
+    assert _explained(bins[:400], bins[400:], x[:400, 20], x[400:, 20]) == pytest.approx(r2_score(x[400:, 20], means))
+
+
+@pytest.mark.parametrize(("noise", "said"), [(0.05, True), (0.5, False)])
+def test_of_numbers_a_column_that_explains_nearly_all_is_named(tmp_path: Path, noise: float, said: bool) -> None:
+    columns, parts = columns_of(3_000), halves(3_000)
+    random = np.random.default_rng(1)
+    y = random.uniform(0, 1, 3_000)
+    columns |= {"y": pa.array(y), "paid": pa.array((y + noise * random.uniform(-1, 1, 3_000)) ** 2)}
+    found = quality({**TYPES, "paid": "number"}, ("y", "number"), clean(tmp_path, columns, parts), TEST)
+    assert (("alone_number", "paid") in kinds(found)) == said
+    for phrase, values in found["said"][:said]:
+        assert values["share"] >= 0.98 and "单凭“paid”一列" in Phrases("zh")(phrase, **values)
+
+
+def test_columns_that_are_alike_are_not_spoken_of(tmp_path: Path) -> None:
+    """Of breast cancer many measures name nine of ten rows, each like the next one."""
+    data = load_breast_cancer()
+    columns = {n: pa.array(data.data[:, i]) for i, n in enumerate(data.feature_names)}
+    columns["y"] = pa.array(data.target_names[data.target])
+    found = look(tmp_path, columns, halves(569), **dict.fromkeys(data.feature_names, "number"))
+    assert "alone" not in {kind for kind, _ in kinds(found)}
 
 
 def plainly(p: np.ndarray, given: np.ndarray) -> dict[int, int]:

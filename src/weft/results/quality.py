@@ -17,6 +17,7 @@ from scipy import stats
 from weft.data.split import NAMES, TRAIN
 from weft.preprocess.duplicates import Said
 from weft.preprocess.ingest import CleanRows
+from weft.results.alone import stands_out
 
 MOST_ROWS = 50_000
 _AT_ONCE = 2_048
@@ -43,7 +44,9 @@ def quality(types: Mapping[str, str], target: tuple[str, str], clean: CleanRows,
     every = {**types, target[0]: {"class": "category"}.get(target[1], target[1])}
     learnt, other = (_measured(every, clean, part) for part in (TRAIN, judged))
     columns = [_column(n, kind, learnt[n], other[n], len(every)) for n, kind in every.items()]
-    said = [line for c in columns for line in _said(c, NAMES[judged], c["name"] == target[0])]
+    alone = stands_out(types, target, learnt, other)
+    said: list[Said] = [(_SAID["alone" if target[1] == "class" else "alone_number"], alone)] if alone else []
+    said += [line for c in columns for line in _said(c, NAMES[judged], c["name"] == target[0])]
     rows = {NAMES[part]: len(next(iter(m.values()))) for part, m in ((TRAIN, learnt), (judged, other))}
     return {"rows": rows, "columns": columns, "said": said}
 
@@ -145,6 +148,11 @@ def _category(learnt: pa.Array, other: pa.Array) -> tuple[list[np.ndarray], dict
 
 
 _SAID = {
+    "alone": "“{column}” alone names the right answer in {share:.0%} of the rows (no other number or category in more "
+    "than {next:.0%}, always the most frequent class in {base:.0%}): is it known when you predict? If not, leave it "
+    "out: features: {{{column}: off}}.",
+    "alone_number": "“{column}” alone explains {share:.1%} of the answer's variance (no other number or category more "
+    "than {next:.1%}): is it known when you predict? If not, leave it out: features: {{{column}: off}}.",
     "missing": "“{column}” is missing in {share:.0%} of the rows.",
     "constant": "“{column}” holds {top} wherever it holds anything: it can tell something only by being missing.",
     "nearly": "“{column}” is {top} in {share:.1%} of the rows that have a value: the others are too few to tell much.",
