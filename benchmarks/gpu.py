@@ -98,7 +98,7 @@ def weft_steps(model: LanguageModel, s: Shape, rows: int, steps: int, device: st
     folder = Path(tempfile.mkdtemp())
     loop = Loop(
         TokenObjective(model), Recipe(1_000, rows, 3e-4, 0.1, 5, 0.99, True, 0), fetch, np.arange(rows), None,
-        lambda model: 0.0, Tracker(folder), Checkpoints(folder / "checkpoints"), Silent(),
+        lambda model, team: 0.0, Tracker(folder), Checkpoints(folder / "checkpoints"), Silent(),
     )  # fmt: skip
     loop.tracker.rewind(-1)
 

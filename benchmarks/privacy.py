@@ -106,8 +106,10 @@ def head(read: tuple[torch.Tensor, torch.Tensor, np.ndarray], training: dict[str
     def fetch(rows: np.ndarray, epoch: int = 0) -> Batch:
         return Batch({}, y[rows], len(rows), reads=x[rows])
 
-    loop = loop_of(recipe)(model, recipe, fetch, train, None, lambda m: m.loss(fetch(valid)).item(), Tracker(folder),
-                           Checkpoints(folder / "checkpoints"), Silent())  # fmt: skip
+    loop = loop_of(recipe)(
+        model, recipe, fetch, train, None, lambda m, team: m.loss(fetch(valid)).item(),
+        Tracker(folder), Checkpoints(folder / "checkpoints"), Silent(),
+    )  # fmt: skip
     account = loop.run().privacy or {}
     with torch.no_grad():
         answers = model.eval().head.answer(model.head(x))

@@ -105,7 +105,7 @@ def weft_writer(letters: Letters, rows: int, total: int, optimizer: str) -> tupl
     objective = TokenObjective(model)
     loop = Loop(
         objective, recipe, lambda numbers, epoch: corpus.batch(cuts, numbers, epoch), np.arange(len(cuts)), None,
-        lambda model: 0.0, Tracker(folder), Checkpoints(folder / "checkpoints"), Silent(),
+        lambda model, team: 0.0, Tracker(folder), Checkpoints(folder / "checkpoints"), Silent(),
     )  # fmt: skip
     loop.tracker.rewind(-1)
     loop.total, loop.schedule = total, Schedule(total, int(total * recipe.warmup) + 1, down=recipe.down)

@@ -33,7 +33,7 @@ RECIPE = Recipe(
 
 
 def gradients(model: Any, parts: list[Batch | TextBatch], folder: Path, **more: Any) -> tuple[float, list[np.ndarray]]:
-    loop = Loop(model, RECIPE, lambda rows, epoch: parts[0], np.arange(9), None, lambda m: 0.0, Tracker(folder),
+    loop = Loop(model, RECIPE, lambda rows, epoch: parts[0], np.arange(9), None, lambda m, team: 0.0, Tracker(folder),
                 Checkpoints(folder), Silent(), **more)  # fmt: skip
     model.zero_grad()
     loss = loop._gradients(parts, 0.0)

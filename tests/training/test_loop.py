@@ -17,6 +17,7 @@ from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Recipe
 from weft.training.optimizers import Schedule, adamw, fit_ridge
+from weft.training.parallel import ALONE
 from weft.training.tracking import Tracker
 
 RANDOM = np.random.default_rng(0)
@@ -43,7 +44,7 @@ def fetch(rows, epoch=0):
     return Batch({"x": {"value": X[rows]}}, Y[rows], len(rows))
 
 
-def validate(model):
+def validate(model, team=ALONE):
     return model.loss(fetch(np.arange(160, 200))).item()
 
 
@@ -216,7 +217,7 @@ def test_early_stopping_brings_the_best_step_back(tmp_path):
     losses = iter([9.0, 3.0, 1.0, 2.0, 3.0, 4.0])
     seen = []
 
-    def validate(model):
+    def validate(model, team):
         seen.append({n: p.detach().clone() for n, p in model.named_parameters()})
         return next(losses)
 

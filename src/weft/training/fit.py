@@ -31,7 +31,7 @@ from weft.training.fairness import Fairness, group_thresholds
 from weft.training.federated import loop_of
 from weft.training.loop import Progress, Recipe
 from weft.training.optimizers import fit_ridge
-from weft.training.parallel import leave
+from weft.training.parallel import Alone, leave
 from weft.training.regularise import Objective
 from weft.training.thresholds import choose_score, coverage_threshold, label_thresholds
 from weft.training.tracking import Tracker
@@ -175,18 +175,21 @@ def _fit(
             watch = np.sort(np.random.default_rng(0).choice(watch, most, replace=False))
         inside = watch[known(store.target(watch))]
 
-        def validate(model: nn.Module, watch: np.ndarray = inside) -> float:
+        def validate(model: nn.Module, team: Alone, watch: np.ndarray = inside) -> float:
             assert isinstance(model, RowModel)
+            batches = list(_reading(watch, store, lengths))
+            modest = model.config.smoothing and models.kind == "class"
+            if fair is None and not modest:
+                losses = team.read(batches, lambda rows: model.loss(fetch(rows)).double().expand(len(rows)))
+                return float(losses.mean())
+            answers = team.read(batches, lambda rows: model.head.answer(model(fetch(rows))))
+            rows = np.concatenate(batches)
+            truth = store.target(rows)
             if fair is not None:  # else the best would be the step that treats groups as it likes
-                seen = _watch(model, store, fetch, watch, lengths)
-                codes, groups = torch.from_numpy(seen.truth), torch.from_numpy(fair.groups[seen.rows]).long()
-                return fair.loss(torch.from_numpy(seen.answers), codes, groups).item()
-            if model.config.smoothing and models.kind == "class":
-                # smoothed answers are meant to be too modest: what counts is their loss once calibrated
-                seen = _watch(model, store, fetch, watch, lengths)
-                return tempered_loss(seen.answers, seen.truth, fit_temperature(seen.answers, seen.truth))
-            total = sum(model.loss(fetch(rows)).item() * len(rows) for rows in _reading(watch, store, lengths))
-            return total / len(watch)
+                return fair.loss(answers, torch.from_numpy(truth), torch.from_numpy(fair.groups[rows]).long()).item()
+            # smoothed answers are meant to be too modest: what counts is their loss once calibrated
+            said = answers.numpy()
+            return tempered_loss(said, truth, fit_temperature(said, truth))
 
         if reads_once(copy) and not (changes or recipe.mixup or recipe.cutmix or recipe.consistency):
             reads = None

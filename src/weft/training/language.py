@@ -18,7 +18,7 @@ from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
 from weft.training.federated import loop_of
 from weft.training.loop import Progress, Recipe
-from weft.training.parallel import leave
+from weft.training.parallel import ALONE, Alone, leave
 from weft.training.tracking import Tracker
 
 CHECK_TOKENS = 16_384
@@ -90,9 +90,9 @@ def fit_language(
     def fetch(numbers: np.ndarray, epoch: int) -> TextBatch:
         return corpus.batch(cuts, each.pieces(numbers, epoch) if each else numbers, epoch).to(device)
 
-    def validate(trained: nn.Module) -> float:
+    def validate(trained: nn.Module, team: Alone) -> float:
         assert isinstance(trained, TokenObjective)
-        nats, tokens = document_nats(trained, corpus, watched, few, recipe.bfloat16)
+        nats, tokens = document_nats(trained, corpus, watched, few, recipe.bfloat16, team)
         return float(nats.sum() / max(1, tokens.sum()))
 
     tokens = float(corpus.documents.lengths()[train].sum())
@@ -114,16 +114,20 @@ def fit_language(
 
 
 def document_nats(
-    objective: TokenObjective, corpus: Corpus, cuts: Cuts, numbers: np.ndarray, bfloat16: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+    objective: TokenObjective, corpus: Corpus, cuts: Cuts, numbers: np.ndarray, bfloat16: bool = False,
+    team: Alone = ALONE,
+) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """-log p of the tokens of each piece [N], and how many they are [N]."""
     objective.eval()
     device = objective.model.device
-    nats, tokens = np.zeros(len(numbers)), np.zeros(len(numbers), np.int64)
-    lengths = cuts.lengths()[numbers]
-    for places in in_turn(np.arange(len(numbers)), lengths, CHECK_TOKENS, fixed=1):
+    if not len(numbers):
+        return np.zeros(0), np.zeros(0, np.int64)
+
+    def read(places: np.ndarray) -> Tensor:
         batch = corpus.batch(cuts, numbers[places], None).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            lost, asked = objective.nats(batch)
-        nats[places], tokens[places] = lost.cpu().numpy(), asked.cpu().numpy()
-    return nats, tokens
+            return torch.stack([count.double() for count in objective.nats(batch)], dim=1)
+
+    batches = list(in_turn(np.arange(len(numbers)), cuts.lengths()[numbers], CHECK_TOKENS, fixed=1))
+    found = team.read(batches, read).numpy()[np.concatenate(batches).argsort()]
+    return found[:, 0], found[:, 1].astype(np.int64)

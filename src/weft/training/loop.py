@@ -31,6 +31,7 @@ from weft.training import parallel
 from weft.training.checkpoint import Checkpoints
 from weft.training.muon import Muon, muon
 from weft.training.optimizers import Schedule, adamw
+from weft.training.parallel import Alone
 from weft.training.tracking import Tracker
 
 SECONDS_BETWEEN_SAVES = 60.0
@@ -132,7 +133,7 @@ class Loop:
 
     Args:
         fetch: row numbers and the epoch -> Batch.
-        validate: model -> validation loss (lower is better).
+        validate: model, who reads the rows -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
         objective: batch, share of the training that is done -> loss; default: the model's own.
         pace: how fast it goes, in words for a person.
@@ -146,7 +147,7 @@ class Loop:
         fetch: Callable[[np.ndarray, int], Batch | TextBatch | HistoryBatch],
         train: np.ndarray,
         lengths: np.ndarray | Lengths | None,
-        validate: Callable[[nn.Module], float],
+        validate: Callable[[nn.Module, Alone], float],
         tracker: Tracker,
         checkpoints: Checkpoints,
         say: Any,
@@ -296,7 +297,7 @@ class Loop:
         self._put(self.average)
         self.model.eval()
         with torch.no_grad():
-            (loss,) = self.team.first(self.team.within(partial(self.validate, self.model)))
+            (loss,) = self.team.first(self.team.within(partial(self.validate, self.model, self.team)))
         self._put(own)
         self.tracker.log(p.step, valid_loss=loss)
         if not math.isfinite(loss):

@@ -51,6 +51,10 @@ class Alone:
         """Those of the rows of a step that this process computes, and how much they count."""
         return rows, 1.0
 
+    def read(self, batches: Sequence[np.ndarray], call: Callable[[np.ndarray], Tensor]) -> Tensor:
+        """What ``call`` says of each row of some batches [N, ...], in their order, on the CPU."""
+        return torch.cat([call(rows).cpu() for rows in batches])
+
     def own(self, tensor: Tensor) -> Tensor:
         """What this process holds of a tensor: the same memory, without its history."""
         return tensor.detach()

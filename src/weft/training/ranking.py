@@ -18,6 +18,7 @@ from weft.training.checkpoint import Checkpoints
 from weft.training.federated import loop_of
 from weft.training.language import Trained
 from weft.training.loop import Recipe
+from weft.training.parallel import Alone
 from weft.training.tracking import Tracker
 
 TOP = 10
@@ -45,7 +46,7 @@ def fit_ranking(
     def fetch(numbers: np.ndarray, epoch: int) -> HistoryBatch:
         return data.batch(cuts, each.pieces(numbers, epoch) if each else numbers, epoch).to(device)
 
-    def validate(trained: nn.Module) -> float:
+    def validate(trained: nn.Module, team: Alone) -> float:
         assert isinstance(trained, RankingModel)
         return 1 - float(question_ndcg(trained, data, places, taken).mean())
 

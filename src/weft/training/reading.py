@@ -21,7 +21,7 @@ from weft.training.checkpoint import Checkpoints
 from weft.training.federated import loop_of
 from weft.training.language import Trained
 from weft.training.loop import Recipe
-from weft.training.parallel import leave
+from weft.training.parallel import Alone, leave
 from weft.training.tracking import Tracker
 
 TEMPERATURE = 0.05
@@ -109,9 +109,9 @@ def fit_reading(
     # the same batches at every look: what stands beside a pair is part of its loss
     watched = list(shuffled(valid, None, recipe.batch_rows, recipe.seed, 0))
 
-    def validate(model: nn.Module) -> float:
+    def validate(model: nn.Module, team: Alone) -> float:
         loss: Callable[[Batch], Tensor] = model.loss  # type: ignore[assignment]
-        return sum(loss(fetch(rows)).item() * len(rows) for rows in watched) / len(valid)
+        return float(team.read(watched, lambda rows: loss(fetch(rows)).double().expand(len(rows))).mean())
 
     torch.manual_seed(recipe.seed)
     learnt = (of_rows, each.owners, None) if each else (fetch, train, lengths)

@@ -173,10 +173,15 @@ class Team(Alone):
     def gather(self) -> None:
         if self.pieces == 1:
             return
-        full = {name: self.full(p, self.own(p)) for name, p in self.model.named_parameters()}
+        full = {}
+        for name, p in self.model.named_parameters():
+            whole = self.full(p, self.own(p))
+            if self.number == 0:  # the others never hold more than one
+                full[name] = whole
+            del whole
         self.restore()
         for name, p in self.model.named_parameters():
-            p.data = full[name]
+            p.data = full.get(name, p.data)
 
     def within(self, call: Callable[[], T]) -> T:
         if self.root is None:
@@ -191,6 +196,18 @@ class Team(Alone):
         if self.share >= len(rows):  # one of another's, which counts nothing, so that nobody waits for this process
             return rows[:1], 0.0
         return rows[self.share :: self.shares], 1.0  # rows of like length stand side by side
+
+    def read(self, batches: Sequence[np.ndarray], call: Callable[[np.ndarray], Tensor]) -> Tensor:
+        found, stops = torch.empty(0), np.cumsum([len(rows) for rows in batches])
+        for first in range(0, len(batches), self.shares):
+            place = first + self.share
+            # where none is left it reads one of another's, as all must go through the blocks together
+            said = call(batches[place if place < len(batches) else first]).cpu()
+            if first == 0:
+                found = said.new_zeros(stops[-1], *said.shape[1:])
+            if place < len(batches):
+                found[stops[place] - len(said) : stops[place]] = said
+        return self.add_up(found)
 
     def own(self, tensor: Tensor) -> Tensor:
         return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).detach()
