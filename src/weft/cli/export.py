@@ -1,4 +1,4 @@
-"""``weft export RUN --to hf|onnx|gguf|int8|int4 -o OUT``"""
+"""``weft export RUN --to hf|onnx|gguf|mlflow|int8|int4 -o OUT``"""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weft.cli import Json, Out, answer
-from weft.errors import UsageError
+from weft.errors import UsageError, listing
 from weft.exchange import export_hf
 
 MOST = 0.5
@@ -16,7 +16,7 @@ def export(
     run: Path,
     /,
     *,
-    to: Literal["hf", "onnx", "gguf", "int8", "int4"],
+    to: Literal["hf", "onnx", "gguf", "mlflow", "int8", "int4"],
     out: Out,
     max_loss: float | None = None,
     data: str | None = None,
@@ -28,8 +28,9 @@ def export(
         run: An imported checkpoint, or a run.
         to: hf is a folder that transformers loads with equal outputs, of a checkpoint or a run trained from one (its
             fine-tuned encoder). onnx is a graph that predicts a column or embeds texts, with a program that runs
-            it without torch. gguf is a file for llama.cpp, of a language model of Llama's kind. int8 and int4 are
-            runs whose matrices have so many bits a number, judged on the validation rows first.
+            it without torch. gguf is a file for llama.cpp, of a language model of Llama's kind. mlflow is a folder that
+            mlflow.pyfunc.load_model loads, of a run that predicts a column. int8 and int4 are runs whose matrices
+            have so many bits a number, judged on the validation rows first.
         out: The folder, new or empty.
         max_loss: Points of the run's figure that fewer bits may cost (default: 0.5; inf: any).
         data: Labelled rows to judge fewer bits on (default: the validation rows of the table of the training).
@@ -50,6 +51,14 @@ def export(
 
             found = export_gguf(run, out)
         lines = [f"wrote:   {out} ({found['family']}, {found['parameters']:,} parameters)"]
+    elif to == "mlflow":
+        from weft.exports.mlflow import export_mlflow
+
+        found = export_mlflow(run, out)
+        lines = [
+            f"wrote:   {out} ({found['parameters']:,} parameters)",
+            f'next:    mlflow.pyfunc.load_model("{out}").predict(frame), with the columns {listing(found["columns"])}',
+        ]
     else:
         from weft.exports.onnx import export_onnx
 
