@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +42,14 @@ def export_mlflow(path: Path, out: Path) -> dict[str, Any]:
         )
     run = Run(path)
     os.environ |= _QUIET
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # mlflow's remarks on its own types
+        columns = _save(run, out)
+    return {"output": str(out), "columns": columns, "parameters": sum(p.numel() for p in run.model.parameters())}
+
+
+def _save(run: Run, out: Path) -> list[str]:
+    """Write the folder; returns the columns that it reads."""
     try:
         import mlflow
         import pandas
@@ -54,10 +63,10 @@ def export_mlflow(path: Path, out: Path) -> dict[str, Any]:
     signature = mlflow.models.infer_signature(model_output=run.predict(example))
     signature.inputs = Schema([ColSpec(AnyType(), name) for name in example])
     mlflow.pyfunc.save_model(
-        out, python_model=_PROGRAM, artifacts={"run": str(path.resolve())}, signature=signature, input_example=example,
-        pip_requirements=[f"weft[mlflow]=={version('weft')}"],
+        out, python_model=_PROGRAM, artifacts={"run": str(run.path.resolve())}, signature=signature,
+        input_example=example, pip_requirements=[f"weft[mlflow]=={version('weft')}"],
     )  # fmt: skip
-    return {"output": str(out), "columns": list(example), "parameters": sum(p.numel() for p in run.model.parameters())}
+    return list(example)
 
 
 def _example(columns: Columns) -> dict[str, Any]:
