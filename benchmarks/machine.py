@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -96,10 +96,11 @@ def peaks(script: str, ways: list[str], *options: str) -> dict[str, float]:
 
 
 def machine(*libraries: str) -> dict[str, object]:
-    """Hardware, threads and versions."""
+    """Hardware, threads, and versions of those libraries that are there."""
     import torch
 
+    there = [name for name in ("torch", *libraries) if any(distributions(name=name))]
     return {
         "cpu": platform.processor() or platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "versions": {name: version(name) for name in ("torch", *libraries)},
+        "versions": {name: version(name) for name in there},
     }  # fmt: skip

@@ -96,9 +96,10 @@ def export_smaller(path: Path, kind: Kind, out: Path, most: float, data: str | N
             f"--max-loss inf writes it unmeasured."
         )
     if asked.loss is not None and asked.loss > most:
+        instead = "Take int8, or allow it" if kind == "int4" else "Allow it"
         raise RunError(
             f"{path}: {kind} must cost at most {most:g} points of {figure}. It costs {asked.loss:.2f} "
-            f"({points[0].quality:.4f} to {asked.quality:.4f}). Take int8, or allow it with --max-loss."
+            f"({points[0].quality:.4f} to {asked.quality:.4f}). {instead} with --max-loss."
         )
     found = {"kind": kind, "figure": figure, "rows": judged.rows if judged else 0,
              "points": [asdict(p) for p in points]}  # fmt: skip
