@@ -41,9 +41,11 @@ def several():
     return [(p, Sampling(max_tokens=6 + i, seed=i, **settings[i % 5])) for i, p in enumerate(starts)]
 
 
-@pytest.mark.parametrize("kind", ["transformer", "gru"])
-def test_a_text_is_the_same_bit_for_bit_alone_and_beside_others(kind):
-    model = untrained(kind)
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("transformer", torch.float32), ("transformer", torch.bfloat16), ("gru", torch.float32)]
+)
+def test_a_text_is_the_same_bit_for_bit_alone_and_beside_others(kind, dtype):
+    model = untrained(kind).to(dtype)
     alone = []
     for prompt, sampling in several():
         writer = Writer(model, rows=5)
@@ -61,7 +63,8 @@ def test_a_text_is_the_same_bit_for_bit_alone_and_beside_others(kind):
             writer.step()
     assert [t.answer for t in together] == alone
     assert max(len(t.answer[0]) for t in together) > 6
-    assert [write(model, TOKENIZER, [p], s)[0].ids for p, s in several()] == [ids for ids, _ in alone]
+    if dtype == torch.float32:  # else nearly level tokens may change places
+        assert [write(model, TOKENIZER, [p], s)[0].ids for p, s in several()] == [ids for ids, _ in alone]
     if kind == "transformer":
         assert together[3].row.shared == BLOCK, "the second long prompt must find the first one's blocks"
 
