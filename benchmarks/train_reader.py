@@ -17,24 +17,27 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+import weft
 from classify import LONGEST, rows_of
 from machine import machine, minilm, peak_gb, peaks
+from weft.runs.run import Run
+from weft.training.loop import Loop
 
 Trained = tuple[float, float, float]
 """Seconds and CPU seconds of the steps, accuracy."""
 Rows = tuple[list[str], list[str]]
 
 
-def weft_reader(train: Rows, test: Rows) -> Trained:
-    import weft
-    from weft.training.loop import Loop
-
+def weft_run(
+    train: Rows, test: Rows, model: Mapping[str, Any] | None = None, training: Mapping[str, Any] | None = None
+) -> tuple[Run, float, float]:
+    """A run on these rows, seconds and CPU seconds of its training steps."""
     spent, step = [0.0, 0.0], Loop._step
 
     def timed(loop: Loop, rows: Any) -> None:
@@ -50,13 +53,18 @@ def weft_reader(train: Rows, test: Rows) -> Trained:
     Loop._step = timed  # type: ignore[method-assign]
     try:
         run = weft.train(
-            table, "label", Path(tempfile.mkdtemp()) / "run", quiet=True, model={"from": minilm()},
+            table, "label", Path(tempfile.mkdtemp()) / "run", quiet=True, model={"from": minilm(), **(model or {})},
             features={"text": {"type": "text", "max_tokens": LONGEST}}, data={"split": {"column": "part"}},
-            training={"epochs": 1}, results={"baselines": False, "explain": "off"},
+            training={"epochs": 1, **(training or {})}, results={"baselines": False, "explain": "off"},
         )  # fmt: skip
     finally:
         Loop._step = step  # type: ignore[method-assign]
-    return spent[0], spent[1], run.figures["models"][0]["metrics"]["accuracy"]["value"]
+    return run, spent[0], spent[1]
+
+
+def weft_reader(train: Rows, test: Rows) -> Trained:
+    run, seconds, cpu = weft_run(train, test)
+    return seconds, cpu, run.figures["models"][0]["metrics"]["accuracy"]["value"]
 
 
 def trainer(train: Rows, test: Rows, **settings: Any) -> Trained:

@@ -48,6 +48,23 @@ def test_tokens(ran):
     assert found["equal"]
 
 
+def test_limited_compute(ran):
+    (found,) = ran("limited", "reviews", "--rounds", "1", "--made-up", "--ways", "all four")
+    assert found["trained"] < 1e6 and found["accuracy"] > 0.95
+
+
+def test_fewer_bits(ran, shared):
+    shared("banking77_train.csv")
+    reader, writer = ran("fewer_bits", "--smoke", "--minutes", "0.02")
+    assert list(reader["points"]) == list(writer["points"]) and reader["labels_equal"]["int8"] > 0.9
+
+
+def test_students(ran, shared):
+    shared("banking77_train.csv")
+    (found,) = ran("distil", "banking", "--seeds", "0", "--smoke")
+    assert found["parameters"]["taught"] < found["parameters"]["teacher"] and found["kept"] > 0.5
+
+
 def test_on_any_machine_what_a_gpu_would_do(ran):
     assert [line["work"] for line in ran("gpu", "--tiny", "--rows", "2", "--rounds", "1")] == [
         "train", "generate", "classify",

@@ -5,10 +5,18 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import weft
 from weft.cli import call
+from weft.data.split import VALID
+from weft.data.table import Table
+from weft.features.batching import collate
+from weft.inference.predict import WIDE, Predictor
+from weft.models.backbone import machine_has_bfloat16
 from weft.models.quantised import Linear8
+from weft.runs.judged import split_of
+from weft.smaller import export_smaller
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +54,24 @@ def test_a_smaller_run_is_judged_written_and_answers_nearly_the_same(run, tmp_pa
     whole = (run.path / "model.safetensors").stat().st_size
     assert sizes["int8"] < 0.35 * whole and sizes["int4"] < 0.25 * whole
     assert call(["explain", str(tmp_path / "int8"), str(run.settings.data.source), "--row", "3", "--json"]) == 0
+
+
+@pytest.mark.skipif(not machine_has_bfloat16("cpu"), reason="bfloat16 is measured where the machine multiplies it")
+def test_a_wide_reader_is_measured_as_each_kind_of_number(tmp_path):
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    pd.DataFrame(x, columns=list("ab")).assign(sum=x.sum(1)).to_csv(tmp_path / "t.csv", index=False)
+    wide = weft.train(
+        tmp_path / "t.csv", "sum", tmp_path / "run", quiet=True, training={"epochs": 1},
+        model={"copies": 1, "width": WIDE, "layers": 1}, results={"baselines": False, "explain": "off"},
+    )  # fmt: skip
+    found = export_smaller(tmp_path / "run", "int8", tmp_path / "small", 99)
+    qualities = {p["kind"]: p["quality"] for p in found["points"]}
+    valid = pd.read_csv(tmp_path / "t.csv").iloc[split_of(wide.path) == VALID]
+    with torch.no_grad():
+        codes = wide.columns.encode(next(Predictor(wide.columns, wide.model).clean(Table.of(valid))))
+        said = wide.model.predict(collate(codes, len(valid))).numpy()
+    error = np.abs(said - valid["sum"].to_numpy()).mean()
+    assert qualities["float32"] == pytest.approx(error, rel=1e-5) and len(set(qualities.values())) == 4
 
 
 def test_what_costs_too_much_or_cannot_be_judged_is_refused(run, tmp_path, capsys):

@@ -13,7 +13,6 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -130,7 +129,8 @@ class _Judge:
 
     figure: str
     rows: int
-    measure: Callable[[Any], float]
+    measure: Callable[[Any, str], float]
+    """The figure of a model whose numbers are of a kind."""
     higher: bool
     share: bool
 
@@ -180,8 +180,9 @@ def _rows(run: Run, table: Table, wanted: np.ndarray) -> _Judge:
     key = SHOWN[target.type][0]
     metric = METRICS[key]
 
-    def measure(model: Any) -> float:
-        output = np.concatenate([predict_codes(model, codes, len(t)) for codes, t in held])
+    def measure(model: Any, kind: str) -> float:
+        with torch.autocast(best_device(), torch.bfloat16, enabled=kind == "bfloat16"):
+            output = np.concatenate([predict_codes(model, codes, len(t), kind == "float32") for codes, t in held])
         thresholds = model.threshold.cpu().numpy() if target.type == "labels" else None
         told = judge("", "", output[usable], truth[usable], target, run._positive(), thresholds=thresholds)
         return told.estimates[key].value
@@ -193,7 +194,9 @@ def _texts(run: LanguageRun, table: Table, wanted: np.ndarray) -> _Judge:
     chosen = set(wanted.tolist())
     texts = [text for row, text in run._cells(table) if row in chosen and text]
 
-    measure = partial(run.perplexity, texts=texts)
+    def measure(model: Any, kind: str) -> float:
+        return run.perplexity(texts, model, kind == "bfloat16")
+
     return _Judge("perplexity", len(texts), measure, higher=False, share=False)
 
 
@@ -207,9 +210,9 @@ def _pareto(model: nn.Module, names: list[str], judged: _Judge | None) -> list[P
     def add(kind: str, model: Any, size: int) -> None:
         quality = spent = loss = None
         if judged is not None:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=kind == "bfloat16"):
-                started = time.process_time()
-                quality = judged.measure(model)
+            started = time.process_time()
+            with torch.inference_mode():
+                quality = judged.measure(model, kind)
             spent = 1000 * (time.process_time() - started) / max(1, judged.rows)
             loss = judged.loss(points[0].quality or 0.0, quality) if points else 0.0
         points.append(Point(kind, quality, loss, spent, size / 1e6))

@@ -172,15 +172,18 @@ class LanguageRun(AskedRun):
         """-log p of each text [N], in nats."""
         return self._costs([self.cleaned(text) for text in texts])[0]
 
-    def perplexity(self, model: LanguageModel, texts: list[str]) -> float:
+    def perplexity(self, texts: list[str], model: LanguageModel, bfloat16: bool) -> float:
         """Of a model that has this run's tokens, on cleaned texts: exp of the mean -log p of a token."""
-        nats, tokens = self._costs(texts, model)
+        nats, tokens = self._costs(texts, model, bfloat16)
         return float(np.exp(nats.sum() / max(1, tokens.sum())))
 
-    def _costs(self, texts: list[str], model: LanguageModel | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def _costs(
+        self, texts: list[str], model: LanguageModel | None = None, bfloat16: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
         corpus = self._corpus(texts)
         cuts = corpus.cuts(np.arange(len(corpus.documents.letters)))
-        nats, tokens = document_nats(TokenObjective(model or self.loaded[0]), corpus, cuts, np.arange(len(cuts)))
+        objective = TokenObjective(model or self.loaded[0])
+        nats, tokens = document_nats(objective, corpus, cuts, np.arange(len(cuts)), bfloat16)
         return np.bincount(cuts.document, nats, len(texts)), np.bincount(cuts.document, tokens, len(texts))
 
     def _corpus(self, texts: list[str]) -> Corpus:
