@@ -82,7 +82,7 @@ def main() -> None:
                 teacher = train(table, target, work / f"{name}{seed}", {"from": minilm()}, own)
                 long = {**LONGER, **own}
                 labels = train(table, target, work / f"{name}{seed}-labels", STUDENT, long)
-                taught = {**long, "distil": {"from": str(teacher.path)}}
+                taught = {**long, "distil": {"from": str(teacher.path), "max_loss": 100}}
                 student = train(table, target, work / f"{name}{seed}-taught", STUDENT, taught)
                 runs = {"teacher": teacher, "labels": labels, "taught": student}
                 accuracy = {n: r.figures["models"][0]["metrics"]["accuracy"]["value"] for n, r in runs.items()}

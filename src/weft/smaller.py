@@ -12,7 +12,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,12 +28,13 @@ from weft.errors import CheckpointError, DataError, RunError, UsageError
 from weft.exchange import is_checkpoint
 from weft.features.targets import known
 from weft.files import MANIFEST, json_text, whole_folder, write_manifest, write_whole
-from weft.inference.predict import Predictor, predict_codes
+from weft.inference.predict import Predictor
 from weft.models.backbone import best_device, machine_has_bfloat16
 from weft.models.language import LanguageModel
 from weft.models.quantised import CODES, load_state, matrices, quantise
 from weft.models.stored import CONFIG, OWN, WEIGHTS, load_pretrained
 from weft.results.metrics import METRICS
+from weft.results.pareto import Figure, Point, pareto, timed_answers
 from weft.results.report import write_report
 from weft.results.summary import SHOWN, judge
 from weft.runs.judged import split_of
@@ -45,20 +46,6 @@ Kind = Literal["int8", "int4"]
 BITS = {"int8": 8, "int4": 4}
 ROWS, TEXTS = 2_000, 200
 """Rows, and texts of a writer, that it is judged on at most."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """What a model of a kind costs and gives."""
-
-    kind: str
-    quality: float | None
-    """The run's figure on validation rows; None where nothing can be judged."""
-    loss: float | None
-    """Points of it that are lost beside float32."""
-    milliseconds: float | None
-    """CPU time a row."""
-    megabytes: float
 
 
 def export_smaller(path: Path, kind: Kind, out: Path, most: float, data: str | None = None) -> dict[str, Any]:
@@ -94,14 +81,13 @@ def export_smaller(path: Path, kind: Kind, out: Path, most: float, data: str | N
             f"{path}: what {kind} costs must be measured on validation rows. An imported checkpoint has none. "
             f"--max-loss inf writes it unmeasured."
         )
-    if asked.loss is not None and asked.loss > most:
+    if figure is not None and asked.loss is not None and asked.loss > most:
         instead = "Take int8, or allow it" if kind == "int4" else "Allow it"
         raise RunError(
-            f"{path}: {kind} must cost at most {most:g} points of {figure}. It costs {asked.loss:.2f} "
+            f"{path}: {kind} must cost at most {most:g} points of {figure.title}. It costs {asked.loss:.2f} "
             f"({points[0].quality:.4f} to {asked.quality:.4f}). {instead} with --max-loss."
         )
-    found = {"kind": kind, "figure": figure, "rows": judged.rows if judged else 0,
-             "points": [asdict(p) for p in points]}  # fmt: skip
+    found = pareto(kind, figure, judged.rows if judged else 0, points)
     _write(path, out, quantise(model.state_dict(), names, BITS[kind]), config)
     if run is not None:
         figures = run.figures | {"smaller": found}
@@ -127,17 +113,10 @@ def _opened(path: Path, run: Run | None) -> tuple[nn.Module, str | None]:
 class _Judge:
     """How well a model does on the validation rows, by which figure, and on how many."""
 
-    figure: str
+    figure: Figure
     rows: int
-    measure: Callable[[Any, str], float]
-    """The figure of a model whose numbers are of a kind."""
-    higher: bool
-    share: bool
-
-    def loss(self, before: float, after: float) -> float:
-        """Points: of a share hundredths of the whole, else of what it was."""
-        lost = (before - after) if self.higher else (after - before)
-        return 100 * lost / (1.0 if self.share else abs(before) or 1.0)
+    measure: Callable[[Any, str], tuple[float, float]]
+    """The figure of a model whose numbers are of a kind, and CPU milliseconds a row."""
 
 
 def _judge_of(run: Run, data: str | None) -> _Judge:
@@ -171,33 +150,36 @@ def _judge_of(run: Run, data: str | None) -> _Judge:
 def _rows(run: Run, table: Table, wanted: np.ndarray) -> _Judge:
     predictor, target = Predictor(run.columns, run.model, True), run.columns.target
     held = [
-        (run.columns.encode(clean), target.encode(clean.columns[target.name]))
+        clean
         for clean in predictor.clean(table, with_target=True, chosen=lambda rows: np.isin(rows, wanted))
         if len(clean.rows)
     ]
-    truth = np.concatenate([t for _, t in held])
+    truth = np.concatenate([target.encode(clean.columns[target.name]) for clean in held])
     usable = known(truth)
     key = SHOWN[target.type][0]
     metric = METRICS[key]
 
-    def measure(model: Any, kind: str) -> float:
+    def measure(model: Any, kind: str) -> tuple[float, float]:
         with torch.autocast(best_device(), torch.bfloat16, enabled=kind == "bfloat16"):
-            output = np.concatenate([predict_codes(model, codes, len(t), kind == "float32") for codes, t in held])
+            output, spent = timed_answers(run.columns, model, held, exact=kind == "float32")
         thresholds = model.threshold.cpu().numpy() if target.type == "labels" else None
         told = judge("", "", output[usable], truth[usable], target, run._positive(), thresholds=thresholds)
-        return told.estimates[key].value
+        return told.estimates[key].value, spent
 
-    return _Judge(metric.title, int(usable.sum()), measure, metric.higher_is_better, metric.percent)
+    return _Judge(Figure(metric.title, metric.higher_is_better, metric.percent), int(usable.sum()), measure)
 
 
 def _texts(run: LanguageRun, table: Table, wanted: np.ndarray) -> _Judge:
     chosen = set(wanted.tolist())
     texts = [text for row, text in run._cells(table) if row in chosen and text]
 
-    def measure(model: Any, kind: str) -> float:
-        return run.perplexity(texts, model, kind == "bfloat16")
+    def measure(model: Any, kind: str) -> tuple[float, float]:
+        run.perplexity(texts[:2], model, kind == "bfloat16")
+        started = time.process_time()
+        found = run.perplexity(texts, model, kind == "bfloat16")
+        return found, 1000 * (time.process_time() - started) / len(texts)
 
-    return _Judge("perplexity", len(texts), measure, higher=False, share=False)
+    return _Judge(Figure("perplexity", higher=False, share=False), len(texts), measure)
 
 
 def _pareto(model: nn.Module, names: list[str], judged: _Judge | None) -> list[Point]:
@@ -210,11 +192,9 @@ def _pareto(model: nn.Module, names: list[str], judged: _Judge | None) -> list[P
     def add(kind: str, model: Any, size: int) -> None:
         quality = spent = loss = None
         if judged is not None:
-            started = time.process_time()
             with torch.inference_mode():
-                quality = judged.measure(model, kind)
-            spent = 1000 * (time.process_time() - started) / max(1, judged.rows)
-            loss = judged.loss(points[0].quality or 0.0, quality) if points else 0.0
+                quality, spent = judged.measure(model, kind)
+            loss = judged.figure.loss(points[0].quality or 0.0, quality) if points else 0.0
         points.append(Point(kind, quality, loss, spent, size / 1e6))
 
     add("float32", model, whole)

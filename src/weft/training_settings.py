@@ -172,6 +172,8 @@ class DistilSettings(StrictSettings):
     """Both answers are softened by it, so that what the teacher thinks of wrong classes counts. Numbers have none."""
     weight: Annotated[float, Field(gt=0, le=1)] = 0.8
     """Of the teacher's answers; the labels have the rest."""
+    max_loss: Annotated[float, Field(ge=0)] = 0.5
+    """Points of the run's figure that the model may lose beside its teacher on the validation rows (`.inf`: any)."""
 
 
 Searched = Literal["learning_rate", "weight_decay", "dropout", "width", "layers", "batch_rows", "label_smoothing",

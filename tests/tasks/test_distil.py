@@ -1,19 +1,28 @@
 """Learning from a trained run: the loss is Hinton's, the teacher is what is learnt from, and it must fit."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
+from tests.killed import killed
 
 import weft
+from weft.cli import call
+from weft.data.split import VALID
+from weft.data.table import Table
 from weft.errors import SettingsError, WeftError
 from weft.features.batching import Batch
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.pretrained import smaller
 from weft.models.transformer import TransformerConfig
+from weft.runs.judged import split_of
 from weft.training.loop import Distil
 from weft.training.regularise import taught_loss
+from weft.training_settings import DistilSettings
 
 QUICK = {"epochs": 12, "learning_rate": 0.01, "batch_rows": 64, "patience": 12}
 OFF = {"baselines": False, "explain": "off"}
@@ -32,6 +41,11 @@ def train(data, target, out, **training):
         data, target, out, quiet=True, features=others, training={**QUICK, **training}, model={"copies": 1},
         results=OFF, data=split,
     )  # fmt: skip
+
+
+def gone(teacher):
+    """All may be lost beside the teacher."""
+    return {"from": str(teacher.path), "max_loss": 1e6}
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +79,58 @@ def test_what_is_learnt_is_what_the_teacher_says(teachers, tmp_path):
     wrong["part"] = np.repeat(["train", "valid", "test"], [400, 50, 50])
     wrong.loc[:399, ["kind", "sum"]] = wrong.loc[np.random.default_rng(0).permutation(400), ["kind", "sum"]].to_numpy()
     for target in ("kind", "sum"):
-        run = train(wrong, target, tmp_path / target, distil={"from": str(teachers[target].path), "weight": 1.0})
+        run = train(wrong, target, tmp_path / target, distil={**gone(teachers[target]), "weight": 1.0})
         found = run.predict(right)["prediction"].to_numpy()
         if target == "kind":
             assert (found == right["kind"]).mean() > 0.7  # by chance 0.4
         else:
             assert np.corrcoef(found, right["sum"])[0, 1] > 0.8
+
+
+def test_killed_and_resumed_ends_with_the_same_bits(teachers, tmp_path):
+    for target, few in (("kind", 4), ("sum", 9)):
+        plain = train(table(200), target, tmp_path / "plain" / target)
+        settings = plain.settings.model_copy(
+            update={"training": plain.settings.training.model_copy(
+                update={"distil": DistilSettings.model_validate(gone(teachers[target]))}
+            )}
+        )  # fmt: skip
+        whole = weft.pipeline.run(settings, Table.of(table(200)), tmp_path / "whole" / target)
+        with killed(at=few):
+            weft.pipeline.run(settings, Table.of(table(200)), tmp_path / "killed" / target)
+        resumed = weft.pipeline.run(settings, Table.of(table(200)), tmp_path / "killed" / target, resume=True)
+        files = [load_file(run.path / "model.safetensors") for run in (plain, whole, resumed)]
+        assert all(torch.equal(files[2][name], value) for name, value in files[1].items())
+        assert not all(torch.equal(files[0][name], value) for name, value in files[1].items())
+
+
+def test_a_student_that_loses_too_much_is_refused_and_goes_on_where_that_is_allowed(tmp_path, capsys):
+    data, out = table(), tmp_path / "run"
+    data["kind"] = np.where(data["a"] * data["b"] > 0, "same", "other")  # which nothing linear can say
+    data.to_csv(tmp_path / "t.csv", index=False)
+    teacher = train(data, "kind", tmp_path / "teacher", epochs=20)
+    (tmp_path / "weft.yaml").write_text(json.dumps({
+        "version": 1, "data": {"source": str(tmp_path / "t.csv")}, "target": "kind", "model": {"copies": 1},
+        "features": {"sum": "off"}, "results": OFF,
+        "training": {"epochs": 1, "learning_rate": 1e-6, "distil": {"from": str(teacher.path)}},
+    }))  # fmt: skip
+    asked = ["run", str(tmp_path / "weft.yaml"), "-o", str(out)]
+    assert call(asked) == 1
+    assert "must lose at most 0.5 points of Accuracy beside its teacher" in capsys.readouterr().err
+    assert not (out / "report.json").exists()
+    curve, weights = (out / "metrics.jsonl").read_text(), (out / "model.safetensors").read_bytes()
+    assert call([*asked, "--resume", "--set", "training.distil.max_loss=100"]) == 0
+    assert (out / "metrics.jsonl").read_text() == curve and (out / "model.safetensors").read_bytes() == weights
+    run = weft.load(out)
+    found, valid = run.figures["distilled"], data[split_of(out) == VALID]
+    assert run.settings.training.distil.max_loss == 100 and found["rows"] == len(valid) == 50
+    for point, model in zip(found["points"], (teacher, run), strict=True):
+        right = (model.predict(valid)["prediction"].to_numpy() == valid["kind"]).mean()
+        assert point["quality"] == pytest.approx(right)
+        assert point["loss"] == pytest.approx(100 * (found["points"][0]["quality"] - right))
+        size = (model.path / "model.safetensors").stat().st_size
+        assert point["megabytes"] == pytest.approx(size / 1e6, rel=0.1)
+    assert "Beside its teacher" in (out / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_teacher_of_something_else_is_refused(teachers, tmp_path):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from weft.cli import Json, Out, answer
 from weft.errors import UsageError, listing
 from weft.exchange import export_hf
+from weft.results.pareto import pareto_lines
 
 MOST = 0.5
 
@@ -69,16 +70,3 @@ def export(
             f"next:    see {out / 'README.md'}",
         ]
     answer(json, found, lines)
-
-
-def pareto_lines(found: dict[str, Any]) -> list[str]:
-    """What each kind of number costs and gives, a line each."""
-    figure = f"{found['figure']} ({found['rows']:,} rows)" if found["figure"] else "not measured"
-    lines = [f"{'':10} {'MB':>9}  {'ms a row':>9}  {figure}"]
-    for point in found["points"]:
-        told = ""
-        if point["quality"] is not None:
-            told = f"{point['milliseconds']:9.3f}  {point['quality']:.4f}"
-            told += f"  ({-point['loss']:+.2f} points)" if point["kind"] != "float32" else ""
-        lines.append(f"{point['kind']:10} {point['megabytes']:9.1f}  {told}".rstrip())
-    return lines

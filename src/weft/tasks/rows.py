@@ -52,7 +52,7 @@ from weft.results.summary import (
 from weft.runs.judged import split_of
 from weft.runs.run import Run, load_model, save_model
 from weft.runs.texts import TextRun
-from weft.tasks.distil import ask_teacher
+from weft.tasks.distil import ask_teacher, beside_teacher
 from weft.tasks.fairness import fair_training, fairness_section
 from weft.tasks.paraphrases import open_translators, write_paraphrases
 from weft.tasks.sources import open_source, see_as
@@ -160,7 +160,11 @@ class RowSteps(Steps):
                 judged = np.sort(np.random.default_rng(0).choice(judged, most, replace=False))
             output = self._inference(store, judged)
         with self._timed("results"):
-            figures = self._results(plan, clean, columns, store, ids, judged, output)
+            figures: dict[str, Any] = {}
+            if self.settings.training.distil is not None:
+                positive = positive_class(columns.target, self.settings.target.positive)
+                figures["distilled"] = beside_teacher(self.settings, columns, clean, self.model, positive, self.say)
+            figures |= self._results(plan, clean, columns, store, ids, judged, output)
             figures["quality"] = self._quality(plan, clean, columns, store, fitted, judged, output)
         figures |= self._facts(plan, clean, found, columns, models, fitted)
         figures |= self._private(fitted.copies[0], "rows" if self.owners is None else "owners")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +60,9 @@ BEFORE_CHECKPOINTS = {
     "metrics.jsonl", "checkpoints", "catalogue.arrow",
 }  # fmt: skip
 """What a run has written when it has no checkpoint yet."""
+
+GATE = re.compile(r"max_loss: [^\s,}]+")
+"""What a run may be resumed with another value of: it is asked when all is trained."""
 
 
 def free_name() -> Path:
@@ -187,11 +191,14 @@ class Steps(ABC):
             raise RunError(f"{self.out}: must be a run that was stopped. It is finished; there is nothing to resume.")
         if not file.exists():
             raise RunError(f"{self.out}: must hold a run to resume. Got none. Leave out --resume to start it.")
-        if file.read_text(encoding="utf-8") != text:
+        begun = file.read_text(encoding="utf-8")
+        if GATE.sub("", begun) != GATE.sub("", text):
             raise RunError(
                 f"{self.out}: a run resumes with the settings, data and versions it began with ({file}). Got others. "
                 f"Start a new run with -o."
             )
+        if begun != text:
+            write_whole(file, text)
         sweep(self.out)
         self.work.mkdir(exist_ok=True)
 
