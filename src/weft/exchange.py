@@ -30,8 +30,6 @@ from weft.models.transformer import TransformerConfig
 from weft.runs.run import SETTINGS_FILE, Run
 from weft.runs.weights import CONFIG_FILE
 
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
 
 def import_checkpoint(source: str, out: Path) -> dict[str, Any]:
     """A Hugging Face folder, or ``hf://OWNER/NAME`` of the hub, as a run folder; returns what was found.

@@ -75,10 +75,8 @@ class Augmenter:
         """``codes`` of ``rows`` with the text columns encoded anew and other pixels."""
         codes = dict(codes)
         for column, image in enumerate(self.images):
-            pixels = codes[image.name]["pixels"]
-            assert isinstance(pixels, np.ndarray)
-            draw = drawing(self.seed, epoch, rows, column)
-            codes[image.name] = {**codes[image.name], "pixels": augmented(pixels, image.mean, self.settings, draw)}
+            fields, draw = codes[image.name], drawing(self.seed, epoch, rows, column)
+            codes[image.name] = fields | {"pixels": augmented(fields["pixels"], image.mean, self.settings, draw)}
         if not self.codecs:
             return codes
         random = [
@@ -90,11 +88,9 @@ class Augmenter:
         for codec in self.codecs:
             pairs = zip(texts[codec.name], random, strict=True)
             changed = [t and reworded(t, self.settings, r) for t, r in pairs]
-            found = codec.encode(pa.array(changed, pa.string()))
-            tokens = found["tokens"]
-            if self.settings.mask and self.mask is not None and isinstance(tokens, Ragged):
-                found["tokens"] = hide_spans(tokens, self.settings.mask, self.mask, random)
-            codes[codec.name] = found
+            found = codes[codec.name] = codec.encode(pa.array(changed, pa.string()))
+            if self.settings.mask and self.mask is not None:
+                found["tokens"] = hide_spans(found["tokens"], self.settings.mask, self.mask, random)
         return codes
 
     def _exchanged(

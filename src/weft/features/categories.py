@@ -62,9 +62,7 @@ class CategoryCodec(Codec):
         return {"code": np.where(array.is_null().to_numpy(zero_copy_only=False), MISSING, codes).astype(np.int32)}
 
     def decode(self, codes: Codes) -> list:
-        code = codes["code"]
-        assert isinstance(code, np.ndarray)
-        return [self.categories[c - FIRST] if c >= FIRST else None for c in code]
+        return [self.categories[c - FIRST] if c >= FIRST else None for c in codes["code"]]
 
     def state(self) -> dict[str, Any]:
         return {"categories": self.categories}

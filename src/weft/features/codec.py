@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from weft.config import FeatureSettings
-from weft.features.ragged import Ragged as Ragged
 
-Codes = dict[str, "np.ndarray | Ragged"]
+Codes = dict[str, Any]
+"""By field: an array of a row each, or a ``Ragged`` of rows of different lengths."""
 
 
 class Codec(ABC):

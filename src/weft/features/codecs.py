@@ -35,6 +35,7 @@ from weft.features.codec import Codes as Codes
 from weft.features.histories import SequenceCodec
 from weft.features.images import ImageCodec
 from weft.features.ragged import Ragged as Ragged
+from weft.features.ragged import bounds
 from weft.features.streams import Moments as Moments
 from weft.features.streams import Sampler
 from weft.features.words import Speller
@@ -128,9 +129,7 @@ class NumberCodec(Codec):
             return {"value": ((values - self.mean) / self.deviation).astype(np.float32), "spike": spike}
 
     def decode(self, codes: Codes) -> list:
-        value = codes["value"]
-        assert isinstance(value, np.ndarray)
-        back = value.astype(np.float64) * self.deviation + self.mean
+        back = codes["value"].astype(np.float64) * self.deviation + self.mean
         return [None if np.isnan(v) else float(v) for v in back]
 
     def state(self) -> dict[str, Any]:
@@ -184,9 +183,7 @@ class TimeCodec(NumberCodec):
         return {"seconds": np.where(missing, MISSING_TIME, seconds)}
 
     def decode(self, codes: Codes) -> list:
-        seconds = codes["seconds"]
-        assert isinstance(seconds, np.ndarray)
-        return [None if s == MISSING_TIME else float(s) for s in seconds]
+        return [None if s == MISSING_TIME else float(s) for s in codes["seconds"]]
 
 
 class TextCodec(Codec):
@@ -228,8 +225,8 @@ class TextCodec(Codec):
             return
         tokens = self._tokens(array.slice(0, GRAM_ROWS - self.texts))
         rows = int(np.searchsorted(tokens.offsets, GRAM_TOKENS - self._seen, side="right"))
-        rows = min(rows, len(tokens.offsets) - 1)  # the text that reaches the limit is the last
-        tokens = cut(tokens, np.where(np.arange(len(tokens.offsets) - 1) < rows, tokens.lengths(), 0))
+        rows = min(rows, len(tokens))  # the text that reaches the limit is the last
+        tokens = tokens.first(np.where(np.arange(len(tokens)) < rows, tokens.lengths(), 0))
         self._seen += len(tokens.values)
         self.texts += rows
         grams, documents = np.unique(_once_a_row(*self._all_grams(tokens), self._gram_bound)[1], return_counts=True)
@@ -268,16 +265,11 @@ class TextCodec(Codec):
     def encode(self, array: pa.Array) -> Codes:
         """A missing text has no tokens; a longer one keeps its first ``max_tokens``, and its whole bag."""
         tokens = self._tokens(array)
-        lengths = np.minimum(tokens.lengths(), self.max_tokens)
-        return {"tokens": cut(tokens, lengths), **self._bag(tokens, len(array))}
+        return {"tokens": tokens.first(np.minimum(tokens.lengths(), self.max_tokens)), **self._bag(tokens)}
 
     def decode(self, codes: Codes) -> list:
         assert self.tokenizer is not None
-        tokens = codes["tokens"]
-        assert isinstance(tokens, Ragged)
-        bounds = zip(tokens.offsets[:-1], tokens.offsets[1:], strict=True)
-        texts = self.tokenizer.decode_batch([tokens.values[a:b].tolist() for a, b in bounds])
-        return [text or None for text in texts]
+        return [text or None for text in self.tokenizer.decode_batch([row.tolist() for row in codes["tokens"]])]
 
     def _tokens(self, array: pa.Array) -> Ragged:
         assert self.tokenizer is not None
@@ -293,14 +285,14 @@ class TextCodec(Codec):
     def _all_grams(self, tokens: Ragged) -> tuple[np.ndarray, np.ndarray]:
         """(row, gram) of every token and every pair of neighbours."""
         assert self.tokenizer is not None
-        row = np.repeat(np.arange(len(tokens.offsets) - 1), tokens.lengths())
+        row = np.repeat(np.arange(len(tokens)), tokens.lengths())
         one = tokens.values.astype(np.int64) + 1
         same = row[:-1] == row[1:]
         pair = one[:-1][same] * (self.tokenizer.get_vocab_size() + 1) + one[1:][same]
         return np.concatenate([row, row[:-1][same]]), np.concatenate([one, pair])
 
-    def _bag(self, tokens: Ragged, rows: int) -> Codes:
-        row, gram = self._all_grams(tokens)
+    def _bag(self, tokens: Ragged) -> Codes:
+        rows, (row, gram) = len(tokens), self._all_grams(tokens)
         # sorted by gram, each is looked up once; then back to the order of the rows, the count in the low bits
         gram, row, count = _once_a_row(gram, row, max(1, rows))
         first = np.flatnonzero(np.append(True, gram[1:] != gram[:-1])) if len(gram) else np.zeros(0, np.int64)
@@ -314,8 +306,7 @@ class TextCodec(Codec):
         idf = np.log((1 + self.texts) / (1 + self.documents)) + 1
         weight = (1 + np.log(count)) * idf[place]
         length = np.sqrt(np.bincount(row, weight**2, minlength=rows))
-        offsets = np.zeros(rows + 1, np.int64)
-        np.cumsum(np.bincount(row, minlength=rows), out=offsets[1:])
+        offsets = bounds(np.bincount(row, minlength=rows))
         return {
             "gram": Ragged(place.astype(np.int32), offsets),
             "weight": Ragged((weight / length[row]).astype(np.float32), offsets),
@@ -341,14 +332,6 @@ def _once_a_row(row: np.ndarray, value: np.ndarray, bound: int) -> tuple[np.ndar
     starts = np.flatnonzero(np.append(True, pair[1:] != pair[:-1])) if len(pair) else np.zeros(0, np.int64)
     found = pair[starts]
     return found // bound, found % bound, np.diff(np.append(starts, len(pair)))
-
-
-def cut(tokens: Ragged, lengths: np.ndarray) -> Ragged:
-    """The first ``lengths`` values of each row."""
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    places = np.repeat(tokens.offsets[:-1] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return Ragged(tokens.values[places], offsets)
 
 
 CODECS: dict[str, type[Codec]] = {

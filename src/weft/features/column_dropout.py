@@ -3,14 +3,16 @@ model learns to do without each of them. What is hidden depends on (seed, epoch,
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import uniform
 from weft.errors import SettingsError
-from weft.features.codecs import Ragged, cut
 from weft.features.columns import Columns
+from weft.features.ragged import Ragged
 from weft.features.store import RowCodes
 
 
@@ -42,10 +44,9 @@ class ColumnDropout:
         return codes
 
 
-def _without(array: np.ndarray | Ragged, gone: np.ndarray, nothing: np.ndarray | Ragged) -> np.ndarray | Ragged:
+def _without(array: np.ndarray | Ragged, gone: np.ndarray, nothing: Any) -> np.ndarray | Ragged:
     if isinstance(array, Ragged):
-        return cut(array, np.where(gone, 0, array.lengths()))
-    assert isinstance(nothing, np.ndarray)
+        return array.first(np.where(gone, 0, array.lengths()))
     array = array.copy()
     array[gone] = nothing[0]
     return array

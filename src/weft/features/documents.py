@@ -55,13 +55,11 @@ class Documents:
     @classmethod
     def stored(cls, store: Store, column: str) -> Documents:
         """Those of a column of a store, mapped and not read."""
-        tokens, letters, size = (store.field(column, name) for name in (TOKENS, LETTERS, BYTES))
-        assert isinstance(tokens, Ragged) and isinstance(letters, np.ndarray) and isinstance(size, np.ndarray)
-        return cls(tokens, letters, size)
+        return cls(*(store.field(column, name) for name in (TOKENS, LETTERS, BYTES)))
 
     def lengths(self) -> np.ndarray:
         """Tokens of each."""
-        return np.diff(self.tokens.offsets)
+        return self.tokens.lengths()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from weft.data.split import TEST, TRAIN, VALID
+from weft.features.ragged import bounds, spans
 from weft.preprocess.events import EventColumns
 from weft.preprocess.ingest import CleanRows
 
@@ -81,7 +82,7 @@ def gather_events(clean: CleanRows, columns: EventColumns, folder: Path) -> Gath
     counts = np.zeros(int(of_row.max(initial=-1)) + 1 if users is None else len(users), np.int64)
     for _, first, lengths in _rows(batches, columns):
         counts += np.bincount(np.repeat(of_row[first : first + len(lengths)], lengths), minlength=len(counts))
-    offsets = np.concatenate([[0], np.cumsum(counts)])
+    offsets = bounds(counts)
     found = {
         name: np.memmap(folder / f"{name}.dealt", kind, "w+", shape=max(1, int(offsets[-1]))) for name, kind in FIELDS
     }
@@ -139,8 +140,8 @@ def _numbers(
 def _deal(user: np.ndarray, cursor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """An order by user, stable, and where each event goes; ``cursor`` [U] moves on."""
     order = np.argsort(user, kind="stable")
-    owner, start, count = np.unique(user[order], return_index=True, return_counts=True)
-    place = np.repeat(cursor[owner] - start, count) + np.arange(len(order))
+    owner, count = np.unique(user[order], return_counts=True)
+    place = spans(cursor[owner], count)
     cursor[owner] += count
     return order, place
 
@@ -167,7 +168,7 @@ def _in_order(
         stream.close()
     for name in found:
         (folder / f"{name}.dealt").unlink()
-    kept = np.concatenate([[0], np.cumsum(counts)])
+    kept = bounds(counts)
     read = {n: _mapped(folder / f"{n}.bin", kind) for n, kind in FIELDS if some.get(n, True)}
     events = Events(kept, read["item"], read.get("time"), read.get("rating"), read["part"])
     return events, int(offsets[-1] - kept[-1])
@@ -216,9 +217,8 @@ def histories(events: Events, places: np.ndarray, users: np.ndarray | None = Non
     """
     first = events.offsets[events.owners(places) if users is None else users]
     lengths = places - first
-    bounds = np.concatenate([[0], np.cumsum(lengths)])
-    at = np.repeat(first - bounds[:-1], lengths) + np.arange(bounds[-1])
-    return np.repeat(np.arange(len(places)), lengths), np.asarray(events.items[at]).astype(np.int64)
+    items = np.asarray(events.items[spans(first, lengths)]).astype(np.int64)
+    return np.repeat(np.arange(len(places)), lengths), items
 
 
 def repeat_share(events: Events, part: int = TRAIN) -> float:

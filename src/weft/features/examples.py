@@ -45,20 +45,16 @@ class Examples(Documents):
     @classmethod
     def mapped(cls, store: Store) -> Examples:
         """Those of a store, mapped and not read."""
-        letters, size, prefix, row = (store.field(COLUMN, name) for name in (LETTERS, BYTES, PREFIX, ROW))
-        tokens, asked = store.field(COLUMN, TOKENS), store.field(COLUMN, ASKED)
-        assert isinstance(tokens, Ragged) and isinstance(asked, Ragged) and isinstance(letters, np.ndarray)
-        assert isinstance(size, np.ndarray) and isinstance(prefix, np.ndarray) and isinstance(row, np.ndarray)
-        return cls(tokens, letters, size, asked, prefix, row)
+        return cls(*(store.field(COLUMN, name) for name in (TOKENS, LETTERS, BYTES, ASKED, PREFIX, ROW)))
 
     @classmethod
     def held(cls, examples: Iterable[Example]) -> Examples:
         """Examples in memory."""
         chosen = list(examples)
         return cls(
-            _ragged([e.ids for e in chosen], np.uint32), np.array([len(e.said) for e in chosen], np.int64),
+            Ragged.of([e.ids for e in chosen], np.uint32), np.array([len(e.said) for e in chosen], np.int64),
             np.array([len(e.said.encode("utf-8")) for e in chosen], np.int64),
-            _ragged([e.asked for e in chosen], np.uint8), np.array([e.prefix for e in chosen], np.int32),
+            Ragged.of([e.asked for e in chosen], np.uint8), np.array([e.prefix for e in chosen], np.int32),
             np.array([e.row for e in chosen], np.int64),
         )  # fmt: skip
 
@@ -84,9 +80,7 @@ class ExampleCorpus(Corpus):
         return self.documents.row[cuts.document]
 
     def _piece(self, document: int, start: int, stop: int, epoch: int | None) -> Piece:
-        first, last = self.documents.tokens.offsets[document : document + 2]
-        ids = np.asarray(self.documents.tokens.values[first:last]).astype(np.int64)
-        asked = np.asarray(self.documents.asked.values[first:last]) > 0
+        ids, asked = self.documents.tokens[document].astype(np.int64), self.documents.asked[document] > 0
         prefix = int(self.documents.prefix[document]) if self.prefixed else 0
         return Piece(ids[:-1], np.where(asked[1:], ids[1:], IGNORED), prefix)
 
@@ -109,8 +103,3 @@ def write_examples(examples: Iterable[Example], folder: Path) -> Examples:
             write()
     write()
     return Examples.mapped(writer.close())
-
-
-def _ragged(rows: list[list[int]] | list[list[bool]], dtype: type) -> Ragged:
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
-    return Ragged(np.concatenate([np.array(row, dtype) for row in rows]) if rows else np.zeros(0, dtype), offsets)

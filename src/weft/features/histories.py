@@ -11,7 +11,8 @@ import pyarrow.compute as pc
 
 from weft.config import FeatureSettings
 from weft.features.categories import UNKNOWN, CategoryCodec
-from weft.features.codec import Codec, Codes, Ragged
+from weft.features.codec import Codec, Codes
+from weft.features.ragged import Ragged, bounds, spans
 from weft.features.streams import Moments, Sampler
 
 MOST_EVENTS = 100
@@ -66,13 +67,10 @@ class SequenceCodec(Codec):
 
     def encode(self, array: pa.Array) -> Codes:
         lengths = _lengths(array)
-        ends = np.cumsum(lengths)
         kept = np.minimum(lengths, self.max_events)
-        offsets = np.concatenate([[0], np.cumsum(kept)])
-        places = np.repeat(ends - kept - offsets[:-1], kept) + np.arange(offsets[-1])
-        flat = pc.list_flatten(array).take(pa.array(places))
+        offsets = bounds(kept)
+        flat = pc.list_flatten(array).take(pa.array(spans(np.cumsum(lengths) - kept, kept)))
         items = self.items.encode(pc.struct_field(flat, "item"))["code"]
-        assert isinstance(items, np.ndarray)
         time = pc.struct_field(flat, "time").to_numpy(zero_copy_only=False).astype(np.float64)
         first = np.zeros(len(time), bool)
         first[offsets[:-1][kept > 0]] = True
@@ -87,10 +85,7 @@ class SequenceCodec(Codec):
 
     def decode(self, codes: Codes) -> list:
         """The last ids of each row, None for one that was not kept and for no ids; without times and ratings."""
-        items = codes["items"]
-        assert isinstance(items, Ragged)
-        names = self.items.decode({"code": items.values + UNKNOWN})
-        return [names[a:b] or None for a, b in zip(items.offsets[:-1], items.offsets[1:], strict=True)]
+        return [self.items.decode({"code": row + UNKNOWN}) or None for row in codes["items"]]
 
     def state(self) -> dict[str, Any]:
         return {

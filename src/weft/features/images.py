@@ -86,10 +86,9 @@ class ImageCodec(Codec):
 
     def decode(self, codes: Codes) -> list:
         """uint8 [S, S] where grey, else [S, S, 3]."""
-        pixels, present = codes["pixels"], codes["present"]
-        assert isinstance(pixels, np.ndarray) and isinstance(present, np.ndarray)
+        pixels = codes["pixels"]
         pictures = pixels[:, 0] if self.channels == 1 else pixels.transpose(0, 2, 3, 1)
-        return [picture if here else None for picture, here in zip(pictures, present, strict=True)]
+        return [picture if here else None for picture, here in zip(pictures, codes["present"], strict=True)]
 
     def state(self) -> dict[str, Any]:
         return {"size": self.size, "channels": self.channels, "mean": self.mean, "deviation": self.deviation}

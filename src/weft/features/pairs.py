@@ -57,10 +57,7 @@ class Pairing:
     def encode(self, columns: dict[str, pa.Array], tokenizer: Tokenizer) -> list[tuple[list[int], int]]:
         """The source of each row, and how many of its tokens were cut; a missing text is an empty one."""
         found = [encode_texts([t or "" for t in columns[name].to_pylist()], tokenizer) for name in self.sources]
-        rows = len(columns[self.sources[0]]) if found else 0
-        return [
-            self.source([r.values[r.offsets[i] : r.offsets[i + 1]].tolist() for r in found]) for i in range(rows)
-        ]  # fmt: skip
+        return [self.source([ids.tolist() for ids in row]) for row in zip(*found, strict=True)]
 
 
 def separator_of(tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -130,7 +127,7 @@ def examples_of(
     texts = columns[pairing.target].to_pylist()
     targets = encode_texts(texts, tokenizer, pairing.end)
     for i, (source, cut) in enumerate(pairing.encode(columns, tokenizer)):
-        target = targets.values[targets.offsets[i] : targets.offsets[i + 1]].tolist()
+        target = targets[i].tolist()
         counts.sources += cut > 0
         counts.targets += len(target) > pairing.target_room
         target = target[: pairing.target_room]
@@ -144,10 +141,8 @@ def _training_lengths(
     """Tokens of the sources and of the target of each training row."""
     read, written = [], []
     for batch in clean.batches(TRAIN):
-        sizes = [
-            np.diff(encode_texts([t or "" for t in batch.columns[n].to_pylist()], tokenizer).offsets)
-            for n in (*sources, target)
-        ]
+        texts = ([text or "" for text in batch.columns[name].to_pylist()] for name in (*sources, target))
+        sizes = [encode_texts(some, tokenizer).lengths() for some in texts]
         read.append(np.sum(sizes[:-1], axis=0))
         written.append(sizes[-1])
     return np.concatenate(read), np.concatenate(written)

@@ -18,7 +18,7 @@ import numpy as np
 
 from weft import memory
 from weft.features.codecs import RAGGED, Codes
-from weft.features.ragged import Ragged, joined, take_ragged
+from weft.features.ragged import Ragged, joined
 
 RECORDS = "records.bin"
 AT_ONCE = 64
@@ -124,20 +124,14 @@ class Store:
         memory.release()
         record, found = self._records[rows] if len(self._records) else self._records, {}
         for column, fields in self._fields.items():
-            found[column] = {n: self._some(array, record, (column, n), rows) for n, array in fields.items()}
+            found[column] = {
+                n: _released(array).take(rows) if isinstance(array, Ragged) else record[self._names[column, n]]
+                for n, array in fields.items()
+            }
         return found
-
-    def _some(
-        self, array: np.ndarray | Ragged, record: np.ndarray, key: tuple[str, str], rows: np.ndarray
-    ) -> np.ndarray | Ragged:
-        if not isinstance(array, Ragged):
-            return record[self._names[key]]
-        memory.release()
-        return take_ragged(array, rows)
 
     def target(self, rows: np.ndarray) -> np.ndarray:
         values = self._fields[TARGET]["value"]
-        assert isinstance(values, np.ndarray)
         found = np.empty((len(rows), *values.shape[1:]), values.dtype)
         step = 16 * AT_ONCE
         for start in range(0, len(rows), step):
@@ -145,7 +139,7 @@ class Store:
             found[start : start + step] = values[rows[start : start + step]]
         return found
 
-    def field(self, column: str, name: str) -> np.ndarray | Ragged:
+    def field(self, column: str, name: str) -> Any:
         """The codes of all rows, mapped and not read."""
         return self._fields[column][name]
 
@@ -155,9 +149,14 @@ class Store:
 
     def lengths(self) -> Lengths | None:
         """Tokens of each row beyond one a column; None where every row is of one length."""
-        counted = RAGGED.values()
-        texts = [a for fields in self._fields.values() for n, a in fields.items() if n in counted]
-        return Lengths([a for a in texts if isinstance(a, Ragged)]) if texts else None
+        texts = _counted(self._fields)
+        return Lengths(texts) if texts else None
+
+
+def _released(mapped: Ragged) -> Ragged:
+    """A mapped field, with room in memory for what is read of it."""
+    memory.release()
+    return mapped
 
 
 def _joined(pieces: list[Any]) -> np.ndarray | Ragged:
@@ -177,17 +176,17 @@ class Lengths:
 
 def lengths(codes: RowCodes) -> np.ndarray | None:
     """Tokens of each row that its texts and histories add, over all columns; None where there are none."""
-    ragged = [
-        a.lengths()
-        for fields in codes.values()
-        for n, a in fields.items()
-        if n in RAGGED.values() and isinstance(a, Ragged)
-    ]
-    return np.sum(ragged, axis=0) if ragged else None
+    counted = [array.lengths() for array in _counted(codes)]
+    return np.sum(counted, axis=0) if counted else None
+
+
+def _counted(codes: RowCodes) -> list[Ragged]:
+    """The fields that say how many tokens a row has."""
+    return [array for fields in codes.values() for name, array in fields.items() if name in RAGGED.values()]
 
 
 def fixed_tokens(codes: RowCodes) -> int:
     """What every row costs beside its texts, in tokens: one a column and one more; the stem of a picture costs as much
     as a token an eighth of its pixels."""
-    pictures = [f["pixels"] for f in codes.values() if "pixels" in f]
-    return 1 + len(codes) + sum(int(np.prod(a.shape[2:])) // 8 for a in pictures if isinstance(a, np.ndarray))
+    pictures = [fields["pixels"] for fields in codes.values() if "pixels" in fields]
+    return 1 + len(codes) + sum(int(np.prod(pixels.shape[2:])) // 8 for pixels in pictures)

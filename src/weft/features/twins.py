@@ -44,15 +44,10 @@ def encode_pairs(
                     texts = batch.columns[column].slice(start, ROWS_AT_ONCE).to_pylist()
                     ids, longer = whole_texts(texts, tokenizer, longest)
                     cut += longer
-                    fields[name] = {"tokens": ragged(ids), "same": np.array([_name(t) for t in texts], np.int64)}
+                    fields[name] = {"tokens": Ragged.of(ids), "same": np.array([_name(t) for t in texts], np.int64)}
                 writer.append(fields, len(texts))
                 bar.advance(len(texts))
     return writer.close(), cut
-
-
-def ragged(rows: Sequence[Sequence[int]]) -> Ragged:
-    """Rows of ids as one array."""
-    return Ragged(np.array([i for row in rows for i in row], np.int64), np.cumsum([0, *map(len, rows)]))
 
 
 def _name(text: str) -> int:

@@ -18,7 +18,6 @@ from weft.errors import SettingsError
 from weft.features.codecs import Codes, Ragged
 from weft.features.pieces import IGNORED
 from weft.features.tokenizer import END, SEPARATOR
-from weft.features.twins import ragged
 
 WINDOW = "window"
 STRIDE = 128
@@ -130,11 +129,8 @@ def cut_windows(
             firsts.append(first)
             contexts_at.append(len(before))
             stops.append(len(before) + len(piece))
-    return Windows(_whole(rows), _whole(firsts), ragged(ids), _whole(contexts_at), _whole(stops), offsets, cut)
-
-
-def _whole(values: Sequence[int]) -> np.ndarray:
-    return np.array(values, np.int64)
+    owner, start, begin, end = (np.array(values, np.int64) for values in (rows, firsts, contexts_at, stops))
+    return Windows(owner, start, Ragged.of(ids), begin, end, offsets, cut)
 
 
 def _pieces(ids: list[int], room: int) -> Iterator[tuple[int, list[int]]]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer, pre_tokenizers
 
-from weft.features.ragged import Ragged, joined, take_ragged
+from weft.features.ragged import Ragged, bounds, joined
 from weft.features.tokenizer import is_own
 
 _OTHER = r"[\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}]"
@@ -29,7 +29,7 @@ class Speller:
         cut = tokenizer.pre_tokenizer
         self.by_word = is_own(tokenizer) and isinstance(cut, pre_tokenizers.ByteLevel) and cut.add_prefix_space
         self._places: dict[str, int] = {}
-        self._known = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
+        self._known = Ragged.of([], np.int32)
 
     def __call__(self, array: pa.Array) -> Ragged:
         """The tokens of each text; a missing one has none."""
@@ -42,7 +42,7 @@ class Speller:
             some = texts.slice(start, stop - start)
             found.append(self._by_word(some) if self.by_word else self._spell(some.to_pylist()))
             start = stop
-        return joined(found or [Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))])
+        return joined(found or [Ragged.of([], np.int32)])
 
     def _by_word(self, texts: pa.Array) -> Ragged:
         whole = pc.match_substring_regex(texts, _WHOLE).to_numpy(zero_copy_only=False)
@@ -57,21 +57,17 @@ class Speller:
             at_once, order = np.repeat(whole, counts), np.empty(len(place), np.int64)
             order[~at_once], order[at_once] = np.split(place, [len(place) - int(whole.sum())])
             place = order
-        found = take_ragged(self._known, place)
-        ends = np.concatenate([[0], np.cumsum(counts)])
-        return Ragged(found.values, found.offsets[ends])
+        found = self._known.take(place)
+        return Ragged(found.values, found.offsets[bounds(counts)])
 
     def _look_up(self, words: list[str]) -> np.ndarray:
         """The places of the words among the known ones; new ones are spelt."""
         if len(self._places) > MOST_WORDS:
-            self._places, self._known = {}, Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
+            self._places, self._known = {}, Ragged.of([], np.int32)
         new = [word for word in words if word not in self._places]
         self._places.update(zip(new, range(len(self._places), len(self._places) + len(new)), strict=True))
         self._known = joined([self._known, self._spell([word if word[:1] == " " else " " + word for word in new])])
         return np.fromiter((self._places[word] for word in words), np.int64, len(words))
 
     def _spell(self, texts: list[str]) -> Ragged:
-        rows = [e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(r) for r in rows], out=offsets[1:])
-        return Ragged(np.fromiter((i for row in rows for i in row), np.int32, count=int(offsets[-1])), offsets)
+        return Ragged.of([e.ids for e in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)], np.int32)

@@ -126,7 +126,7 @@ class Answerer:
         """Of each window: first and last token of its best span, its score, log of the sum over spans, no answer's;
         and the score of the span ``at`` its first and last token, where the window holds it."""
         codes = windows.codes()
-        lengths = codes["tokens"].lengths()  # type: ignore[union-attr]
+        lengths = codes["tokens"].lengths()
         begin, end = np.zeros((2, len(lengths)), np.int64) if at is None else (at["begin"], at["end"])
         found = np.full((6, len(lengths)), -np.inf)
         weight = self.model.table.weight

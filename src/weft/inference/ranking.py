@@ -19,10 +19,9 @@ from weft.data.histories import MOST_EVENTS
 from weft.data.table import BATCH_ROWS, RawBatch, Rejected, Table
 from weft.errors import CheckpointError, DataError, UsageError, did_you_mean
 from weft.features.catalogue import Catalogue
-from weft.features.codecs import Ragged
 from weft.features.events import Events, histories, user_pieces
 from weft.features.next_items import Candidates, NextItems
-from weft.features.ragged import take
+from weft.features.ragged import Ragged, bounds, joined, spans
 from weft.inference.predict import Predicted, Reader
 from weft.models.ranking import RankingModel
 from weft.preprocess.clean import CleanBatch, Cleaner, ColumnPlan
@@ -104,7 +103,7 @@ def events_of(array: pa.Array, catalogue: Catalogue) -> Events:
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     items = catalogue.codes_of(pc.struct_field(flat, "item"))
     beside = [pc.struct_field(flat, n).to_numpy(zero_copy_only=False).astype(np.float64) for n in ("time", "rating")]
-    return events_from(np.concatenate([[0], np.cumsum(lengths)]), items, *beside)
+    return events_from(bounds(lengths), items, *beside)
 
 
 def events_from(offsets: np.ndarray, items: np.ndarray, times: np.ndarray | None, ratings: np.ndarray | None) -> Events:
@@ -132,11 +131,9 @@ class KnownUsers:
         return pc.fill_null(pc.index_in(names, value_set=self.names), -1).to_numpy(zero_copy_only=False)
 
     def events(self, rows: np.ndarray) -> Events:
-        found = {name: take(field, rows) for name, field in self._fields.items()}
-        items, times, ratings = (found.get(name) for name, _ in FIELDS)
-        assert isinstance(items, Ragged)
-        beside = [v.values if isinstance(v, Ragged) else None for v in (times, ratings)]
-        return events_from(items.offsets, items.values, *beside)
+        found = {name: field.take(rows) for name, field in self._fields.items()}
+        beside = [found[name].values if name in found else None for name in ("times", "ratings")]
+        return events_from(found["items"].offsets, found["items"].values, *beside)
 
 
 def write_users(folder: Path, users: pa.Array, events: Events) -> None:
@@ -147,9 +144,7 @@ def write_users(folder: Path, users: pa.Array, events: Events) -> None:
         for first, last in user_pieces(events.offsets):
             ends = events.offsets[first + 1 : last + 1]
             lengths = np.minimum(np.diff(events.offsets[first : last + 1]), MOST_EVENTS)
-            bounds = np.concatenate([[0], np.cumsum(lengths)])
-            at = np.repeat(ends - lengths - bounds[:-1], lengths) + np.arange(bounds[-1])
-            offsets = pa.array(bounds, pa.int32())
+            at, offsets = spans(ends - lengths, lengths), pa.array(bounds(lengths), pa.int32())
             lists = [
                 pa.ListArray.from_arrays(offsets, pa.array(np.asarray(values[at]), kind))
                 for name, kind in FIELDS if (values := there[name]) is not None
@@ -158,10 +153,8 @@ def write_users(folder: Path, users: pa.Array, events: Events) -> None:
 
 
 def _joined(column: pa.ChunkedArray) -> Ragged:
-    values = [c.flatten().to_numpy(zero_copy_only=False) for c in column.chunks]
-    lengths = [pc.list_value_length(c).to_numpy(zero_copy_only=False) for c in column.chunks]
-    offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths or [np.zeros(0)]))]).astype(np.int64)
-    return Ragged(np.concatenate(values) if values else np.zeros(0, np.int32), offsets)
+    return joined([Ragged(c.flatten().to_numpy(zero_copy_only=False), bounds(pc.list_value_length(c).to_numpy()))
+                   for c in column.chunks] or [Ragged.of([], np.int32)])  # fmt: skip
 
 
 class RankingPredictor:
@@ -233,16 +226,12 @@ class RankingPredictor:
     def as_columns(self, output: Recommended) -> dict[str, pa.Array]:
         """``prediction``: a list of items a row, the best first; ``score``: the probability of each."""
         there = output.codes > 0
-        offsets = pa.array(np.concatenate([[0], np.cumsum(there.sum(axis=1))]), pa.int32())
+        offsets = pa.array(bounds(there.sum(axis=1)), pa.int32())
         items = self.ranker.catalogue.names.take(pa.array(output.codes[there] - 1))
         scores = pa.array(output.scores[there], pa.float32())
         return {
             "prediction": pa.ListArray.from_arrays(offsets, items), "score": pa.ListArray.from_arrays(offsets, scores)
         }  # fmt: skip
-
-    def nothing(self) -> Recommended:
-        """The recommendations for no rows."""
-        return Recommended(np.zeros((0, self.top), np.int64), np.zeros((0, self.top), np.float32))
 
 
 def history_of(given: Any) -> pa.Array:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from weft.data.histories import EVENT, HISTORY, MOST_EVENTS, Event, is_history, parse_history
+from weft.preprocess.fingerprints import within
 
 Bad = dict[int, tuple[str, str]]
 Reader = Callable[[pa.Array], tuple[pa.Array, Bad]]
@@ -66,9 +67,7 @@ def _tails(array: pa.Array) -> tuple[np.ndarray, np.ndarray, pa.StructArray]:
     else:
         ends = array.offsets.to_numpy()[1:].astype(np.int64)
     lengths = np.minimum(lengths, MOST_EVENTS)
-    bounds = np.concatenate([[0], np.cumsum(lengths)])
-    places = np.repeat(ends - lengths - bounds[:-1], lengths) + np.arange(bounds[-1])
-    flat = array.values.take(pa.array(places))
+    flat = array.values.take(pa.array(np.repeat(ends - lengths, lengths) + within(lengths)))
     if not pa.types.is_struct(flat.type):
         flat = pa.StructArray.from_arrays([flat], ["item"])
     return lengths, valid, flat

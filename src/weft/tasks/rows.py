@@ -82,7 +82,7 @@ def positive_problem(settings: Settings, columns: Columns) -> None:
 def out_of_scope_problem(settings: Settings, target: Target, store: Store) -> None:
     """Raises SettingsError where no row has the word that ``target.out_of_scope`` names."""
     word = settings.target.out_of_scope
-    if word is not None and not outside(store.field(TARGET, "value")).any():  # type: ignore[arg-type]
+    if word is not None and not outside(store.field(TARGET, "value")).any():
         near = did_you_mean(word, target.classes) if isinstance(target, ClassTarget) else ""
         raise SettingsError(
             [

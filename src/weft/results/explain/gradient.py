@@ -84,7 +84,7 @@ def _batches(games: Games, row: int) -> tuple[Batch, Batch]:
         base[codec.name] = dict(hidden[codec.name])
         if isinstance(codec, TextCodec):
             tokens = codes[codec.name]["tokens"]
-            assert isinstance(tokens, Ragged) and codec.tokenizer is not None
+            assert codec.tokenizer is not None
             base[codec.name]["tokens"] = Ragged(
                 np.full_like(tokens.values, mask_token(codec.tokenizer) or 0), tokens.offsets
             )
@@ -92,7 +92,6 @@ def _batches(games: Games, row: int) -> tuple[Batch, Batch]:
             events = codes[codec.name]
             for name, value in (("items", 0), ("gap", 0), ("rating", np.nan)):
                 known = events[name]
-                assert isinstance(known, Ragged)
                 base[codec.name][name] = Ragged(np.full_like(known.values, value), known.offsets)
     device = games.model.temperature.device
     return collate(codes, 1).to(device), collate(base, 1).to(device)

@@ -106,7 +106,6 @@ class _Patches:
         self._mean = np.round(np.array(codec.mean)).astype(np.uint8)[:, None, None]
 
     def codes(self, row: np.ndarray, present: Sequence[np.ndarray]) -> Codes:
-        assert isinstance(self._pixels, np.ndarray)
         pixels = self._pixels[row]
         for picture, there in zip(pixels, present, strict=True):
             if len(there) and not there.all():
@@ -116,7 +115,6 @@ class _Patches:
 
     def picture(self, row: int) -> np.ndarray:
         """As the model sees it: [S, S] or [S, S, 3]."""
-        assert isinstance(self._pixels, np.ndarray)
         return self._pixels[row].transpose(1, 2, 0).squeeze()
 
     def _grid(self, places: int) -> np.ndarray:
