@@ -30,8 +30,9 @@ from sklearn.feature_extraction.text import CountVectorizer
 
 from memory import GROUP, pieces
 from weft import config, memory
-from weft.data.plan import look, look_texts
+from weft.data.plan import look
 from weft.data.table import Table
+from weft.data.task_plans import look_texts
 from weft.preprocess.duplicates import ALIKE
 from weft.preprocess.ingest import COPY, ingest, make_cleaner
 from weft.progress import Silent

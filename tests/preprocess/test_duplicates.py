@@ -14,9 +14,10 @@ import pytest
 from sklearn.feature_extraction.text import CountVectorizer
 
 from weft.config import from_mapping
-from weft.data.plan import look, look_texts
+from weft.data.plan import look
 from weft.data.split import NAMES, TEST, TRAIN
 from weft.data.table import Table
+from weft.data.task_plans import look_texts
 from weft.errors import SettingsError
 from weft.preprocess import buckets, duplicates, minhash
 from weft.preprocess.buckets import Buckets

@@ -12,8 +12,8 @@ from tests.killed import killed
 import weft
 from weft.cli import call
 from weft.config import from_mapping
-from weft.data.plan import look_embedding, look_span
 from weft.data.table import Table
+from weft.data.task_plans import look_embedding, look_span
 from weft.errors import DataError, SettingsError, TooManyBadRows, UsageError
 from weft.runs.answers import AnswerRun
 

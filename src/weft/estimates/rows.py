@@ -127,11 +127,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     about = "" if exact else "about "
     translated = _translation(plan, clean, rows * (1 - split.valid - (0 if split.column else split.test)), through)
     return {
-        "plan": {
-            "target": plan.target, "target_type": plan.target_type, "target_reason": plan.target_reason,
-            "columns": {n: {"type": t, "reason": plan.reasons[n]} for n, t in plan.types.items()},
-            "left_out": plan.left_out, "warnings": plan.warnings,
-        },
+        "plan": plan.to_dict(),
         "rows": rows, "rows_exact": exact, "tokens_a_row": tokens, "parameters": parameters, "copies": copies,
         "recipe": asdict(recipe), "steps": steps, "memory_bytes": need, "memory_bound": memory.bound(),
         "memory_steps": steps_used, "disk_bytes": disk, "seconds_at_most": most,

@@ -52,11 +52,7 @@ def estimate_task(settings: Settings) -> dict[str, Any]:
         most, limit = min(most, 60 * recipe.minutes), f"{recipe.minutes:g} minutes"
     rate = size * _learnt(settings) / (an_epoch * told.seconds)
     return {
-        "plan": {
-            "target": plan.target, "target_type": plan.target_type, "target_reason": plan.target_reason,
-            "columns": {n: {"type": t, "reason": plan.reasons.get(n, "as set")} for n, t in plan.types.items()},
-            "left_out": plan.left_out, "warnings": plan.warnings,
-        },
+        "plan": plan.to_dict(),
         "rows": rows, "rows_exact": exact, told.unit: round(size), "parameters": parameters,
         "recipe": asdict(recipe), "steps": told.steps, "memory_bytes": int(need),
         "memory_steps": {step: {"rows_bytes": mapped} for step in ("features", "model", "results")},

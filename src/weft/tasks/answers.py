@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from weft.data.plan import Plan, look_span
+from weft.data.plan import Plan
 from weft.data.split import TRAIN, VALID
+from weft.data.task_plans import look_span
 from weft.errors import DataError, SettingsError
 from weft.features.pieces import IGNORED
 from weft.features.store import Store, StoreWriter

@@ -15,8 +15,9 @@ import torch
 from tokenizers import Tokenizer
 
 from weft.config import Settings
-from weft.data.plan import Plan, look_texts
+from weft.data.plan import Plan
 from weft.data.split import TEST, TRAIN, VALID
+from weft.data.task_plans import look_texts
 from weft.defaults import lora_rank
 from weft.errors import DataError, SettingsError
 from weft.exchange import open_text_model

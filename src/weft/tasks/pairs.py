@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from weft.data.plan import Plan, look_embedding
+from weft.data.plan import Plan
 from weft.data.split import TRAIN, VALID
+from weft.data.task_plans import look_embedding
 from weft.errors import DataError
 from weft.features.twins import encode_pairs
 from weft.inference.embed import Embedder

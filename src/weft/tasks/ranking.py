@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from weft.data.plan import Plan, look_ranking
+from weft.data.plan import Plan
 from weft.data.split import NAMES, TEST, TRAIN, VALID
+from weft.data.task_plans import look_ranking
 from weft.defaults import ranking_config, ranking_recipe
 from weft.errors import DataError
 from weft.features.catalogue import Catalogue, fit_catalogue

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from weft.data.plan import Plan, look_sources
+from weft.data.plan import Plan
 from weft.data.split import TEST, TRAIN
+from weft.data.task_plans import look_sources
 from weft.errors import SettingsError, listing
 from weft.features.documents import Marks
 from weft.features.examples import ExampleCorpus, Examples, write_examples
