@@ -1,11 +1,16 @@
 """Tokens a second of one training on 1, 2 and 4 processes, each pinned to a core of its own, and whether they agree.
 
     uv run python benchmarks/distributed.py [--rounds 3] [--steps 8]
+    uv run python benchmarks/distributed.py --memory
 
 One JSON line for each layout: tokens a second by the clock and by the processor's seconds of all processes (medians of
 the rounds), the efficiency beside one process (its tokens a second times the processes), and the largest difference of
 a weight after the training. The same 16 rows of 256 tokens a step, float32, AdamW; the machine's load at the start is
 in every line.
+
+With --memory: the most that is resident in the first process and in any other, in MB more than after the imports, while
+143 million parameters are made and cut (start), learn for two steps (training), and are put together, saved and read
+with (end); from nothing with AdamW, and from a checkpoint with adapters. Pages of mapped files count too. 6 GB in all.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -26,19 +32,26 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from weft import processes
 from weft.features.pieces import TextBatch
+from weft.models.checkpoints import save_hf
+from weft.models.deferred import deferred
 from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.pretrained import load_text_model
 from weft.models.transformer import TransformerConfig
 from weft.progress import Silent
+from weft.training.adapters import attach, merge
 from weft.training.checkpoint import Checkpoints
 from weft.training.language import TokenObjective
-from weft.training.loop import Loop, Recipe
+from weft.training.loop import Loop, Progress, Recipe
 from weft.training.team import joined
 from weft.training.tracking import Tracker
 
 ROWS, LENGTH, VOCABULARY = 16, 256, 4_096
+LARGE = 16_384
 SHAPE = TransformerConfig(256, 4, 4, attention="writing")
 RECIPE = Recipe(epochs=1, batch_rows=ROWS, learning_rate=1e-3, weight_decay=0.1, patience=99, average=0.9,
                 bfloat16=False, seed=0)  # fmt: skip
@@ -73,8 +86,8 @@ def work(folder: Path, steps: int) -> None:
             here = folder / f"{count} {name}"
             here.mkdir(exist_ok=True)
             loop = Timed(
-                objective, replace(RECIPE, **layout), batch, np.arange(len(ids)), None, lambda model: -next(looks),
-                Tracker(here), Checkpoints(here / "checkpoints"), Silent(), weigh=lambda b: float(b.ids_BT.numel()),
+                objective, replace(RECIPE, **layout), batch, np.arange(len(ids)), None,
+                lambda model, team: -next(looks), Tracker(here), Checkpoints(here / "checkpoints"), Silent(), weigh=lambda b: float(b.ids_BT.numel()),
             )  # fmt: skip
             loop.run()
             clock, own = (statistics.median(t[i] for t in loop.took[1:]) for i in (0, 1))
@@ -84,12 +97,103 @@ def work(folder: Path, steps: int) -> None:
                 (here / "took.json").write_text(json.dumps([clock, total]))
 
 
+class Watched(Loop):
+    """A loop that notes the most that was resident until its model is laid out, and then until it is put together."""
+
+    peaks: dict[str, float]
+
+    def run(self) -> Progress:
+        self.peaks = {"start": peak()}
+        gather = self.team.gather
+
+        def gathered(file: Path) -> None:
+            self.peaks["training"] = peak()
+            gather(file)
+
+        self.team.gather = gathered  # type: ignore[method-assign]
+        return super().run()
+
+    def _save(self) -> None:
+        """3 GB of a disk would say nothing here."""
+
+
+def peak() -> float:
+    """MB that were resident at most since this was asked last."""
+    status = Path("/proc/self/status").read_text()
+    Path("/proc/self/clear_refs").write_text("5")
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1e3
+
+
+def watch(folder: Path, name: str) -> None:
+    """What each process does to be measured."""
+    torch.set_num_threads(1)
+    shape = TransformerConfig(1_024, 10, 16, attention="writing")
+    ids = torch.randint(0, LARGE, (8, 64), generator=torch.Generator().manual_seed(0))
+    count, looks = processes.count(), itertools.count()
+    with joined():
+        peak()
+        before = peak()
+        with deferred(count > 1):
+            torch.manual_seed(0)
+            if name == "adapters":
+                model = load_text_model(folder / "checkpoint").model
+                attach(model.backbone, 8)
+            else:
+                model = LanguageModel(LanguageConfig(shape, LARGE))
+        loop = Watched(
+            TokenObjective(model), replace(RECIPE, batch_rows=4, shard=count > 1),
+            lambda rows, epoch=0: TextBatch(ids[rows], ids[rows].roll(-1, 1)), np.arange(8), None,
+            lambda model, team: -next(looks), Tracker(folder / f"{name}-{count}"),
+            Checkpoints(folder / f"{name}-{count}" / "checkpoints"), Silent(),
+        )  # fmt: skip
+        loop.run()
+        if not processes.number():
+            merge(model.backbone)
+            save_hf(model, folder / f"{name}-{count}" / "saved")
+            with torch.no_grad():
+                model.eval()(ids[:1])
+        found = {key: value - before for key, value in (loop.peaks | {"end": peak()}).items()}
+        (folder / f"{name}-{count}-{processes.number()}.json").write_text(json.dumps(found))
+
+
+def memory(folder: Path) -> None:
+    torch.manual_seed(1)
+    tokens = {f"t{i}": i for i in range(LARGE)}
+    save_hf(
+        LanguageModel(LanguageConfig(TransformerConfig(1_024, 10, 16, attention="writing"), LARGE)),
+        folder / "checkpoint", Tokenizer(WordLevel(tokens, unk_token="t0")),
+    )  # fmt: skip
+    for name in ("nothing", "adapters"):
+        for count in (1, 2, 4):
+            (folder / f"{name}-{count}").mkdir()
+            start(count, "--work", str(folder), "--memory", name)
+            found = [json.loads((folder / f"{name}-{count}-{n}.json").read_text()) for n in range(count)]
+            shutil.rmtree(folder / f"{name}-{count}")
+            print(json.dumps({
+                "processes": count, "from": name, "first_mb": {k: round(v) for k, v in found[0].items()},
+                "others_mb": {k: round(max(f[k] for f in found[1:])) for k in found[0]} if count > 1 else None,
+            }), flush=True)  # fmt: skip
+
+
+def start(count: int, *arguments: str) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", __file__]
+    subprocess.run([*command, *arguments], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--memory", nargs="?", const="all")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--work", type=Path)
     asked = parser.parse_args()
+    if asked.work and asked.memory:
+        watch(asked.work, asked.memory)
+        return
+    if asked.memory:
+        with tempfile.TemporaryDirectory() as place:
+            memory(Path(place))
+        return
     if asked.work:
         work(asked.work, asked.steps)
         return
@@ -99,9 +203,7 @@ def main() -> None:
     for _ in range(asked.rounds):
         with tempfile.TemporaryDirectory() as place:
             for count in (1, 2, 4):
-                command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}",
-                           __file__, "--work", place, "--steps", str(asked.steps)]  # fmt: skip
-                subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                start(count, "--work", place, "--steps", str(asked.steps))
             one = load_file(Path(place) / "1 rows" / "weights.safetensors")
             for here in sorted(Path(place).iterdir()):
                 took.setdefault(here.name, []).append(json.loads((here / "took.json").read_text()))

@@ -58,7 +58,7 @@ def test_any_string_comes_back_from_its_tokens(made, text):
 
 
 def test_the_ids_are_the_same_after_save_and_load(made, tmp_path):
-    from weft.models.checkpoints import load_tokenizer
+    from weft.models.tokenizer_files import load_tokenizer
 
     made.save(str(tmp_path / "tokenizer.json"))
     loaded = load_tokenizer(tmp_path)
@@ -70,7 +70,7 @@ def test_the_ids_are_the_same_after_save_and_load(made, tmp_path):
 def test_a_tokenizer_of_another_library_keeps_its_own_ways(tmp_path):
     from tests.writers import byte_level
 
-    from weft.models.checkpoints import load_tokenizer
+    from weft.models.tokenizer_files import load_tokenizer
 
     byte_level().save(str(tmp_path / "tokenizer.json"))
     loaded = load_tokenizer(tmp_path)

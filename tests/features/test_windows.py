@@ -11,7 +11,7 @@ from weft.features.documents import begin_with
 from weft.features.pieces import IGNORED
 from weft.features.tokenizer import END, WRITING, character_tokenizer, train_tokenizer
 from weft.features.windows import STRIDE, Frame, cut_windows
-from weft.models.checkpoints import load_tokenizer
+from weft.models.tokenizer_files import load_tokenizer
 
 LETTERS = [*list("abc é1，。 \n\t花海国🙂🇨🇳ﬁİé한"), "  ", "👩\u200d🚀", "sea "]
 

@@ -10,8 +10,9 @@ from weft.features.batching import collate
 from weft.features.ragged import take
 from weft.features.windows import WINDOW, Frame, cut_windows
 from weft.inference.answers import Answerer
-from weft.models.checkpoints import load_hf, load_tokenizer, save_hf
+from weft.models.checkpoints import load_hf, save_hf
 from weft.models.language import LanguageModel, reader_of
+from weft.models.tokenizer_files import load_tokenizer
 from weft.training.reading import SpanObjective, span_logits
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "花", "海", "🙂", "?", "."]

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from weft.errors import CheckpointError
-from weft.models.checkpoints import INDEX, WEIGHTS, load_hf, load_tokenizer, save_hf
+from weft.models.checkpoints import INDEX, WEIGHTS, load_hf, save_hf
 from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
 from weft.models.recurrent import RecurrentConfig
+from weft.models.tokenizer_files import load_tokenizer
 from weft.models.transformer import TransformerConfig
 
 SHAPE = TransformerConfig(16, 2, 4, groups=2, attention="writing")

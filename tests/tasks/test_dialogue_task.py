@@ -15,7 +15,8 @@ from transformers import AutoTokenizer
 import weft
 from weft.cli import call
 from weft.errors import DataError, SettingsError
-from weft.models.checkpoints import load_words, save_hf
+from weft.models.checkpoints import save_hf
+from weft.models.tokenizer_files import load_words
 
 COLOURS = ["red", "blue", "green"]
 

@@ -12,10 +12,13 @@ import torch
 from safetensors.torch import save_file
 
 from weft.features.pieces import IGNORED, TextBatch
+from weft.models.checkpoints import load_hf
+from weft.models.deferred import deferred
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.transformer import TransformerConfig
 from weft.progress import Silent
-from weft.training import muon
+from weft.training import muon, parallel
+from weft.training.adapters import attach
 from weft.training.checkpoint import Checkpoints
 from weft.training.language import TokenObjective
 from weft.training.loop import Loop, Recipe
@@ -50,14 +53,24 @@ def validate(objective: torch.nn.Module, team: Alone) -> float:
 
 
 def train(folder: Path, job: dict[str, Any]) -> Loop:
-    """Train as ``job`` says: settings of the recipe, ``stop`` a step after which it dies, ``dropout``, the model's."""
+    """Train as ``job`` says: settings of the recipe, ``stop`` a step after which it dies, ``dropout``, the model's,
+    ``from`` a checkpoint with adapters."""
     folder.mkdir(parents=True, exist_ok=True)
     own = {**job}
     muon.KIND = getattr(torch, own.pop("kind", "bfloat16"))
     stop, dropout, more = own.pop("stop", None), own.pop("dropout", 0.0), own.pop("model", {})
     torch.manual_seed(0)
     shape = TransformerConfig(16, 2, 4, attention="writing", dropout=dropout, **more)
-    model = LanguageModel(LanguageConfig(shape, VOCABULARY))
+    pieces = parallel.joined != [] and (job.get("shard", False) or job.get("tensor", 1) > 1)
+    with deferred(pieces):
+        if folder_of := own.pop("from", None):
+            found = load_hf(folder_of).model.train()
+            assert isinstance(found, LanguageModel)
+            model = found
+            attach(model.backbone, 2)
+        else:
+            model = LanguageModel(LanguageConfig(shape, VOCABULARY))
+    assert all(p.is_meta == pieces for n, p in model.named_parameters() if "lora_b" not in n)
     # 45 rows: the last step of an epoch has one, fewer than there are processes
     recipe = Recipe(**{"epochs": 3, "batch_rows": 11, "learning_rate": 3e-3, "weight_decay": 0.1, "patience": 99,
                        "average": 0.9, "bfloat16": False, "seed": 5, "clip": 0.5, **own})  # fmt: skip

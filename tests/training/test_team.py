@@ -12,7 +12,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.team_job import Stopped, train
+from tests.training.team_job import VOCABULARY, Stopped, train
+
+from weft.models.checkpoints import save_hf
+from weft.models.language import LanguageConfig, LanguageModel
+from weft.models.transformer import TransformerConfig
 
 OTHER = {"qk_norm": True, "biases": "all", "norm": "layer", "feed_forward": "gelu", "groups": 2}
 TWO: dict[str, dict[str, Any]] = {
@@ -61,6 +65,10 @@ def assert_as_one(folder: Path, jobs: dict[str, dict[str, Any]], alone: Path) ->
 def test_the_curve_and_the_weights_are_those_of_one_process(
     processes: int, jobs: dict[str, dict[str, Any]], tmp_path: Path
 ) -> None:
+    torch.manual_seed(9)
+    shape = TransformerConfig(16, 2, 4, attention="writing")
+    save_hf(LanguageModel(LanguageConfig(shape, VOCABULARY)), tmp_path / "checkpoint")
+    jobs = jobs | {"from": {"shard": True, "from": str(tmp_path / "checkpoint")}}
     launch(processes, tmp_path / "together", jobs)
     assert_as_one(tmp_path / "together", jobs, tmp_path / "alone")
 

@@ -23,9 +23,9 @@ from weft.inference.conversation import Conversation
 from weft.inference.generate import NextToken, Stream, Written, next_tokens, stream, write
 from weft.inference.sampling import Sampling
 from weft.inference.write_table import write_table
-from weft.models.checkpoints import load_words
 from weft.models.packed import pack
 from weft.models.pretrained import load_language_model
+from weft.models.tokenizer_files import load_words
 from weft.progress import Spoken
 from weft.runs.language import LanguageRun
 from weft.runs.opening import open_run, task_of

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from weft.errors import UsageError, listing
 from weft.files import verify_manifest
-from weft.models.checkpoints import load_tokenizer, load_words
+from weft.models.tokenizer_files import load_tokenizer, load_words
 from weft.runs.weights import CONFIG_FILE
 
 MODEL_FILE = "model.gguf"

@@ -17,24 +17,22 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from weft.errors import CheckpointError, did_you_mean, listing
-from weft.features.tokenizer import is_own
 from weft.files import MANIFEST, verify_manifest, whole_folder
 from weft.models.families import FAMILIES, Config, Family, Settings, Unfit
 from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
+from weft.models.tensor_file import write_tensors
+from weft.models.tokenizer_files import check_tokenizer, load_tokenizer, load_words, read_json, save_tokenizer, words_of
 from weft.models.transformer import TransformerConfig
 
 Model = LanguageModel | ImageModel
 
 FLOATS = ("F64", "F32", "F16", "BF16")
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-WORDS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
-CHAT = "chat_template"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 OLD_LEAVES = {"gamma": "weight", "beta": "bias"}
 """What norms called their vectors in the first BERT."""
@@ -95,7 +93,7 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32, device: str 
     folder = Path(folder)
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: must be a folder with config.json and weights. There is no such folder.")
-    if (folder / MANIFEST).is_file() and "sha256" in _json(folder / MANIFEST):
+    if (folder / MANIFEST).is_file() and "sha256" in read_json(folder / MANIFEST):
         verify_manifest(folder)
     settings, family, name = _settings(folder)
     stored = _stored(folder)
@@ -109,7 +107,7 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32, device: str 
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
     tokenizer = load_tokenizer(folder)
     if tokenizer is not None and isinstance(config, LanguageConfig):
-        _compare_tokenizer(folder, tokenizer, config.vocabulary)
+        check_tokenizer(folder, tokenizer, config.vocabulary)
     expected, copies = _places(family, model)
     ignored = [f for n, f in files.items() if n not in expected and (n in copies or _ignored(family, n))]
     _compare(folder, family, expected, files, stored, set(ignored))
@@ -124,21 +122,9 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32, device: str 
     return Pretrained(model.eval(), tokenizer, name, parameters, ", ".join(kinds), ignored, load_words(folder))
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: there must be such a file. It is missing. Copy the whole checkpoint.") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: must be JSON. Got: {error}. Copy the file again.") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path}: must hold a JSON object. Got {type(found).__name__}.")
-    return found
-
-
 def _settings(folder: Path) -> tuple[Settings, Family, str]:
     path = folder / "config.json"
-    values = _json(path)
+    values = read_json(path)
     if "auto_map" in values:
         raise CheckpointError(
             f"{path}: must describe a model that is known here. It asks to run code of its own ('auto_map'), "
@@ -173,7 +159,7 @@ def _stored(folder: Path) -> dict[str, Stored]:
         raise CheckpointError(
             f"{folder}: must hold {WEIGHTS} or {INDEX}. Got {listing(others)}. Copy the whole checkpoint."
         )
-    index = _json(folder / INDEX).get("weight_map")
+    index = read_json(folder / INDEX).get("weight_map")
     if not isinstance(index, dict) or not all(isinstance(f, str) and Path(f).name == f for f in index.values()):
         raise CheckpointError(f"{folder / INDEX}: 'weight_map' must give a file of this folder to every name.")
     files = sorted(set(index.values()))
@@ -310,90 +296,7 @@ def _compare_copies(folder: Path, copies: dict[str, str], stored: dict[str, Stor
             )
 
 
-def _compare_tokenizer(folder: Path, tokenizer: Tokenizer, rows: int) -> None:
-    largest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
-    if largest >= rows:
-        raise CheckpointError(
-            f"{folder}: the tokenizer must fit the {rows:,} rows of the token table. It has a token with id "
-            f"{largest:,}. Take both from one checkpoint."
-        )
-
-
-# ---- tokenizers
-
-
-def load_tokenizer(folder: Path) -> Tokenizer | None:
-    """``tokenizer.json`` (WordPiece, BPE, Unigram), or BERT's ``vocab.txt``; neither cuts texts nor fills them up."""
-    file, words = folder / "tokenizer.json", folder / "vocab.txt"
-    if file.exists():
-        try:
-            tokenizer = Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises nothing more precise
-            raise CheckpointError(f"{file}: must be a tokenizer. Got: {error}. Copy the file again.") from None
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        tokenizer.encode_special_tokens = is_own(tokenizer)  # the file does not say so
-        return tokenizer
-    return _word_pieces(words) if words.exists() else None
-
-
-def load_words(folder: Path) -> dict[str, str]:
-    """What a checkpoint says of its tokenizer: the names of special tokens, and its chat template."""
-    file, template = folder / "tokenizer_config.json", folder / "chat_template.jinja"
-    older = folder / "special_tokens_map.json"
-    said = (_json(older) if older.exists() else {}) | (_json(file) if file.exists() else {})
-    found = {}
-    for name in WORDS:
-        word = said.get(name)
-        word = word.get("content") if isinstance(word, dict) else word
-        if isinstance(word, str):
-            found[name] = word
-    chat = said.get(CHAT)
-    if isinstance(chat, list):  # several, of which one is for dialogues
-        chat = next((c.get("template") for c in chat if isinstance(c, dict) and c.get("name") == "default"), None)
-    if template.exists():
-        chat = template.read_text(encoding="utf-8")
-    return found | ({CHAT: chat} if isinstance(chat, str) else {})
-
-
-def words_of(config: Config, tokenizer: Tokenizer) -> dict[str, str]:
-    """What ``transformers`` calls the ids that begin and end a text and fill a row, where a writer has them."""
-    if not isinstance(config, LanguageConfig):
-        return {}
-    ids = {"bos_token": config.begin, "eos_token": next(iter(config.end), None), "pad_token": config.pad}
-    return {n: word for n, i in ids.items() if i is not None and (word := tokenizer.id_to_token(i)) is not None}
-
-
-def _word_pieces(file: Path) -> Tokenizer:
-    """BERT's tokenizer from its list of pieces, one a line (Wu 2016)."""
-    config = file.with_name("tokenizer_config.json")
-    lower = _json(config).get("do_lower_case", True) if config.exists() else True
-    pieces = {piece: i for i, piece in enumerate(file.read_text(encoding="utf-8").rstrip("\n").split("\n"))}
-    lacking = [piece for piece in ("[UNK]", "[CLS]", "[SEP]") if piece not in pieces]
-    if lacking:
-        raise CheckpointError(f"{file}: must list BERT's special pieces. Missing: {listing(lacking)}.")
-    tokenizer = Tokenizer(models.WordPiece(pieces, unk_token="[UNK]"))
-    tokenizer.add_special_tokens([p for p in ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]") if p in pieces])
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(piece, pieces[piece]) for piece in ("[CLS]", "[SEP]")],
-    )
-    tokenizer.decoder = decoders.WordPiece()
-    return tokenizer
-
-
 # ---- writing
-
-
-def save_tokenizer(tokenizer: Tokenizer, words: Mapping[str, str], folder: Path) -> None:
-    """``tokenizer.json``, and beside it what ``transformers`` reads of special tokens and the chat template."""
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", **words}
-    text = json.dumps(settings, indent=1, ensure_ascii=False) + "\n"
-    (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
 
 
 def save_hf(
@@ -488,8 +391,8 @@ def _save_weights(folder: Path, state: dict[str, Tensor], named: dict[str, Place
     index: dict[str, str] = {}
     for number, names in enumerate(shards, start=1):
         file = WEIGHTS if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        tensors = {n: named[n].of(state).detach().cpu().clone(memory_format=torch.contiguous_format) for n in names}
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+        tensors = {n: named[n].of(state) for n in names}
+        write_tensors(folder / file, tensors, tensors.values())
         index |= dict.fromkeys(names, file)
     if len(shards) > 1:
         whole = {"metadata": {"total_size": total}, "weight_map": index}

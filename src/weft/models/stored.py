@@ -17,18 +17,10 @@ from tokenizers import Tokenizer
 
 from weft.errors import CheckpointError
 from weft.files import MANIFEST, verify_manifest, write_whole
-from weft.models.checkpoints import (
-    WEIGHTS,
-    Pretrained,
-    load_hf,
-    load_tokenizer,
-    load_words,
-    save_hf,
-    save_tokenizer,
-    words_of,
-)
+from weft.models.checkpoints import WEIGHTS, Pretrained, load_hf, save_hf
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.quantised import Embedding8, Linear8, load_state
+from weft.models.tokenizer_files import load_tokenizer, load_words, save_tokenizer, words_of
 
 OWN = "weft"
 CONFIG = "config.json"

@@ -17,8 +17,8 @@ from weft.features.examples import ExampleCorpus, Examples
 from weft.features.pieces import Corpus
 from weft.inference.generate import Written, write
 from weft.inference.sampling import Sampling
-from weft.models.checkpoints import load_words
 from weft.models.language import LanguageModel
+from weft.models.tokenizer_files import load_words
 from weft.results.explain.asked import words_of
 from weft.results.explain.writing import NEW_TOKENS, Source
 from weft.runs.language import Judged, LanguageRun, new_tokens

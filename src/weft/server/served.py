@@ -29,11 +29,11 @@ from weft.inference.embed import Embedder
 from weft.inference.generate import encode_prompt, next_tokens
 from weft.inference.pieces import pieces_of
 from weft.inference.predict import Predictor
-from weft.models.checkpoints import load_words
 from weft.models.language import LanguageModel
 from weft.models.packed import pack
 from weft.models.pretrained import TextModel, describe
 from weft.models.row import RowModels
+from weft.models.tokenizer_files import load_words
 from weft.runs.answers import AnswerRun
 from weft.runs.asked import AskedRun
 from weft.runs.language import LanguageRun

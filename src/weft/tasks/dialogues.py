@@ -24,9 +24,9 @@ from weft.files import write_whole
 from weft.inference.generate import write
 from weft.inference.sampling import Sampling
 from weft.language_defaults import context
-from weft.models.checkpoints import words_of
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel
+from weft.models.tokenizer_files import words_of
 from weft.preprocess.ingest import CleanRows
 from weft.results.language import Surprise
 from weft.runs.dialogues import DialogueRun

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import torch
 from tokenizers import Tokenizer
 
+from weft import processes
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import TEST, TRAIN, VALID
@@ -29,8 +30,9 @@ from weft.inference.generate import write
 from weft.inference.sampling import Sampling
 from weft.language_defaults import context, language_config, language_recipe, with_dropout
 from weft.models.backbone import best_device
+from weft.models.deferred import deferred
 from weft.models.language import LanguageModel
-from weft.models.pretrained import TextModel, find, smaller
+from weft.models.pretrained import TextModel
 from weft.models.recurrent import Recurrent
 from weft.preprocess.ingest import CleanRows
 from weft.results.beside import Judged
@@ -39,12 +41,12 @@ from weft.results.language_baselines import ngram_models
 from weft.runs.language import LanguageRun, surprise
 from weft.runs.opening import task_of
 from weft.tasks.kept import Kept
-from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
+from weft.tasks.steps import Foretold, TextModelSteps, check_matrices, open_text_source
 from weft.training.adapters import attach
 from weft.training.language import TokenObjective, Trained, fit_language
 from weft.training.loop import Recipe
 from weft.training.pace import step_cost
-from weft.training.parallel import once
+from weft.training.parallel import in_pieces, once
 from weft.training.private import sized
 
 SAMPLES, SAMPLE_TOKENS = 3, 120
@@ -125,12 +127,14 @@ class LanguageSteps(TextModelSteps):
         return self.kind(self.out)
 
     def _kept(self, source: TextModel | None, corpus: Corpus, cuts: Cuts, numbers: np.ndarray) -> Kept | None:
-        """What the run it goes on from costs on the old texts and the new, before it learns anything."""
+        """What the run it goes on from costs on the old texts and the new, before it learns anything; of several
+        processes the first asks, which will judge."""
         path, task = Path(self.settings.model.from_ or ""), self.settings.target.task
-        if source is None or task not in ("next_token", "masked_token") or task_of(path) != task:
+        if source is None or processes.number() or task not in ("next_token", "masked_token") or task_of(path) != task:
             return None
         self.say.line(f"reading the new texts and the old ones with {path} as it is")
-        model = source.model.to(best_device()).eval()
+        model = open_text_model(path).model if source.model.device.type == "meta" else source.model
+        model = model.to(best_device()).eval()
         return Kept(path, model, surprise(model, corpus, cuts, numbers))
 
     def _look(self) -> Plan:
@@ -210,17 +214,18 @@ class LanguageSteps(TextModelSteps):
                 f"Got {lengths.sum():,}. Give more texts, or begin from a model (model.from)."
             )
         torch.manual_seed(settings.training.seed)
-        if source is not None:
-            model = deepcopy(source.model) if self.trial else source.model
-            if settings.model.dropout is not None:
-                with_dropout(model, settings.model.dropout)
-            if rank := lora_rank(settings):
-                model.requires_grad_(False)
-                attach(model.backbone, rank)
-        else:
-            shape = language_config(settings, tokenizer.get_vocab_size(), corpus.marks, corpus.context, letters)
-            model = LanguageModel(shape)
-        model = model.to(device)
+        with deferred(in_pieces(settings)):
+            if source is not None:
+                model = deepcopy(source.model) if self.trial else source.model
+                if settings.model.dropout is not None:
+                    with_dropout(model, settings.model.dropout)
+                if rank := lora_rank(settings):
+                    model.requires_grad_(False)
+                    attach(model.backbone, rank)
+            else:
+                shape = language_config(settings, tokenizer.get_vocab_size(), corpus.marks, corpus.context, letters)
+                model = LanguageModel(shape)
+            model = model.to(device)
         shape = model.config
         self.backbone = shape.backbone
         pieces = round(len(corpus.cuts(train)) * self.scale)
@@ -280,8 +285,7 @@ def open_source(settings: Settings) -> TextModel | None:
     if name is None:
         return None
     masked = settings.target.task == "masked_token"
-    source = open_text_model(find(name))
-    source.model = smaller(source.model, settings.model.layers, settings.model.ffn_width)
+    source = open_text_source(settings, name)
     config = source.model.config
     reads = config.backbone.attention == "reading"
     if reads != masked or config.output == "none":

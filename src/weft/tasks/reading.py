@@ -11,26 +11,28 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
+from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES, TEST, TRAIN, VALID
 from weft.defaults import lora_rank
 from weft.errors import DataError, SettingsError
-from weft.exchange import open_text_model
 from weft.features.batching import collate
 from weft.features.documents import Marks
 from weft.features.store import Store
 from weft.language_defaults import language_config, reading_recipe, with_dropout, without_map_dropout
 from weft.models.backbone import best_device
+from weft.models.deferred import deferred
 from weft.models.language import LanguageModel, reader_of
-from weft.models.pretrained import TextModel, find, smaller
+from weft.models.pretrained import TextModel
 from weft.preprocess.ingest import CleanRows, Ingested
 from weft.runs.run import Run
-from weft.tasks.steps import Foretold, TextModelSteps, check_matrices
+from weft.tasks.steps import Foretold, TextModelSteps, check_matrices, open_text_source
 from weft.training.adapters import attach
 from weft.training.fit import LORA_RATE
 from weft.training.language import Trained
 from weft.training.loop import Recipe
 from weft.training.pace import step_cost
+from weft.training.parallel import in_pieces
 from weft.training.private import sized
 from weft.training.reading import PairObjective, SpanObjective, fit_reading
 
@@ -68,8 +70,7 @@ class ReadingSteps(TextModelSteps):
         name = self.settings.model.from_
         if name is None:
             return None
-        source = open_text_model(find(name))
-        source.model = smaller(source.model, self.settings.model.layers, self.settings.model.ffn_width)
+        source = open_text_source(self.settings, name)
         if source.model.config.backbone.attention != "reading":
             raise SettingsError(
                 [f"model.from: target.type {self.settings.target.type} needs a model that reads (an encoder). "
@@ -81,16 +82,20 @@ class ReadingSteps(TextModelSteps):
     def _reader(self, ready: Ready, span: bool) -> LanguageModel:
         """The model as it begins."""
         settings, source, letters = self.settings, ready.source, ready.letters
+        if source is None and letters < 1_000:
+            raise DataError(
+                f"{self.table.name}: the training texts must hold at least 1,000 letters to learn from. "
+                f"Got {letters:,}. Give more rows, or begin from a model (model.from)."
+            )
         torch.manual_seed(settings.training.seed)
+        with deferred(in_pieces(settings)):
+            return self._begun(settings, source, ready, span).to(self.device)
+
+    def _begun(self, settings: Settings, source: TextModel | None, ready: Ready, span: bool) -> LanguageModel:
         if source is None:
-            if letters < 1_000:
-                raise DataError(
-                    f"{self.table.name}: the training texts must hold at least 1,000 letters to learn from. "
-                    f"Got {letters:,}. Give more rows, or begin from a model (model.from)."
-                )
             marks = Marks.of(ready.tokenizer)
-            shape = language_config(settings, ready.tokenizer.get_vocab_size(), marks, self.longest, letters)
-            return reader_of(LanguageModel(shape), span).to(self.device)
+            shape = language_config(settings, ready.tokenizer.get_vocab_size(), marks, self.longest, ready.letters)
+            return reader_of(LanguageModel(shape), span)
         model = reader_of(deepcopy(source.model) if self.trial else source.model, span)
         without_map_dropout(model)
         if settings.model.dropout is not None:
@@ -100,7 +105,7 @@ class ReadingSteps(TextModelSteps):
         if rank := lora_rank(settings):
             attach(model.backbone, rank)
             model.backbone.rate_factor = LORA_RATE  # type: ignore[assignment]
-        return model.to(self.device)
+        return model
 
     @property
     def device(self) -> str:

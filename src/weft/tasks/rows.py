@@ -25,6 +25,7 @@ from weft.features.store import TARGET, Store
 from weft.features.targets import ClassTarget, NumberTarget, Target, known, most_rows, outside
 from weft.inference.predict import predict_codes
 from weft.models.backbone import best_device, build
+from weft.models.deferred import deferred
 from weft.models.pretrained import PictureModel, TextModel
 from weft.models.row import RowModels, combine, shape_in_words
 from weft.preprocess.clean import Cleaner
@@ -59,7 +60,7 @@ from weft.tasks.sources import open_source, see_as
 from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import merge
 from weft.training.fit import Change, Fitted, fit, start
-from weft.training.parallel import once
+from weft.training.parallel import in_pieces, once
 
 INFERENCE_ROWS = 2_048
 MOST_PICTURE_BYTES = 1 << 28
@@ -255,7 +256,9 @@ class RowSteps(Steps):
         self.recipe = defaults.recipe(settings, facts, device)
         torch.manual_seed(self.recipe.seed)
         fair, shift = fair_training(settings, columns, self.groups, clean, store, learn)
-        models = RowModels(columns.codecs, columns.target, shape, copies, shift=shift).to(device)
+        # what a checkpoint reads, or the linear path says, before the training needs numbers
+        with deferred(in_pieces(settings) and self.source is None and not shape.linear_first):
+            models = RowModels(columns.codecs, columns.target, shape, copies, shift=shift).to(device)
         self.say.step(
             "model",
             f"{shape_in_words(shape)}, {models.parameter_count():,} parameters"

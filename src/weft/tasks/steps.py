@@ -29,12 +29,14 @@ from weft.data.plan import Plan
 from weft.data.split import NAMES
 from weft.data.table import Table
 from weft.errors import RunError, SettingsError
+from weft.exchange import open_text_model
 from weft.features.documents import Said, learn_tokenizer
 from weft.files import MANIFEST, held, json_text, sweep, write_manifest, write_whole
 from weft.language_defaults import one_setting
 from weft.models.backbone import BackboneConfig, backbone_in_words
+from weft.models.deferred import deferred
 from weft.models.language import LanguageModel
-from weft.models.pretrained import TextModel
+from weft.models.pretrained import TextModel, find, smaller
 from weft.models.recurrent import RecurrentConfig
 from weft.models.stored import save_language_model
 from weft.preprocess.clean import Cleaner
@@ -52,7 +54,7 @@ from weft.training import parallel
 from weft.training.adapters import merge
 from weft.training.language import Trained
 from weft.training.loop import Progress, Recipe
-from weft.training.parallel import once
+from weft.training.parallel import in_pieces, once
 
 CLEAN = "clean.arrow"
 BEFORE_CHECKPOINTS = {
@@ -86,6 +88,16 @@ def check_matrices(settings: Settings, backbone: object) -> None:
     ]
     if problems:
         raise SettingsError(problems)
+
+
+def open_text_source(settings: Settings, name: str) -> TextModel:
+    """The text model to go on from, as small as is asked for. Its numbers stay in its files where processes will hold
+    pieces of it."""
+    layers, ffn_width = settings.model.layers, settings.model.ffn_width
+    with deferred(in_pieces(settings) and layers is ffn_width is None):
+        source = open_text_model(find(name))
+    source.model = smaller(source.model, layers, ffn_width)
+    return source
 
 
 class Steps(ABC):

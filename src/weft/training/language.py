@@ -80,15 +80,14 @@ def fit_language(
     folder: Path, say: Silent,
 ) -> Trained:  # fmt: skip
     """Train on the documents ``train``; those of ``valid`` say when to stop. The model then holds the best weights."""
-    device = model.device
     cuts, watched = corpus.cuts(train), corpus.cuts(valid)
     few = watched.some(MOST_CHECKED, recipe.seed)
-    objective = TokenObjective(model, smoothing).to(device)
+    objective = TokenObjective(model, smoothing)
 
     each = OneEach(corpus.owners(cuts), recipe.seed) if recipe.privacy else None
 
     def fetch(numbers: np.ndarray, epoch: int) -> TextBatch:
-        return corpus.batch(cuts, each.pieces(numbers, epoch) if each else numbers, epoch).to(device)
+        return corpus.batch(cuts, each.pieces(numbers, epoch) if each else numbers, epoch).to(model.device)
 
     def validate(trained: nn.Module, team: Alone) -> float:
         assert isinstance(trained, TokenObjective)

@@ -219,8 +219,15 @@ class Loop:
         p.stopped = p.stopped or f"all {recipe.epochs} epochs were done"
         self._save()
         self._put(self.best)
-        team.gather()
+        self._let_go()
+        team.gather(self.checkpoints.folder / "best.safetensors")
         return p
+
+    def _let_go(self) -> None:
+        """What only a training needs takes no memory any more."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+        self.average, self.best = {}, {}
 
     def _share(self) -> float:
         """How much of the training is done: of its steps, or of its minutes where they end first."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from weft import processes
+from weft.config import Settings
 from weft.models.transformer import Transformer
 
 T = TypeVar("T")
@@ -38,10 +40,11 @@ class Alone:
     """How many hold a piece of each weight."""
 
     def lay(self, model: nn.Module) -> None:
-        """Let each process hold its pieces of the model. The model must be the same in all."""
+        """Let each process hold its pieces of the model, which must be the same in all; numbers that are not made yet
+        (:mod:`weft.models.deferred`) are made."""
 
-    def gather(self) -> None:
-        """Let the model be whole again, in the first process at least."""
+    def gather(self, file: Path) -> None:
+        """Let the model be whole again, in the first process at least: there its numbers lie in a new ``file``."""
 
     def within(self, call: Callable[[], T]) -> T:
         """What ``call`` returns, which goes through the model."""
@@ -127,6 +130,12 @@ joined: list[Any] = []
 def made(recipe: Any) -> Alone:
     """Who trains by a recipe."""
     return joined[-1](recipe) if joined else ALONE
+
+
+def in_pieces(settings: Settings) -> bool:
+    """Whether several processes train a Transformer of which each holds pieces only."""
+    how = settings.training.parallel
+    return bool(joined and how and (how.shard or how.tensor > 1)) and settings.model.backbone != "rnn"
 
 
 def once(make: Callable[[], T], opened: Callable[[], T]) -> T:

@@ -93,12 +93,11 @@ def fit_reading(
 
     ``rows``: of which row each stored window is, ascending. A private training reads one of each row that it draws.
     """
-    device = objective.model.device
     lengths = store.lengths()
     assert lengths is not None
 
     def fetch(windows: np.ndarray, epoch: int = 0) -> Batch:
-        return collate(store.take(windows), len(windows)).to(device)
+        return collate(store.take(windows), len(windows)).to(objective.model.device)
 
     each = OneEach(rows[train], recipe.seed) if recipe.privacy and rows is not None else None
 

@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -34,6 +36,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from weft import processes
 from weft.errors import SettingsError
 from weft.models.backbone import best_device
+from weft.models.deferred import numbers
+from weft.models.tensor_file import write_tensors
 from weft.models.transformer import Block, Transformer
 from weft.training import parallel
 from weft.training.adapters import LoraLinear
@@ -102,8 +106,10 @@ class Team(Alone):
 
     def lay(self, model: nn.Module) -> None:
         self.model, self.restore = model, _restorer(model)
+        later = {name: numbers(p) for name, p in model.named_parameters() if p.is_meta}
         for tensor in [*model.parameters(), *model.buffers()]:
-            dist.broadcast(tensor.detach(), 0)
+            if not tensor.is_meta:
+                dist.broadcast(tensor.detach(), 0)
         named: dict[str, tuple[int, Tensor | None]] = {}
         if self.tensor > 1:
             for name, module in model.named_modules():
@@ -113,10 +119,16 @@ class Team(Alone):
                 raise SettingsError(["training.parallel.tensor: is for a Transformer. Remove it."])
         if self.shard:
             self._shard(model)
+        if later:
+            device = self.mesh.device_type
+            (self.root or model)._apply(lambda t: torch.empty_like(t, device=device) if t.is_meta else t)
         found = dict(model.named_parameters())
         self.splits = {id(found[name]): how for name, how in named.items()}
         norms = ("q_norm.weight", "k_norm.weight")
         self.partial = [p for name, p in found.items() if self.tensor > 1 and name.endswith(norms)]
+        with torch.no_grad():
+            for name in list(later):
+                self.own(found[name]).copy_(self.part(found[name], later.pop(name)()))
 
     def _split(self, module: Transformer, name: str, named: dict[str, tuple[int, Tensor | None]]) -> None:
         c, t = module.config, self.tensor
@@ -141,7 +153,8 @@ class Team(Alone):
                     parts = [part.chunk(t) for part in torch.arange(linear.out_features).split(rows[ending])]
                     order = torch.cat([part[i] for i in range(t) for part in parts])
                     for kind, p in linear.named_parameters():
-                        p.data = p.data[order.to(p.device)]
+                        if not p.is_meta:
+                            p.data = p.data[order.to(p.device)]
                         named[f"{place}.{kind}"] = 0, order
                     plan[ending] = ColwiseParallel()
                 else:
@@ -170,18 +183,22 @@ class Team(Alone):
                 module.set_reduce_scatter_unused_params(True)
 
     @torch.no_grad()
-    def gather(self) -> None:
+    def gather(self, file: Path) -> None:
         if self.pieces == 1:
             return
-        full = {}
-        for name, p in self.model.named_parameters():
-            whole = self.full(p, self.own(p))
-            if self.number == 0:  # the others never hold more than one
-                full[name] = whole
-            del whole
+        like = {n: torch.empty(p.shape, dtype=p.dtype, device="meta") for n, p in self.model.named_parameters()}
+        whole = (self.full(p, self.own(p)) for p in self.model.parameters())  # nobody holds more than one
+        if self.number == 0:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_tensors(file, like, whole)
+        else:
+            for _ in whole:
+                pass
         self.restore()
-        for name, p in self.model.named_parameters():
-            p.data = full.get(name, p.data)
+        if self.number == 0:
+            found = load_file(file)  # mapped: what is not looked at takes no memory
+            for name, p in self.model.named_parameters():
+                p.data = found[name].to(p.device)
 
     def within(self, call: Callable[[], T]) -> T:
         if self.root is None:
@@ -339,15 +356,15 @@ class Team(Alone):
 
 def _restorer(model: nn.Module) -> Callable[[], None]:
     """Puts every module back as it is now, with parameters that hold nothing."""
-    numbers = {id(p): (number, p.requires_grad) for number, p in enumerate(model.parameters())}
-    device, kept = next(model.parameters()).device, []
+    places = {id(p): (number, p.requires_grad) for number, p in enumerate(model.parameters())}
+    device, kept = best_device(), []
     for module in model.modules():
-        names = {name: None if p is None else numbers[id(p)] for name, p in module._parameters.items()}
+        names = {name: None if p is None else places[id(p)] for name, p in module._parameters.items()}
         state = {k: copy.copy(v) if isinstance(v, dict) else v for k, v in vars(module).items() if k != "_parameters"}
         kept.append((module, type(module), state, names))
 
     def restore() -> None:
-        made = {number: nn.Parameter(torch.empty(0, device=device), learns) for number, learns in numbers.values()}
+        made = {number: nn.Parameter(torch.empty(0, device=device), learns) for number, learns in places.values()}
         for module, kind, state, names in kept:
             module.__class__ = kind
             vars(module).clear()
