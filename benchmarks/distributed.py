@@ -87,7 +87,8 @@ def work(folder: Path, steps: int) -> None:
             here.mkdir(exist_ok=True)
             loop = Timed(
                 objective, replace(RECIPE, **layout), batch, np.arange(len(ids)), None,
-                lambda model, team: -next(looks), Tracker(here), Checkpoints(here / "checkpoints"), Silent(), weigh=lambda b: float(b.ids_BT.numel()),
+                lambda model, team: -next(looks), Tracker(here), Checkpoints(here / "checkpoints"), Silent(),
+                weigh=lambda b: float(b.ids_BT.numel()),
             )  # fmt: skip
             loop.run()
             clock, own = (statistics.median(t[i] for t in loop.took[1:]) for i in (0, 1))
@@ -145,6 +146,7 @@ def watch(folder: Path, name: str) -> None:
             lambda rows, epoch=0: TextBatch(ids[rows], ids[rows].roll(-1, 1)), np.arange(8), None,
             lambda model, team: -next(looks), Tracker(folder / f"{name}-{count}"),
             Checkpoints(folder / f"{name}-{count}" / "checkpoints"), Silent(),
+            weigh=lambda b: float(b.ids_BT.numel()),
         )  # fmt: skip
         loop.run()
         if not processes.number():
