@@ -2,7 +2,7 @@
 
     uv run python benchmarks/limited.py [banking reviews] [--rounds 2] [--ways ...]
 
-Banking77: 3 epochs of 3,000 questions (13 tokens on average); titles and reviews of clothes into six departments: 1
+Banking77: 3 epochs of 2,000 questions (13 tokens on average); titles and reviews of clothes into six departments: 1
 epoch of 640 texts (at most 256 tokens). Every training is a process of its own, all ways in turn, each round with
 another seed. One JSON line a data set and way, medians of the rounds: seconds and CPU seconds of the steps of an epoch,
 CPU milliseconds of a step, peak memory of the process while it trains, test accuracy, parameters that are trained.
@@ -36,7 +36,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "bfloat16, LoRA": {"precision": "bfloat16"} | LORA,
     "all four": {"precision": "bfloat16"} | LORA | ANEW | PARTS,
 }
-SETS = {"banking": (3_000, 3), "reviews": (640, 1)}
+SETS = {"banking": (2_000, 3), "reviews": (640, 1)}
 """Rows and epochs."""
 
 

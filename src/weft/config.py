@@ -379,10 +379,12 @@ class Settings(StrictSettings):
                     "preprocess.redact: users and items are told apart by their names. Say {kinds: ..., key: FILE}, "
                     "which gives each a stand-in of its own"
                 )
+        if self.training.distil and task not in ("row", "next_token"):
+            raise ValueError(f"training.distil is for a target column of a row or next_token, not {task}. Remove it")
         if self.model.adapter == "head" and task != "row":
             raise ValueError(f"model.adapter: head is for a target column of a row, not {task}. Say lora, or remove it")
-        names = ("augment", "mixup", "cutmix", "consistency", "distil", "dropout_schedule", "column_dropout",
-                 "class_weight", "fairness")  # fmt: skip
+        names = ("augment", "mixup", "cutmix", "consistency", "dropout_schedule", "column_dropout", "class_weight",
+                 "fairness")  # fmt: skip
         given = [f"training.{name}" for name in names if getattr(self.training, name)]
         given += ["model.copies"] if self.model.copies is not None else []
         own = ("language", "explain", "report", "fairness")

@@ -167,7 +167,8 @@ class DistilSettings(StrictSettings):
     """A small model learns from the answers of a trained one, its teacher, beside the labels (Hinton 2015)."""
 
     from_: Annotated[str, Field(alias="from")]
-    """The teacher: a run that predicts the same column from some or all of these columns."""
+    """The teacher: a run that predicts the same column from some or all of these columns; of next_token a run or an
+    imported checkpoint that writes, whose tokens the model takes."""
     temperature: Annotated[float, Field(ge=1, le=100)] = 2.0
     """Both answers are softened by it, so that what the teacher thinks of wrong classes counts. Numbers have none."""
     weight: Annotated[float, Field(gt=0, le=1)] = 0.8
@@ -233,7 +234,7 @@ class TrainingSettings(StrictSettings):
     column_dropout: Share | None = None
     """Share of a row's columns that are hidden while it is learnt, as if they were missing; never all of them."""
     distil: DistilSettings | None = None
-    """Learn from a trained run as well, where a class or a number is predicted."""
+    """Learn from a trained run as well, where a class, a number or the next token is predicted."""
     fairness: FairnessSettings | None = None
     """Treat groups more alike, where a class or a number is predicted."""
     dropout_schedule: Literal["early", "late", "rising"] | None = None

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 from tests.killed import killed
+from tests.texts import sentences
 
 import weft
 from weft.cli import call
@@ -16,10 +17,12 @@ from weft.data.split import VALID
 from weft.data.table import Table
 from weft.errors import SettingsError, WeftError
 from weft.features.batching import Batch
+from weft.features.pieces import IGNORED, TextBatch
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.pretrained import smaller
 from weft.models.transformer import TransformerConfig
 from weft.runs.judged import split_of
+from weft.training.language import TokenObjective
 from weft.training.loop import Distil
 from weft.training.regularise import taught_loss
 from weft.training_settings import DistilSettings
@@ -85,6 +88,75 @@ def test_what_is_learnt_is_what_the_teacher_says(teachers, tmp_path):
             assert (found == right["kind"]).mean() > 0.7  # by chance 0.4
         else:
             assert np.corrcoef(found, right["sum"])[0, 1] > 0.8
+
+
+def writer(out, **model):
+    """A run that writes the sentences of ``tests.texts``."""
+    training = {"epochs": model.pop("epochs", 1), "batch_rows": 16, **model.pop("training", {})}
+    feature = {"type": "text", "max_tokens": 24, **model.pop("feature", {"vocabulary": 300})}
+    settings = {"target": {"next_token": "text"}, "features": {"text": feature}, "training": training,
+                "model": {"width": 32, "layers": 1, "heads": 2, **model}, "results": {"baselines": False}}  # fmt: skip
+    return settings, weft.Pipeline(settings).run(texts(), out, quiet=True)
+
+
+def texts():
+    return pd.DataFrame({"text": sentences(300)})
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    return writer(tmp_path_factory.mktemp("writer") / "big", epochs=6, width=64, layers=2)[1]
+
+
+def test_the_loss_of_next_tokens_is_that_of_the_paper(big):
+    torch.manual_seed(0)
+    teacher = big.loaded[0].eval()
+    config = LanguageConfig(TransformerConfig(16, 1, 2, attention="writing"), teacher.config.vocabulary)
+    model = LanguageModel(config)
+    ids = torch.randint(teacher.config.vocabulary, (3, 9))
+    targets = torch.cat([ids[:, 1:], torch.full((3, 1), IGNORED)], dim=1)
+    targets[1, 4:] = IGNORED
+    with torch.no_grad():
+        q, p = model(ids).double().numpy(), teacher(ids).double().numpy()
+    asked = targets.numpy() != IGNORED
+    labels = -log_softmax(q, -1)[asked][np.arange(asked.sum()), targets.numpy()[asked]].mean()
+    soft = torch.nn.KLDivLoss(reduction="batchmean")(
+        torch.from_numpy(log_softmax(q[asked] / 3, -1)), torch.from_numpy(softmax(p[asked] / 3, -1))
+    )
+    objective = TokenObjective(model, teacher=teacher, distil=Distil(3.0, 0.7)).train()
+    found = objective.loss(TextBatch(ids, targets))
+    assert found.item() == pytest.approx(0.3 * labels + 0.7 * 9 * soft.item(), rel=1e-4)
+    found.backward()
+    assert all(w.grad is None for w in teacher.parameters()) and all(w.grad is not None for w in model.parameters())
+    assert objective.eval().loss(TextBatch(ids, targets)).item() == pytest.approx(labels, rel=1e-4)
+
+
+def test_a_writer_learns_from_its_teacher_and_resumes_with_the_same_bits(big, tmp_path):
+    distil = {"from": str(big.path), "weight": 1.0, "temperature": 1.0, "max_loss": 1e6}
+    settings, whole = writer(tmp_path / "whole", epochs=2, training={"distil": distil}, feature={}, dropout=0.2)
+    assert whole.loaded[1].to_str() == big.loaded[1].to_str()
+    with killed(at=20):
+        weft.Pipeline(settings).run(texts(), tmp_path / "killed", quiet=True)
+    resumed = weft.Pipeline(settings).run(texts(), tmp_path / "killed", quiet=True, resume=True)
+    alone = writer(tmp_path / "alone", epochs=2, feature={"vocabulary": 300}, dropout=0.2)[1]
+    files = [load_file(run.path / "model.safetensors") for run in (whole, resumed, alone)]
+    assert all(torch.equal(files[1][name], value) for name, value in files[0].items())
+    assert not all(torch.equal(files[2][name], value) for name, value in files[0].items())
+    points = whole.figures["distilled"]["points"]
+    assert [p["kind"] for p in points] == ["teacher", "student"] and points[1]["megabytes"] < points[0]["megabytes"]
+    assert points[1]["quality"] < 100  # it hesitated between 300 tokens
+
+
+def test_a_teacher_that_does_not_write_or_reads_less_is_refused(big, teachers, tmp_path):
+    for distil, feature, words in (
+        (str(teachers["kind"].path), {}, "must be a model that writes"),
+        (str(big.path), {"max_tokens": 100}, "reads at most 24 tokens. Got 100"),
+        (str(big.path), {"vocabulary": 300}, "the checkpoint has its own tokens"),
+    ):
+        with pytest.raises(WeftError, match=words):
+            writer(tmp_path / "run", training={"distil": {"from": distil}}, feature=feature)
+    with pytest.raises(WeftError, match="is for a target column of a row or next_token, not masked_token"):
+        weft.Pipeline({"target": {"masked_token": "text"}, "training": {"distil": {"from": "x"}}})
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(teachers, tmp_path):

@@ -4,17 +4,26 @@ model loses beside it."""
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
+from torch import nn
 
 from weft.config import Settings
 from weft.data.split import TEST, VALID
 from weft.errors import RunError, SettingsError, listing
+from weft.exchange import is_checkpoint
 from weft.features.columns import Columns
+from weft.features.pieces import Corpus
 from weft.features.targets import ClassTarget, NumberTarget, known
 from weft.inference.predict import predict_codes
+from weft.language_defaults import context
+from weft.models.backbone import best_device
+from weft.models.language import LanguageModel
+from weft.models.pretrained import TextModel, find, load_text_model
 from weft.models.row import RowModels
 from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
@@ -22,10 +31,14 @@ from weft.results.metrics import METRICS
 from weft.results.pareto import Figure, Point, pareto, pareto_lines, timed_answers
 from weft.results.summary import SHOWN, judge
 from weft.runs.run import Run
+from weft.training.language import TokenObjective, document_nats
 from weft.training.parallel import once
+from weft.training_settings import DistilSettings
 
 ROWS = 2_000
 """Validation rows that both are judged on at most."""
+PIECES = 200
+"""... and texts of a context each."""
 LEAST = 1e-7
 """A probability of nothing at all has no logarithm."""
 
@@ -95,27 +108,88 @@ def beside_teacher(
     batches = list(clean.batches(VALID, only=chosen))
     truth = np.concatenate([target.encode(batch.columns[target.name]) for batch in batches])
     usable = known(truth)
-    qualities: list[float] = []
     points: list[Point] = []
     for kind, reads, answers in (("teacher", teacher.columns, teacher.model), ("student", columns, model)):
         output, spent = timed_answers(reads, answers, batches)
         if order is not None:  # the model may say beside how sure it is
             output = output[:, order if answers is teacher.model else range(len(order))]
-        qualities.append(judge("", "", output[usable], truth[usable], target, positive).estimates[key].value)
-        lost = figure.loss(qualities[0], qualities[-1])
-        size = sum(t.numel() * t.element_size() for t in answers.state_dict().values()) / 1e6
-        points.append(Point(kind, qualities[-1], lost, spent, size))
-    found = pareto("student", figure, int(usable.sum()), points)
+        quality = judge("", "", output[usable], truth[usable], target, positive).estimates[key].value
+        points.append(_point(kind, figure, quality, spent, answers, points))
+    return _allowed(distil, figure, int(usable.sum()), points, say)
+
+
+def open_writing_teacher(settings: Settings) -> TextModel | None:
+    """The model whose next tokens are learnt from, and its tokens; None where there is none.
+
+    Raises:
+        SettingsError: it does not write, or reads less than ``max_tokens``.
+    """
+    if settings.training.distil is None:
+        return None
+    name = settings.training.distil.from_
+    found = load_text_model(path) if is_checkpoint(path := find(name)) else None
+    if found is None or found.model.config.backbone.attention != "writing" or found.model.config.output == "none":
+        raise SettingsError(
+            [f"training.distil.from: the teacher must be a model that writes, as target.next_token asks. {name} does "
+             "not. Take another one."]
+        )  # fmt: skip
+    context(settings, settings.target.name, found.model)
+    found.model.to(best_device()).eval().requires_grad_(False)
+    return found
+
+
+def check_tokens(settings: Settings, tokenizer: Tokenizer, teacher: TextModel | None) -> None:
+    """Raises SettingsError where the model that learns has other tokens than its teacher."""
+    if teacher is not None and tokenizer.to_str() != teacher.tokenizer.to_str():
+        assert settings.training.distil is not None
+        raise SettingsError(
+            [f"training.distil.from: the teacher must have the tokens of the model that learns. "
+             f"{settings.training.distil.from_} and {settings.model.from_} have different ones. Take another teacher, "
+             f"or leave out model.from: a new model takes the teacher's tokens."]
+        )  # fmt: skip
+
+
+def beside_writing_teacher(
+    settings: Settings, corpus: Corpus, valid: np.ndarray, model: LanguageModel, teacher: LanguageModel, say: Silent
+) -> dict[str, Any]:
+    """Teacher and model on at most ``PIECES`` pieces of the validation texts. Raises RunError as of a row."""
+    distil = settings.training.distil
+    assert distil is not None
+    cuts, figure = corpus.cuts(valid), Figure("perplexity", higher=False, share=False)
+    pieces = cuts.some(PIECES * corpus.context, settings.training.seed)
+    points: list[Point] = []
+    for kind, answers in (("teacher", teacher), ("student", model)):
+        objective = TokenObjective(answers)
+        document_nats(objective, corpus, cuts, pieces[:1])  # a first call takes longer
+        started = time.process_time()
+        nats, tokens = document_nats(objective, corpus, cuts, pieces)
+        spent = 1000 * (time.process_time() - started) / max(1, len(pieces))
+        points.append(_point(kind, figure, float(np.exp(nats.sum() / max(1, tokens.sum()))), spent, answers, points))
+    return _allowed(distil, figure, len(pieces), points, say)
+
+
+def _allowed(distil: DistilSettings, figure: Figure, rows: int, points: list[Point], say: Silent) -> dict[str, Any]:
+    """Both as a report holds them. Raises RunError where more is lost than may be."""
+    found = pareto("student", figure, rows, points)
     for line in pareto_lines(found):
         say.line(line)
+    lost, before, after = points[1].loss or 0.0, points[0].quality, points[1].quality
     if lost > distil.max_loss:
         raise RunError(
             f"training.distil: the model must lose at most {distil.max_loss:g} points of {figure.title} beside "
-            f"its teacher. It loses {lost:.2f} ({qualities[0]:.4f} to {qualities[1]:.4f}). Train it longer, make it "
-            f"larger, or allow it, for which nothing is trained anew: --resume --set training.distil.max_loss="
+            f"its teacher. It loses {lost:.2f} ({before:.4f} to {after:.4f}). Train it longer, make it larger, or "
+            f"allow it, for which nothing is trained anew: --resume --set training.distil.max_loss="
             f"{math.ceil(10 * lost) / 10:g}"
         )
     return found
+
+
+def _point(
+    kind: str, figure: Figure, quality: float, milliseconds: float, model: nn.Module, before: list[Point]
+) -> Point:
+    lost = figure.loss(before[0].quality or 0.0, quality) if before else 0.0
+    size = sum(t.numel() * t.element_size() for t in model.state_dict().values()) / 1e6
+    return Point(kind, quality, lost, milliseconds, size)
 
 
 def _classes(teacher: Run, columns: Columns, name: str) -> list[int] | None:

@@ -40,6 +40,7 @@ from weft.results.language import SHOWN_READING, SHOWN_WRITING, Surprise, estima
 from weft.results.language_baselines import ngram_models
 from weft.runs.language import LanguageRun, surprise
 from weft.runs.opening import task_of
+from weft.tasks.distil import beside_writing_teacher, check_tokens, open_writing_teacher
 from weft.tasks.kept import Kept
 from weft.tasks.steps import Foretold, TextModelSteps, check_matrices, open_text_source
 from weft.training.adapters import attach
@@ -60,6 +61,8 @@ class LanguageSteps(TextModelSteps):
     kind: type[LanguageRun] = LanguageRun
     """The run that it leaves."""
     canaries: Sequence[Canary] = ()
+    teacher: TextModel | None = None
+    """Whose answers are learnt from."""
     words: Mapping[str, str] = {}
     """What tokenizer_config.json is to say beside the special tokens of the model's config."""
 
@@ -68,7 +71,9 @@ class LanguageSteps(TextModelSteps):
         self.column, self.masked = settings.target.name, settings.target.task == "masked_token"
         plan = self._look()
         source = open_source(settings)
-        self.words = source.words if source is not None else {}
+        self.teacher = open_writing_teacher(settings)
+        tokens = source or self.teacher
+        self.words = tokens.words if tokens is not None else {}
         return plan, source
 
     def foretell(self) -> Foretold:
@@ -77,7 +82,8 @@ class LanguageSteps(TextModelSteps):
         corpus, tokenizer = self._features(clean, source)
         train = np.flatnonzero(self._parts(clean, corpus) == TRAIN)
         model, recipe = self._built(corpus, tokenizer, source, train)
-        objective, cuts = TokenObjective(model).train(), corpus.cuts(train)
+        objective = TokenObjective(model, 0.0, self.teacher.model if self.teacher else None, recipe.distil).train()
+        cuts = corpus.cuts(train)
         rows = (len(train) if recipe.privacy else len(cuts)) * self.scale
         recipe = sized(recipe, rows)
         cost = step_cost(
@@ -107,11 +113,16 @@ class LanguageSteps(TextModelSteps):
             self.say.step("inference", f"{len(judged):,} texts, {lost.tokens.sum():,} tokens read{some}")
             self.samples = self._samples(run_model, tokenizer, clean, corpus, judged)
         with self._timed("results"):
+            distilled = {}
+            if self.teacher is not None:
+                distilled["distilled"] = beside_writing_teacher(
+                    settings, corpus, ids[VALID], run_model, self.teacher.model, self.say
+                )
             others = []
             if settings.baselines and settings.target.task == "next_token":
                 size = tokenizer.get_vocab_size()
                 others = ngram_models(corpus, ids[TRAIN], cuts, numbers, size, settings.training.seed)
-            figures = self._results(plan, clean, ids, lost, others)
+            figures = self._results(plan, clean, ids, lost, others) | distilled
             if kept is not None:
                 figures["kept"] = kept.figures(run_model, lost, self.masked)
                 self.say.line(figures["kept"]["words"])
@@ -173,7 +184,8 @@ class LanguageSteps(TextModelSteps):
 
     def _features(self, clean: CleanRows, source: TextModel | None) -> tuple[Corpus, Tokenizer]:
         settings = self.settings
-        tokenizer = self._tokenizer(clean, source, [self.column])
+        tokenizer = self._tokenizer(clean, source or self.teacher, [self.column])
+        check_tokens(settings, tokenizer, self.teacher)
         marks = Marks.of(tokenizer)
         self.canaries = self._canaries(clean)
         more = [canary.text for canary in self.canaries for _ in range(canary.times)]
@@ -185,7 +197,8 @@ class LanguageSteps(TextModelSteps):
 
         documents = once(encode, lambda: Documents.stored(Store(folder), self.column))
         size = tokenizer.get_vocab_size()
-        longest = self.context = context(settings, self.column, source.model if source else None)
+        read = [m.model if m else None for m in (source, self.teacher)]
+        longest = self.context = min(context(settings, self.column, model) for model in read)
         pack = self._packs(source)
         corpus = Corpus(documents, marks, longest, settings.training.seed, size if self.masked else None, pack=pack)
         learnt = "of the checkpoint" if source else "learnt"
@@ -197,8 +210,8 @@ class LanguageSteps(TextModelSteps):
         return not self._recurrent(source) and self.settings.training.privacy is None
 
     def _recurrent(self, source: TextModel | None) -> bool:
-        if source is not None:
-            return isinstance(source.model.backbone, Recurrent)
+        if source is not None or self.teacher is not None:
+            return any(isinstance(m.model.backbone, Recurrent) for m in (source, self.teacher) if m is not None)
         return self.settings.model.backbone == "rnn"
 
     def _built(
@@ -248,7 +261,10 @@ class LanguageSteps(TextModelSteps):
     ) -> tuple[LanguageModel, Trained]:
         model, recipe = self._built(corpus, tokenizer, source, ids[TRAIN])
         self._say_model(model, recipe, f"context {corpus.context:,} tokens")
-        return model, fit_language(model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say)
+        return model, fit_language(
+            model, corpus, ids[TRAIN], ids[VALID], recipe, self._smoothing(), self.out, self.say,
+            self.teacher.model if self.teacher else None,
+        )  # fmt: skip
 
     def _samples(
         self, model: LanguageModel, tokenizer: Tokenizer, clean: CleanRows, corpus: Corpus, judged: np.ndarray

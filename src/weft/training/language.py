@@ -17,7 +17,7 @@ from weft.models.mapped import mapped
 from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
 from weft.training.federated import loop_of
-from weft.training.loop import Progress, Recipe
+from weft.training.loop import Distil, Progress, Recipe
 from weft.training.parallel import ALONE, Alone, leave
 from weft.training.tracking import Tracker
 
@@ -29,24 +29,31 @@ MOST_CHECKED = 1 << 18
 
 
 class TokenObjective(nn.Module):
-    """Mean over the tokens asked for of -log p(token), in nats."""
+    """Mean over the tokens asked for of -log p(token), in nats; with a ``teacher`` (1 - w) of that and w T^2 KL(p_T,
+    q_T) of what both say of each token, softened by the temperature T (Hinton 2015)."""
 
-    def __init__(self, model: LanguageModel, smoothing: float = 0.0):
+    def __init__(
+        self, model: LanguageModel, smoothing: float = 0.0, teacher: LanguageModel | None = None,
+        distil: Distil | None = None,
+    ):  # fmt: skip
         super().__init__()
-        self.model, self.smoothing = model, smoothing
+        self.model, self.smoothing, self.distil = model, smoothing, distil
+        self.teacher = (teacher,)  # no part of what is trained and saved
 
     def loss(self, batch: TextBatch) -> Tensor:
-        states, targets = self._asked(batch)
+        states, targets = self._asked(self.model, batch)
         logits = self.model.logits(states).float()
         smoothing = self.smoothing if self.training else 0.0
         # a batch may ask for nothing: the first piece of a document that is cut can be empty
         total = F.cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum")
+        if self.distil is not None and self.training:
+            total = (1 - self.distil.weight) * total + self.distil.weight * self._taught(batch, logits, self.distil)
         return total / (targets != IGNORED).sum().clamp(min=1)
 
     @torch.no_grad()
     def nats(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
         """-log p of all tokens asked for in each row [B], and how many they are [B]."""
-        states, targets = self._asked(batch)
+        states, targets = self._asked(self.model, batch)
         asked = batch.targets_BT != IGNORED
         few = max(1, CHECK_LOGITS // self.model.config.vocabulary)
         pieces = [
@@ -57,10 +64,22 @@ class TokenObjective(nn.Module):
         lost[asked] = torch.cat(pieces)
         return lost.double().sum(dim=1), asked.sum(dim=1)
 
-    def _asked(self, batch: TextBatch) -> tuple[Tensor, Tensor]:
+    def _taught(self, batch: TextBatch, logits: Tensor, distil: Distil) -> Tensor:
+        """T^2 KL(p_T, q_T), summed over the tokens asked for."""
+        (teacher,) = self.teacher
+        assert teacher is not None
+        with torch.no_grad():
+            states, targets = self._asked(teacher, batch)
+            p = (teacher.logits(states).float() / distil.temperature).log_softmax(dim=-1)
+        q = (logits / distil.temperature).log_softmax(dim=-1)
+        each = F.kl_div(q, p, log_target=True, reduction="none").sum(dim=-1)
+        return distil.temperature**2 * each[targets != IGNORED].sum()
+
+    @staticmethod
+    def _asked(model: LanguageModel, batch: TextBatch) -> tuple[Tensor, Tensor]:
         """States [N, D] and targets [N] of the places where something is asked; the others cost no output."""
-        tokens = self.model.tokens(batch.ids_BT, prefix_BT=batch.prefix_BT, segments_BT=batch.segments_BT)
-        states, asked = self.model.backbone(tokens), batch.targets_BT != IGNORED
+        tokens = model.tokens(batch.ids_BT, prefix_BT=batch.prefix_BT, segments_BT=batch.segments_BT)
+        states, asked = model.backbone(tokens), batch.targets_BT != IGNORED
         if mapped(asked) or bool(asked.all()):
             return states.flatten(0, 1), batch.targets_BT.flatten()
         return states[asked], batch.targets_BT[asked]
@@ -77,12 +96,15 @@ class Trained:
 
 def fit_language(
     model: LanguageModel, corpus: Corpus, train: np.ndarray, valid: np.ndarray, recipe: Recipe, smoothing: float,
-    folder: Path, say: Silent,
+    folder: Path, say: Silent, teacher: LanguageModel | None = None,
 ) -> Trained:  # fmt: skip
-    """Train on the documents ``train``; those of ``valid`` say when to stop. The model then holds the best weights."""
+    """Train on the documents ``train``; those of ``valid`` say when to stop. The model then holds the best weights.
+
+    ``teacher``: a model in evaluation with the same tokens, whose answers are learnt from as the recipe says.
+    """
     cuts, watched = corpus.cuts(train), corpus.cuts(valid)
     few = watched.some(MOST_CHECKED, recipe.seed)
-    objective = TokenObjective(model, smoothing)
+    objective = TokenObjective(model, smoothing, teacher, recipe.distil)
 
     each = OneEach(corpus.owners(cuts), recipe.seed) if recipe.privacy else None
 
