@@ -22,6 +22,7 @@ import weft
 from weft.errors import CheckpointError, DataError, RunError, SettingsError, TooManyBadRows, TrainingError, UsageError
 from weft.features.targets import ClassTarget
 from weft.files import held
+from weft.results.outcomes import Outcomes
 from weft.results.summary import judge, verdict
 
 
@@ -242,7 +243,7 @@ def test_ahead_only_within_chance_is_no_reason_to_recommend_it():
     def judged(key, title, wrong):
         output = right.copy()
         output[wrong] = output[wrong, ::-1]
-        return judge(key, title, output, truth, target, 1)
+        return judge(key, title, Outcomes(target, output, truth, 1))
 
     ours, linear = judged("weft", "Weft", range(20, 28)), judged("linear", "Logistic regression", range(10))
     found = verdict(target, ours, [linear], 200)

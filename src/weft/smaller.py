@@ -34,6 +34,7 @@ from weft.models.language import LanguageModel
 from weft.models.quantised import CODES, load_state, matrices, quantise
 from weft.models.stored import CONFIG, OWN, WEIGHTS, load_pretrained
 from weft.results.metrics import METRICS
+from weft.results.outcomes import Outcomes
 from weft.results.pareto import Figure, Point, pareto, timed_answers
 from weft.results.report import write_report
 from weft.results.summary import SHOWN, judge
@@ -163,8 +164,8 @@ def _rows(run: Run, table: Table, wanted: np.ndarray) -> _Judge:
         with torch.autocast(best_device(), torch.bfloat16, enabled=kind == "bfloat16"):
             output, spent = timed_answers(run.columns, model, held, exact=kind == "float32")
         thresholds = model.threshold.cpu().numpy() if target.type == "labels" else None
-        told = judge("", "", output[usable], truth[usable], target, run._positive(), thresholds=thresholds)
-        return told.estimates[key].value, spent
+        said = Outcomes(target, output[usable], truth[usable], run._positive(), thresholds)
+        return judge("", "", said).estimates[key].value, spent
 
     return _Judge(Figure(metric.title, metric.higher_is_better, metric.percent), int(usable.sum()), measure)
 

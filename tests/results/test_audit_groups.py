@@ -33,6 +33,7 @@ from weft.results.audit.figures import by_members, difference, mean_of, ratio, v
 from weft.results.audit.groups import groups_section
 from weft.results.audit.page import TITLES, in_words
 from weft.results.metrics import METRICS, Estimate
+from weft.results.outcomes import Outcomes
 from weft.results.pages import Phrases, chinese
 
 
@@ -58,7 +59,9 @@ def judged():
 def test_the_figures_of_classes_are_those_of_fairlearn(judged):
     output, truth, sex, race = judged
     guess = output.argmax(1)
-    sections = groups_section(members_of(sex=sex, race=race), ClassTarget("y", ["no", "yes"]), output, truth, 1)
+    sections = groups_section(
+        members_of(sex=sex, race=race), Outcomes(ClassTarget("y", ["no", "yes"]), output, truth, 1)
+    )
     theirs = {"selection_rate": selection_rate, "accuracy": accuracy_score, "tpr": true_positive_rate,
               "fpr": false_positive_rate}  # fmt: skip
     for found, features in zip(
@@ -75,8 +78,10 @@ def test_the_figures_of_classes_are_those_of_fairlearn(judged):
         assert gaps["equalized_odds"]["value"] == pytest.approx(equalized_odds_difference(**kept))
         assert gaps["accuracy"]["value"] == pytest.approx(frame.difference()["accuracy"])
     small = groups_section(  # the published example of ten rows
-        members_of(g=list("aaaaabbbbb")), ClassTarget("y", ["no", "yes"]),
-        np.eye(2)[[0, 1, 0, 1, 1, 0, 0, 1, 1, 0]], np.array([0, 1, 1, 1, 0, 0, 0, 0, 1, 0]), 1,
+        members_of(g=list("aaaaabbbbb")), Outcomes(
+            ClassTarget("y", ["no", "yes"]), np.eye(2)[[0, 1, 0, 1, 1, 0, 0, 1, 1, 0]],
+            np.array([0, 1, 1, 1, 0, 0, 0, 0, 1, 0]), 1,
+        ),
     )["columns"][0]  # fmt: skip
     assert all(g["small"] for g in small["groups"])
     assert [round(small["gaps"][k]["value"], 3) for k in ("selection_rate", "equalized_odds")] == [0.2, 0.333]
@@ -85,7 +90,8 @@ def test_the_figures_of_classes_are_those_of_fairlearn(judged):
 
 def test_calibration_is_told_for_each_group(judged):
     output, truth, sex, _ = judged
-    found = groups_section(members_of(sex=sex), ClassTarget("y", ["no", "yes"]), output, truth, 1)["columns"][0]
+    said = Outcomes(ClassTarget("y", ["no", "yes"]), output, truth, 1)
+    found = groups_section(members_of(sex=sex), said)["columns"][0]
     for g in found["groups"]:
         rows = sex == g["group"]
         lean = output[rows, 1] - truth[rows]
@@ -95,8 +101,8 @@ def test_calibration_is_told_for_each_group(judged):
         assert sum(b["rows"] for b in g["reliability"]) == rows.sum()
     # without a class that counts: how sure it is beside how often it is right
     three = np.array([[0.8, 0.1, 0.1]] * 60 + [[0.4, 0.3, 0.3]] * 60)
-    section = groups_section(members_of(g=["a"] * 60 + ["b"] * 60), ClassTarget("y", list("xyz")), three,
-                             np.array([0] * 30 + [1] * 30 + [0] * 45 + [2] * 15), None)  # fmt: skip
+    said = Outcomes(ClassTarget("y", list("xyz")), three, np.array([0] * 30 + [1] * 30 + [0] * 45 + [2] * 15))
+    section = groups_section(members_of(g=["a"] * 60 + ["b"] * 60), said)
     values = [g["metrics"]["calibration"]["value"] for g in section["columns"][0]["groups"]]
     assert values == pytest.approx([0.3, -0.35])
     said = "\n".join(words.lines(section["columns"][0]["said"], Phrases()))
@@ -121,7 +127,7 @@ def test_the_interval_of_a_gap_is_newcombes_and_of_means_welchs():
 def test_two_shares_are_never_farther_apart_than_all_and_none():
     truth, answers = np.array([1, 0, 1, 0, 1, 0, 1, 0]), np.array([[0.0, 1.0]] * 4 + [[1.0, 0.0]] * 4)
     target = ClassTarget("y", ["no", "yes"])
-    found = by_members(members_of(g=list("aaaabbcc"))[0], values_of(target, answers, truth, 1))["gaps"]
+    found = by_members(members_of(g=list("aaaabbcc"))[0], values_of(Outcomes(target, answers, truth, 1)))["gaps"]
     assert found["selection_rate"]["value"] == found["selection_rate"]["high"] == 1 and found["accuracy"]["low"] >= -1
 
 
@@ -130,7 +136,7 @@ def test_numbers_and_labels_have_figures_too():
     truth, error, group = random.normal(0, 1, 600), random.normal(0, 1, 600), np.repeat(["a", "b"], 300)
     error[300:] += 0.5
     target = NumberTarget("y", mean=10.0, deviation=2.0)
-    found = by_members(members_of(g=group)[0], values_of(target, truth * 2 + 10 + error, truth, None))
+    found = by_members(members_of(g=group)[0], values_of(Outcomes(target, truth * 2 + 10 + error, truth, None)))
     for g in found["groups"]:
         rows = group == g["group"]
         mae = mean_absolute_error((truth * 2 + 10)[rows], (truth * 2 + 10 + error)[rows])
@@ -144,7 +150,7 @@ def test_numbers_and_labels_have_figures_too():
     output, tags = np.array([[0.9, 0.2], [0.9, 0.9]] * 50), np.array([[1, 0], [1, 0]] * 50)
     found = by_members(
         members_of(g=["x", "y"] * 50)[0],
-        values_of(LabelsTarget("t", ["p", "q"]), output, tags, None, np.array([0.5, 0.5])),
+        values_of(Outcomes(LabelsTarget("t", ["p", "q"]), output, tags, None, np.array([0.5, 0.5]))),
     )
     values = {
         g["group"]: [g["metrics"][k]["value"] for k in ("subset_accuracy", "label_accuracy")] for g in found["groups"]
@@ -166,15 +172,15 @@ def test_groups_of_numbers_are_quarters_and_small_groups_are_flagged_not_hidden(
     group = ["big"] * 200 + ["also"] * 150 + ["tiny"] * 5
     right = np.r_[np.ones(200), np.zeros(60), np.ones(90), np.zeros(5)]
     output = np.stack([1 - right, right], 1)
-    section = groups_section(members_of(g=group), ClassTarget("y", ["no", "yes"]), output, np.ones(355, np.int64), 1)
+    said = Outcomes(ClassTarget("y", ["no", "yes"]), output, np.ones(355, np.int64), 1)
+    section = groups_section(members_of(g=group), said)
     found = section["columns"][0]
     assert [g["small"] for g in found["groups"]] == [False, False, True]
     assert found["groups"][2]["metrics"]["accuracy"]["value"] == 0, "its figures are there"
     assert found["gaps"]["accuracy"]["least"] == "also", "but the gap is that of groups that can be told"
     few = groups_section(  # all are small: those of 30 rows and more are compared, not the tiny one
-        members_of(g=["a"] * 40 + ["b"] * 40 + ["tiny"] * 5), ClassTarget("y", ["no", "yes"]), output[180:265],
-        np.ones(85, np.int64), 1,
-    )["columns"][0]  # fmt: skip
+        members_of(g=["a"] * 40 + ["b"] * 40 + ["tiny"] * 5), said[np.arange(180, 265)]
+    )["columns"][0]
     assert {few["gaps"]["accuracy"][k] for k in ("most", "least")} == {"a", "b"}
     told = words.lines(found["said"], Phrases())
     assert told[-1].startswith("Groups of less than 30 rows") and "1, with 5 rows" in told[-1]

@@ -7,6 +7,7 @@ from sklearn.metrics import f1_score
 
 from weft.features.targets import ClassTarget
 from weft.results.groups import MISSING, MOST_GROUPS, OTHERS, by_group, languages
+from weft.results.outcomes import Outcomes
 
 ENGLISH = ["the weather is nice today", "where is my new card", "please send the money back", "I would like a table"]
 CHINESE = ["今天天气很好，我们出去走走", "我的新卡在哪里？", "请把钱退给我，谢谢", "我想订一张桌子"]
@@ -18,7 +19,8 @@ def test_each_group_is_judged_on_its_rows():
     truth = random.integers(0, 3, 400)
     p = random.dirichlet([1, 1, 1], 400) + np.eye(3)[truth] * 0.5
     names = np.where(np.arange(400) < 270, "en", np.where(np.arange(400) < 390, "de", None)).tolist()
-    table = by_group(names, ClassTarget("y", ["a", "b", "c"]), p / p.sum(1, keepdims=True), truth, None)
+    said = Outcomes(ClassTarget("y", ["a", "b", "c"]), p / p.sum(1, keepdims=True), truth)
+    table = by_group(names, said)
     assert [(g["group"], g["rows"], g["small"]) for g in table] == [
         ("en", 270, False), ("de", 120, False), (MISSING, 10, True),
     ]  # fmt: skip
@@ -31,7 +33,8 @@ def test_each_group_is_judged_on_its_rows():
 
 def test_the_smallest_of_many_groups_are_one():
     names = [str(i) for i in range(MOST_GROUPS + 5) for _ in range(2)]
-    table = by_group(names, ClassTarget("y", ["a", "b"]), np.full((len(names), 2), 0.5), np.arange(len(names)) % 2, 1)
+    target = ClassTarget("y", ["a", "b"])
+    table = by_group(names, Outcomes(target, np.full((len(names), 2), 0.5), np.arange(len(names)) % 2, 1))
     assert len(table) == MOST_GROUPS + 1 and table[0]["group"] == OTHERS and table[0]["rows"] == 10
 
 

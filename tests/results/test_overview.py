@@ -22,8 +22,9 @@ from weft.results.explain import page
 from weft.results.explain import section as section_module
 from weft.results.explain.overview import budget, effect, interactions
 from weft.results.explain.page import marked, write_page
-from weft.results.explain.section import losses, pick_examples
+from weft.results.explain.section import pick_examples
 from weft.results.metrics import METRICS
+from weft.results.outcomes import Outcomes
 from weft.results.pages import chinese, environment
 from weft.results.report import _STEPS
 from weft.results.summary import _WITHIN_CHANCE, SHOWN
@@ -171,9 +172,9 @@ def test_examples_are_typical_of_each_class_and_the_surest_errors():
     target = ClassTarget("t", ["a", "b"])
     p = np.array([0.9, 0.8, 0.7, 0.99, 0.2, 0.3, 0.05, 0.6])
     truth = np.array([0, 0, 0, 0, 1, 1, 0, 1])
-    loss, surprise = losses(target, np.stack([p, 1 - p], axis=1), truth, None)
-    assert loss.tolist() == [0, 0, 0, 0, 0, 0, 1, 1] and surprise[6] == pytest.approx(-np.log(0.05))
-    found = pick_examples(loss, surprise, truth, False)
+    said = Outcomes(target, np.stack([p, 1 - p], axis=1), truth)
+    assert said.wrong.tolist() == [0, 0, 0, 0, 0, 0, 1, 1] and said.surprise[6] == pytest.approx(-np.log(0.05))
+    found = pick_examples(said)
     assert found["surprising"].tolist() == [6, 7]
     assert sorted(truth[found["typical"][:2]]) == [0, 1] and 3 not in found["typical"]
 

@@ -14,9 +14,8 @@ import pyarrow as pa
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from weft.features.groups import MISSING, MOST_GROUPS, OTHERS
-from weft.features.targets import Target
 from weft.results.metrics import with_intervals
-from weft.results.summary import metrics_of
+from weft.results.outcomes import Outcomes
 
 SHOWN = {"class": ("accuracy", "f1"), "labels": ("micro_f1", "macro_f1"), "number": ("mae", "r2")}
 SMALL = 100
@@ -27,21 +26,15 @@ _STANDARD = {"yue": "zh", "wuu": "zh", "pcm": "en"}
 """Close relatives that short texts are taken for, counted with the language they are written like."""
 
 
-def by_group(
-    names: Sequence[str | None], target: Target, output: np.ndarray, truth: np.ndarray, positive: int | None,
-    thresholds: np.ndarray | None = None,
-) -> list[dict[str, Any]]:  # fmt: skip
+def by_group(names: Sequence[str | None], said: Outcomes) -> list[dict[str, Any]]:
     """Rows, two metrics with intervals, and whether the group is small: of each group, the largest first."""
     given = [MISSING if name is None else name for name in names]
     kept = {name for name, _ in Counter(given).most_common(MOST_GROUPS)}
     groups = np.array([name if name in kept else OTHERS for name in given], object)
     table = []
     for name, rows in Counter(groups.tolist()).most_common():
-        mine = groups == name
-        metrics = metrics_of(target, output[mine], truth[mine], positive, thresholds)
-        metrics = {key: metrics[key] for key in SHOWN[target.type]}
-        width = truth.shape[1] if truth.ndim == 2 else 1
-        found = with_intervals(metrics, rows, width=width)
+        metrics = said[groups == name].metrics()
+        found = with_intervals({key: metrics[key] for key in SHOWN[said.target.type]}, rows, width=said.width)
         table.append(
             {"group": name, "rows": rows, "small": rows < SMALL, "metrics": {k: e.to_dict() for k, e in found.items()}}
         )

@@ -12,16 +12,8 @@ from weft.features.targets import ClassTarget, LabelsTarget, NumberTarget, Targe
 from weft.results import baselines
 from weft.results.baselines import Baseline
 from weft.results.beside import Judged
-from weft.results.labels import label_metrics
-from weft.results.metrics import (
-    METRICS,
-    Estimate,
-    Weighted,
-    class_metrics,
-    difference,
-    number_metrics,
-    reliability,
-)
+from weft.results.metrics import METRICS, Estimate, difference, reliability
+from weft.results.outcomes import Outcomes, in_unit
 
 SHOWN = {
     "class": ("accuracy", "auc", "f1", "balanced_accuracy", "log_loss", "ece"),
@@ -32,28 +24,8 @@ VERDICT_KEYS = {"class": ("accuracy", "log_loss"), "labels": ("micro_f1", "macro
 CURVE_POINTS = 60
 
 
-def metrics_of(
-    target: Target, output: np.ndarray, truth: np.ndarray, positive: int | None, thresholds: np.ndarray | None = None
-) -> dict[str, Weighted]:
-    """The metrics of a target's type, of outputs (probabilities, or numbers in its unit) against encoded truth.
-
-    Classes are judged as if every row were answered. ``thresholds``: from which probability on a label is given [L].
-    """
-    if isinstance(target, ClassTarget):
-        return class_metrics(output[:, : len(target.classes)].astype(np.float64), truth, positive)
-    if isinstance(target, LabelsTarget):
-        assert thresholds is not None
-        return label_metrics(output, truth, thresholds)
-    return number_metrics(output, truth.astype(np.float64) * target.deviation + target.mean)
-
-
-def judge(
-    key: str, title: str, output: np.ndarray, truth: np.ndarray, target: Target, positive: int | None,
-    note: str = "", seconds: float = 0.0, thresholds: np.ndarray | None = None,
-) -> Judged:  # fmt: skip
-    metrics = metrics_of(target, output, truth, positive, thresholds)
-    width = truth.shape[1] if truth.ndim == 2 else 1
-    return Judged.of(key, title, metrics, len(truth), note, seconds, width)
+def judge(key: str, title: str, said: Outcomes, note: str = "", seconds: float = 0.0) -> Judged:
+    return Judged.of(key, title, said.metrics(), len(said), note, seconds, said.width)
 
 
 def train_baselines(
@@ -62,9 +34,7 @@ def train_baselines(
 ) -> list[Baseline]:  # fmt: skip
     """Trivial, linear and boosted trees, on raw columns; outputs in the target's own unit."""
     classes = None if isinstance(target, NumberTarget) else len(target.classes)
-    truth = train_truth
-    if isinstance(target, NumberTarget):
-        truth = train_truth.astype(np.float64) * target.deviation + target.mean
+    truth = in_unit(target, train_truth) if isinstance(target, NumberTarget) else train_truth
     rows = len(next(iter(test.values())))
     found = [
         baselines.trivial(truth, rows, classes),
@@ -149,20 +119,18 @@ def _amount(percent: bool, value: float) -> str:
     return f"{100 * value:.1f} points" if percent else f"{value:.4g}"
 
 
-def curves(target: Target, output: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
+def curves(said: Outcomes) -> dict[str, Any]:
     """What the report draws: reliability and confusion of classes, predicted against true numbers."""
-    if isinstance(target, LabelsTarget):
+    if isinstance(said.target, LabelsTarget):
         return {}
-    if isinstance(target, NumberTarget):
-        real = truth.astype(np.float64) * target.deviation + target.mean
-        step = max(1, len(real) // 400)
-        return {"scatter": [[float(a), float(b)] for a, b in zip(real[::step], output[::step], strict=True)]}
-    output = output[:, : len(target.classes)]
-    guess = output.argmax(axis=1)
-    found: dict[str, Any] = {"reliability": reliability(output, truth)}
-    if len(target.classes) <= 12:
-        table = np.zeros((len(target.classes), len(target.classes)), int)
-        np.add.at(table, (truth, guess), 1)
+    if isinstance(said.target, NumberTarget):
+        step = max(1, len(said) // 400)
+        pairs = zip(said.true_numbers[::step], said.output[::step], strict=True)
+        return {"scatter": [[float(a), float(b)] for a, b in pairs]}
+    found: dict[str, Any] = {"reliability": reliability(said.probabilities, said.truth)}
+    if len(said.classes) <= 12:
+        table = np.zeros((len(said.classes), len(said.classes)), int)
+        np.add.at(table, (said.truth, said.given), 1)
         found["confusion"] = table.tolist()
     return found
 

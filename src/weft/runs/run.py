@@ -43,6 +43,7 @@ from weft.results.audit.personal import personal_section
 from weft.results.audit.swaps import swaps_section
 from weft.results.explain.nearest import find_nearest
 from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
+from weft.results.outcomes import Outcomes
 from weft.results.report import in_notebook, write_report
 from weft.results.summary import judge
 from weft.runs.audit import Asked, audit
@@ -179,8 +180,7 @@ class Run:
         found = self._judged(Table.of(table), allow_missing, everything)
         output, truth = found.columns
         usable = known(truth)
-        ours = judge("weft", "Weft", output[usable], truth[usable], self.columns.target, self._positive(),
-                     thresholds=self._thresholds())  # fmt: skip
+        ours = judge("weft", "Weft", self._outcomes(output[usable], truth[usable], self._positive()))
         abstention = judge_abstention(output, truth) if self.model.score else None
         outside = abstention["out_of_scope"] if abstention else 0
         return {
@@ -221,8 +221,8 @@ class Run:
         output, truth, codes = found.columns
         usable = known(truth)
         positive = self._positive() if asked.of is None else self._class(asked.of)
-        section = groups_section(groups.members(codes[usable]), self.columns.target, output[usable], truth[usable],
-                                 positive, self._thresholds())  # fmt: skip
+        said = self._outcomes(output[usable], truth[usable], positive)
+        section = groups_section(groups.members(codes[usable]), said)
         return section | {"part": found.part, "absent": found.absent}
 
     def judge_swaps(self, source: Table, asked: Asked) -> dict[str, Any] | None:
@@ -367,8 +367,9 @@ class Run:
             raise UsageError("--language zh: only the report of a model of rows is written in Chinese. Leave it out.")
         return write_report(self.path, self.figures, language or self.settings.results.report or "en")
 
-    def _thresholds(self) -> np.ndarray | None:
-        return self.model.threshold.cpu().numpy() if self.model.kind == "labels" else None
+    def _outcomes(self, output: np.ndarray, truth: np.ndarray, positive: int | None) -> Outcomes:
+        thresholds = self.model.threshold.cpu().numpy() if self.model.kind == "labels" else None
+        return Outcomes(self.columns.target, output, truth, positive, thresholds)
 
     def _positive(self) -> int | None:
         positive = self.figures["target"].get("positive")

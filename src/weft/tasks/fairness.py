@@ -17,6 +17,7 @@ from weft.models.row import GroupShift
 from weft.preprocess.ingest import GROUP, CleanRows
 from weft.preprocess.letters import Letters
 from weft.results.audit.groups import groups_section
+from weft.results.outcomes import Outcomes
 from weft.results.summary import positive_class
 from weft.training.fairness import Fairness
 from weft.training_settings import FairnessSettings
@@ -94,15 +95,13 @@ def _codes(columns: Columns, by: list[str]) -> dict[str, int]:
 
 
 def fairness_section(
-    settings: Settings, columns: Columns, types: dict[str, str], clean: CleanRows, judged: np.ndarray,
-    output: np.ndarray, truth: np.ndarray, positive: int | None, thresholds: np.ndarray | None,
-) -> dict[str, Any] | None:  # fmt: skip
+    settings: Settings, types: dict[str, str], clean: CleanRows, judged: np.ndarray, said: Outcomes
+) -> dict[str, Any] | None:
     """The figures of groups that ``results.fairness`` asks for, or else those of the training; None where neither does.
 
-    ``judged``: rows whose outputs and truth these are.
+    ``judged``: rows of which this is ``said``.
     """
     asked = settings.results.fairness or settings.training.fairness
     if asked is None:
         return None
-    parts = members(clean, judged, types, asked.by)
-    return groups_section(parts, columns.target, output, truth, positive, thresholds)
+    return groups_section(members(clean, judged, types, asked.by), said)

@@ -37,6 +37,7 @@ from weft.results.explain.section import relies, section
 from weft.results.groups import by_group, languages
 from weft.results.labels import each_label
 from weft.results.mislabelled import mislabelled, mislabelled_said
+from weft.results.outcomes import Outcomes
 from weft.results.pages import Phrases
 from weft.results.pictures import chosen_rows, shown
 from weft.results.quality import quality
@@ -97,18 +98,15 @@ def _images(columns: Columns) -> list[ImageCodec]:
     return [codec for codec in columns.codecs if isinstance(codec, ImageCodec)]
 
 
-def _pictures(
-    columns: Columns, store: Store, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
-    thresholds: np.ndarray | None,
-) -> list[dict[str, Any]]:  # fmt: skip
+def _pictures(columns: Columns, store: Store, judged: np.ndarray, said: Outcomes) -> list[dict[str, Any]]:
     """Some of the judged rows with their pictures; none where no column holds pictures."""
     images = _images(columns)
     if not images:
         return []
-    places = chosen_rows(columns.target, output, truth, thresholds)
+    places = chosen_rows(said)
     codes = store.take(judged[places])
     decoded = {codec.name: codec.decode(codes[codec.name]) for codec in images}
-    return shown(columns.target, output[places], truth[places], thresholds, decoded)
+    return shown(said[places], decoded)
 
 
 class RowSteps(Steps):
@@ -326,9 +324,8 @@ class RowSteps(Steps):
         output, truth, judged = output[usable], truth[usable], judged[usable]
         thresholds = self.model.threshold.cpu().numpy() if target.type == "labels" else None
         positive = positive_class(target, self.settings.target.positive)
-        ours = judge(
-            "weft", "Weft", output, truth, target, positive, seconds=self.seconds["model"], thresholds=thresholds
-        )
+        outcomes = Outcomes(target, output, truth, positive, thresholds)
+        ours = judge("weft", "Weft", outcomes, seconds=self.seconds["model"])
         others: list[Judged] = []
         note = ""
         if self.settings.baselines:
@@ -343,12 +340,8 @@ class RowSteps(Steps):
             asked = clean.take(np.concatenate([judged, apart]), names)
             for found in train_baselines(columns.types, clean.take(pool, names), answers, asked, target):
                 given = found.output[: len(judged)]
-                others.append(
-                    judge(
-                        found.key, found.title, given, truth, target, positive, found.note, found.seconds,
-                        found.thresholds,
-                    )
-                )  # fmt: skip
+                theirs = outcomes.said(given, found.thresholds)
+                others.append(judge(found.key, found.title, theirs, found.note, found.seconds))
                 if abstention is not None and len(apart):
                     abstention["beside"][found.title] = recall_at(
                         given.max(axis=1), found.output[len(judged) :].max(axis=1), self.settings.target.declines or 1.0
@@ -367,20 +360,16 @@ class RowSteps(Steps):
             "headline": headline, "said": said, "verdict": decided, "rows_judged": len(truth), "unknown_class": unknown,
             "part_judged": "test" if len(ids[TEST]) else "valid", "note": note,
             "models": [m.to_dict() for m in (ours, *others)], "shown": SHOWN[target.type],
-            "curves": curves(target, output, truth), "declines": abstention,
-            "labels": None if thresholds is None else each_label(target.classes, output, truth, thresholds),  # type: ignore[union-attr]
-            "languages": self._languages(clean, columns, judged, output, truth, positive, thresholds),
-            "pictures": _pictures(columns, store, judged, output, truth, thresholds),
-            "fairness": fairness_section(
-                self.settings, columns, self.groups, clean, judged, output, truth, positive, thresholds
-            ),
-            "explain": self._explain(columns, clean, judged, output, truth, positive, thresholds),
+            "curves": curves(outcomes), "declines": abstention,
+            "labels": None if thresholds is None else each_label(outcomes.classes, output, truth, thresholds),
+            "languages": self._languages(clean, columns, judged, outcomes),
+            "pictures": _pictures(columns, store, judged, outcomes),
+            "fairness": fairness_section(self.settings, self.groups, clean, judged, outcomes),
+            "explain": self._explain(columns, clean, judged, outcomes),
             "target": {
                 "name": target.name, "type": target.type, "reason": plan.target_reason,
                 **({} if isinstance(target, NumberTarget) else {"classes": target.classes, "counts": target.counts}),
-                "positive": None
-                if positive is None or not isinstance(target, ClassTarget)
-                else target.classes[positive],
+                "positive": None if positive is None else outcomes.classes[positive],
             },
         }  # fmt: skip
 
@@ -395,9 +384,8 @@ class RowSteps(Steps):
         return min(MOST_ROWS, pictures, max(1_000, int(MOST_LETTERS / max(letters, 1))))
 
     def _languages(
-        self, clean: CleanRows, columns: Columns, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
-        positive: int | None, thresholds: np.ndarray | None,
-    ) -> dict[str, Any] | None:  # fmt: skip
+        self, clean: CleanRows, columns: Columns, judged: np.ndarray, said: Outcomes
+    ) -> dict[str, Any] | None:
         """The figures by language, as a column says it or the texts show it; None where there is one only."""
         column = self.settings.results.language
         texts = [name for name, kind in columns.types.items() if kind == "text"]
@@ -408,19 +396,14 @@ class RowSteps(Steps):
             names = languages(list(clean.take(judged, texts).values()))
         if names is None or len(set(names)) < 2:
             return None
-        return {"column": column, "groups": by_group(names, columns.target, output, truth, positive, thresholds)}
+        return {"column": column, "groups": by_group(names, said)}
 
-    def _explain(
-        self, columns: Columns, clean: CleanRows, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
-        positive: int | None, thresholds: np.ndarray | None,
-    ) -> dict[str, Any] | None:  # fmt: skip
+    def _explain(self, columns: Columns, clean: CleanRows, judged: np.ndarray, said: Outcomes) -> dict[str, Any] | None:
         """What the model relies on, and rows explained; None where that is off."""
         if self.settings.results.explain == "off":
             return None
-        found = section(
-            columns, self.model, clean, judged, output, truth, positive, thresholds, self.seconds["model"],
-            self.settings.training.seed,
-        )  # fmt: skip
+        seconds, seed = self.seconds["model"], self.settings.training.seed
+        found = section(columns, self.model, clean, judged, said, seconds, seed)
         for line in relies(found, Phrases(self.settings.results.report or "en")):
             self.say.line(line)
         return found

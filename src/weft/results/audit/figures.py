@@ -14,9 +14,10 @@ import numpy as np
 from scipy.stats import t as student
 
 from weft.features.groups import Members
-from weft.features.targets import ClassTarget, LabelsTarget, Target
+from weft.features.targets import ClassTarget, LabelsTarget
 from weft.results.groups import SMALL
 from weft.results.metrics import Estimate, Weighted, reliability, share, with_intervals
+from weft.results.outcomes import Outcomes
 
 Values = dict[str, tuple[np.ndarray, np.ndarray]]
 """Of each figure the rows that it is a mean over [M], and what each of them adds [M]."""
@@ -42,20 +43,17 @@ def class_values(probabilities: np.ndarray, truth: np.ndarray, positive: int | N
     }  # fmt: skip
 
 
-def values_of(
-    target: Target, output: np.ndarray, truth: np.ndarray, positive: int | None, thresholds: np.ndarray | None = None
-) -> Values:
-    """Of outputs and truth as :func:`weft.results.summary.metrics_of` takes them."""
-    if isinstance(target, ClassTarget):
-        found = class_values(output[:, : len(target.classes)].astype(np.float64), truth, positive)
-        if output.shape[1] > len(target.classes):
-            found["declined"] = np.arange(len(output)), (output[:, -1] < 0).astype(np.float64)
+def values_of(said: Outcomes) -> Values:
+    rows = np.arange(len(said))
+    if isinstance(said.target, ClassTarget):
+        found = class_values(said.probabilities.astype(np.float64), said.truth, said.positive)
+        if said.output.shape[1] > len(said.classes):
+            found["declined"] = rows, (said.output[:, -1] < 0).astype(np.float64)
         return found
-    rows = np.arange(len(truth))
-    if isinstance(target, LabelsTarget):
-        right = ((output >= thresholds) == truth.astype(bool)).astype(np.float64)
+    if isinstance(said.target, LabelsTarget):
+        right = (said.given == said.truth).astype(np.float64)
         return {"subset_accuracy": (rows, right.min(axis=1)), "label_accuracy": (rows, right.mean(axis=1))}
-    answer, true = output.astype(np.float64), truth.astype(np.float64) * target.deviation + target.mean
+    answer, true = said.output.astype(np.float64), said.true_numbers
     return {
         "mean_truth": (rows, true), "mean_answer": (rows, answer),
         "mae": (rows, np.abs(answer - true)), "bias": (rows, answer - true),

@@ -9,13 +9,14 @@ import numpy as np
 from markupsafe import Markup
 
 from weft.features.columns import Columns
-from weft.features.targets import ClassTarget, NumberTarget, Target
+from weft.features.targets import NumberTarget
 from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import CleanRows
 from weft.results import svg
 from weft.results.explain.overview import HARDLY, MOST_ROWS, budget, overview
 from weft.results.explain.page import drawn
+from weft.results.outcomes import Outcomes
 from weft.results.pages import Phrases
 from weft.results.uneven import uneven
 
@@ -27,14 +28,12 @@ STEADY, LEAST_POINTS = 0.8, 10
 
 
 def section(
-    columns: Columns, model: RowModels, clean: CleanRows, judged: np.ndarray, output: np.ndarray, truth: np.ndarray,
-    of: int | None, thresholds: np.ndarray | None, training: float, seed: int = 0,
+    columns: Columns, model: RowModels, clean: CleanRows, judged: np.ndarray, said: Outcomes, training: float,
+    seed: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """What ``report.json`` says of why, for judged rows (their places in ``clean``) with known truth.
 
     Args:
-        output, truth: of the judged rows, as :func:`weft.results.summary.metrics_of` takes them.
-        of: of two classes the one that is looked for.
         training: seconds the model was trained for, of which this takes about a tenth.
     """
     names = [codec.name for codec in columns.codecs]
@@ -42,37 +41,23 @@ def section(
     def rows(places: np.ndarray) -> CleanBatch:
         return CleanBatch(clean.rows[judged[places]], clean.take(judged[places], names), [])
 
-    loss, surprise = losses(columns.target, output, truth, thresholds)
-    examples = pick_examples(loss, surprise, truth, isinstance(columns.target, NumberTarget))
+    examples = pick_examples(said)
     drawn_rows = np.random.default_rng(seed).permutation(len(judged))[:MOST_ROWS]
     batches = {kind: rows(places) for kind, places in examples.items() if len(places)}
-    found = overview(columns, model, rows(drawn_rows), batches, of, budget(training), seed)
+    found = overview(columns, model, rows(drawn_rows), batches, said.positive, budget(training), seed)
+    number = isinstance(said.target, NumberTarget)
     for kind, shown in found["examples"].items():
         for place, row in zip(examples[kind].tolist(), shown, strict=False):
-            row["truth"] = in_words(columns.target, truth[place])
+            row["truth"] = f"{said.true_numbers[place]:.4g}" if number else said.named(said.truth[place]) or "–"
     relied = [c["column"] for c in found["columns"]][:GROUPED]
-    found["groups"] = uneven(clean.take(judged, relied), columns.types, loss)
+    found["groups"] = uneven(clean.take(judged, relied), columns.types, said.wrong)
     return found
 
 
-def losses(
-    target: Target, output: np.ndarray, truth: np.ndarray, thresholds: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of each row: wrong (1) or right (0), and its surprise at the truth in nats; of a number its distance, twice."""
-    if isinstance(target, NumberTarget):
-        distance = np.abs(output - (truth.astype(np.float64) * target.deviation + target.mean))
-        return distance, distance
-    p = np.clip(output[:, : len(target.classes)].astype(np.float64), 1e-12, 1 - 1e-12)
-    if isinstance(target, ClassTarget):
-        return (p.argmax(axis=1) != truth).astype(np.float64), -np.log(p[np.arange(len(p)), truth])
-    assert thresholds is not None
-    wrong = ((p >= thresholds) != truth.astype(bool)).any(axis=1)
-    return wrong.astype(np.float64), -np.where(truth.astype(bool), np.log(p), np.log1p(-p)).sum(axis=1)
-
-
-def pick_examples(loss: np.ndarray, surprise: np.ndarray, truth: np.ndarray, number: bool) -> dict[str, np.ndarray]:
+def pick_examples(said: Outcomes) -> dict[str, np.ndarray]:
     """``typical``: right answers as sure as most are, of as many classes as can be; ``surprising``: the surest wrong
     ones. Of numbers: as far off as most are, and the farthest off."""
+    number, loss, surprise, truth = isinstance(said.target, NumberTarget), said.wrong, said.surprise, said.truth
     right = np.arange(len(loss)) if number else np.flatnonzero(loss == 0)
     wrong = np.arange(len(loss)) if number else np.flatnonzero(loss > 0)
     middle = np.median(surprise[right]) if len(right) else 0.0
@@ -88,15 +73,6 @@ def pick_examples(loss: np.ndarray, surprise: np.ndarray, truth: np.ndarray, num
         "typical": typical[:EXAMPLES],
         "surprising": wrong[np.argsort(-surprise[wrong], kind="stable")][:EXAMPLES],
     }
-
-
-def in_words(target: Target, truth: Any) -> str:
-    """An encoded truth as a person reads it."""
-    if isinstance(target, NumberTarget):
-        return f"{float(truth) * target.deviation + target.mean:.4g}"
-    if isinstance(target, ClassTarget):
-        return target.classes[int(truth)]
-    return ", ".join(name for name, there in zip(target.classes, truth.tolist(), strict=True) if there) or "–"
 
 
 def shown(f: dict[str, Any], number: bool, judged: int, t: Phrases) -> dict[str, Any]:
