@@ -20,6 +20,7 @@ from weft.preprocess.clean import CleanBatch
 from weft.results import mislabelled, quality
 from weft.results.explain import page
 from weft.results.explain import section as section_module
+from weft.results.explain import words as words_module
 from weft.results.explain.overview import budget, effect, interactions
 from weft.results.explain.page import marked, write_page
 from weft.results.explain.section import pick_examples
@@ -211,6 +212,7 @@ def test_every_phrase_of_the_templates_is_known_in_chinese():
         if name.endswith(".html"):
             source = loader.get_source(environment(), name)[0]
             said |= set(re.findall(r'\bt\("((?:[^"\\]|\\.)*)"', source))
+    said |= set(words_module._SAID.values())
     for module in (section_module, page, quality, mislabelled, duplicates):
         said |= {phrase for phrase in strings(module) if re.search(r"[a-z] \{|\} [a-z]", phrase)}
     said |= {

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import numpy as np
 from cyclopts import Parameter
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console
@@ -21,20 +20,21 @@ from weft.models.language import check_writes
 from weft.models.pretrained import load_language_model
 from weft.results.explain.asked import check_method
 from weft.results.explain.asked import why as explain_why
-from weft.results.explain.nearest import Nearest
-from weft.results.explain.page import strongest, write_page
+from weft.results.explain.page import drawn, told, write_page
 from weft.results.explain.why import EVALUATIONS, Explanation
 from weft.results.explain.words import sentences
 from weft.results.explain.writing import METHODS, Writing
+from weft.results.pages import Phrases
 from weft.runs.asked import AskedRun
 from weft.runs.language import prompt_source
 from weft.runs.opening import open_run, task_of
 
 MOST_ROWS = 100
-SHOWN = 12
 WIDTH = 32
-COLUMNS, CELL, LINES = 8, 10, 60
-FAINT, STRONG = 0.1, 0.5
+COLUMNS, CELL = 8, 10
+COLOURS = {"for": "green", "looked": "green", "against": "red"}
+STRONG = 3
+"""The level (:data:`weft.results.explain.page.LEVELS`) from which on a part is marked strongly."""
 
 
 def explain(
@@ -104,15 +104,13 @@ def explain(
         why.row = number
     if html is not None:
         write_page(html, found, run.resolve().name, "" if data is None else Path(data).name, language)
-    if json:
-        told = [{**why.to_dict(), "sentences": sentences(why, language)} for why in found]
-        answer(True, {"explanations": told, "page": None if html is None else str(html)}, [])
-        return
-    console = Console(highlight=False, soft_wrap=True)
-    for why in found:
-        _print(console, why, language)
-    if html is not None:
-        console.print(f"page: {html}")
+    page = None if html is None else str(html)
+    if not json:
+        console = Console(highlight=False, soft_wrap=True)
+        for why in found:
+            _print(console, told(why), Phrases(language))
+    explained = [{**why.to_dict(), "sentences": sentences(why, language)} for why in found] if json else []
+    answer(json, {"explanations": explained, "page": page}, [f"page: {page}"] if page else [])
 
 
 def _of_checkpoint(
@@ -131,38 +129,37 @@ def _texts(rows: Table, column: str | None) -> list[str]:
     return [text or "" for _, some in text_reader(rows, column).over(rows) for text in some.texts]
 
 
-def _print(console: Console, why: Explanation | Writing, language: str) -> None:
-    console.print(Text(f"row {why.row}, {why.target}", style="bold"))
-    for line in sentences(why, language):
+def _print(console: Console, row: dict[str, Any], t: Phrases) -> None:
+    shown = drawn(row, t, COLUMNS)
+    console.print(Text(f"row {row['row']}, {row['target']}", style="bold"))
+    for line in shown["lines"]:
         console.print(Text(line))
-    if isinstance(why, Writing):
-        _heat(console, why)
-    else:
-        _bars(console, why)
-    checks = ", ".join(f"{c.name} {c.value:.3g} {'ok' if c.passed else 'FAILED'}" for c in why.checks)
-    console.print(
-        Text(f"checks: {checks or 'none'}; {why.evaluations:,} evaluations in {why.seconds:.1f} s", style="dim")
-    )
-    console.print()
+    for column, pieces in shown["texts"].items():
+        told = Text(f"{column}: ", style="dim")
+        for piece in pieces:
+            told.append(piece["text"], style=_style(piece) or "default")
+        console.print(told)
+    (_heat if "heat" in shown else _bars)(console, shown)
+    if row.get("nearest"):
+        _print_nearest(console, row["nearest"], shown["nearest"]["rows"])
+    checks = ", ".join(f"{c['name']} {c['value']:.3g} {'ok' if c['passed'] else 'FAILED'}" for c in row["checks"])
+    spent = f"{row['evaluations']:,} evaluations in {row['seconds']:.1f} s"
+    console.print(Text(f"checks: {checks or 'none'}; {spent}\n", style="dim"))
 
 
-def _heat(console: Console, why: Writing) -> None:
+def _heat(console: Console, shown: dict[str, Any]) -> None:
     """A line for each word written, a column for each of the words of the source that count most."""
-    for name, text in why.texts.items():
-        console.print(Text(f"{name}: ", style="dim").append(text, style="default"))
-    shown = strongest(why.shares, COLUMNS)
-    largest = max(float(np.abs(why.shares).max(initial=0.0)), 1e-12)
     head = Text(f"{'log probability':{WIDTH}}", style="dim")
-    for player in shown:
-        head.append(" " + _fitted(why.players[player].shown, CELL - 1, right=True))
+    for name in shown["heads"]:
+        head.append(" " + _fitted(name, CELL - 1, right=True))
     console.print(head)
-    for word, shares, score in zip(why.words[:LINES], why.shares.T, why.score.tolist(), strict=False):
-        line = Text(_fitted(word.shown, WIDTH - 7) + f"{np.exp(score):>6.1%} ")
-        for player in shown:
-            line.append(f" {shares[player]:>+{CELL - 1}.2f}", style=_style(shares[player] / largest))
+    for word in shown["heat"]:
+        line = Text(_fitted(word["word"], WIDTH - 7) + f"{word['probability']:>6} ")
+        for cell in word["cells"]:
+            line.append(f" {cell['share']:>{CELL - 1}}", style=_style(cell))
         console.print(line)
-    if len(why.words) > LINES:
-        console.print(Text(f"{len(why.words) - LINES:,} more words: --json, --html", style="dim"))
+    if shown["more"]:
+        console.print(Text(f"{shown['more']:,} more words: --json, --html", style="dim"))
 
 
 def _fitted(text: str, width: int, right: bool = False) -> str:
@@ -172,56 +169,38 @@ def _fitted(text: str, width: int, right: bool = False) -> str:
     return gap + text if right else text + gap
 
 
-def _bars(console: Console, why: Explanation) -> None:
-    largest = max(float(np.abs(why.shares).max(initial=0.0)), 1e-12)
-    texts = dict.fromkeys(p.column for p in why.players if p.start is not None)
-    for column in texts:
-        told = Text(f"{column}: ", style="dim")
-        for player, share in zip(why.players, why.shares.tolist(), strict=True):
-            if player.column == column:
-                told.append(player.shown, style=_style(share / largest))
-                told.append(" ")
-        console.print(told)
-    for column in why.pictures:
-        _print_patches(console, column, [s / largest for p, s in zip(why.players, why.shares.tolist(), strict=True)
-                                         if p.column == column])  # fmt: skip
-    unit = "share of the looks" if why.method == "attention" else "log odds" if why.of is not None else why.target
-    console.print(Text(f"{'':{WIDTH}} {unit}", style="dim"))
-    for place in np.argsort(-np.abs(why.shares), kind="stable")[:SHOWN].tolist():
-        player, share = why.players[place], float(why.shares[place])
-        name = player.shown if player.start is not None else f"{player.column} {player.shown}"
-        bar = "█" * max(1, round(20 * abs(share) / largest))
-        error = f" ± {2 * why.errors[place]:.2g}" if why.errors[place] > 0 else ""
-        bars = Text(f"{name[:WIDTH]:{WIDTH}} {share:+8.3f}{error:9} ")
-        bars.append(bar, style="green" if share >= 0 else "red")
-        console.print(bars)
-    if why.nearest is not None:
-        _print_nearest(console, why.nearest)
+def _bars(console: Console, shown: dict[str, Any]) -> None:
+    for picture in shown["pictures"]:
+        _print_patches(console, picture["column"], picture["marks"])
+    console.print(Text(f"{'':{WIDTH}} {shown['unit']}", style="dim"))
+    for bar in shown["bars"]:
+        name = bar["name"] if bar["word"] else f"{bar['column']} {bar['name']}"
+        error = f" ± {bar['error']}" if bar["error"] else ""
+        line = Text(f"{_fitted(name, WIDTH)} {bar['share']:>8}{error:9} ")
+        console.print(line.append("█" * max(1, round(bar["width"] / 5)), style=COLOURS[bar["side"]]))
 
 
-def _print_patches(console: Console, column: str, shares: list[float]) -> None:
+def _print_patches(console: Console, column: str, marks: list[dict[str, Any]]) -> None:
     """The patches of a picture as signs: ++ and + for the answer, -- and - against it."""
-    side = round(len(shares) ** 0.5)
+    side = round(len(marks) ** 0.5)
     console.print(Text(f"{column}, patch by patch:", style="dim"))
-    for start in range(0, len(shares), side):
+    for start in range(0, len(marks), side):
         line = Text("  ")
-        for share in shares[start : start + side]:
-            sign = "·" if abs(share) < FAINT else ("+" if share > 0 else "-") * (1 + (abs(share) > STRONG))
-            line.append(f"{sign:3}", style=_style(share))
+        for mark in marks[start : start + side]:
+            sign = ("-" if mark["side"] == "against" else "+") * (1 + (mark["level"] >= STRONG))
+            line.append(f"{sign if mark['level'] else '·':3}", style=_style(mark))
         console.print(line)
 
 
-def _print_nearest(console: Console, found: Nearest) -> None:
-    console.print(Text(f"most like it, of {found.seen:,} of {found.of:,} training rows:", style="dim"))
-    for n in found.neighbours:
-        truth = ", ".join(n.truth) if isinstance(n.truth, list) else str(n.truth)
-        cells = "; ".join(f"{name}: {cell}" for name, cell in n.cells.items())
-        console.print(Text(f"  {n.likeness:.3f}  {truth}  ", style="bold").append(f"row {n.row}  {cells}", style=""))
+def _print_nearest(console: Console, found: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    console.print(Text(f"most like it, of {found['seen']:,} of {found['of']:,} training rows:", style="dim"))
+    for n in rows:
+        cells = "; ".join(f"{name}: {cell}" for name, cell in n["cells"].items())
+        told = Text(f"  {n['likeness']}  {n['truth']}  ", style="bold")
+        console.print(told.append(f"row {n['row']}  {cells}", style=""))
 
 
-def _style(share: float) -> str:
-    """The colour of a word by its share of the largest: green for the answer, red against it."""
-    if abs(share) < FAINT:
-        return ""
-    colour = "green" if share > 0 else "red"
-    return f"bold {colour} reverse" if abs(share) > STRONG else colour
+def _style(mark: dict[str, Any]) -> str:
+    """The colour of a word or patch: green for the answer, red against it."""
+    colour = COLOURS.get(mark["side"], "") if mark["level"] else ""
+    return f"bold {colour} reverse" if mark["level"] >= STRONG else colour

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -50,7 +51,7 @@ class Phrases:
                     return re.sub(r"\{(\w+)\}", lambda name: found[name[1]], words)
         return line
 
-    def listed(self, parts: list[str]) -> str:
+    def listed(self, parts: Sequence[str]) -> str:
         """a, b and c"""
         comma, and_ = ("、", "和") if self.language == "zh" else (", ", " and ")
         return "".join(parts) if len(parts) < 2 else comma.join(parts[:-1]) + and_ + parts[-1]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,29 +18,15 @@ from tokenizers import Tokenizer
 
 from weft.errors import DataError, UsageError, did_you_mean, listing
 from weft.results.explain.game import Value
-from weft.results.explain.lime import by_line, draw_near
-from weft.results.explain.sampling import alike, owen
+from weft.results.explain.methods import Shared, lime, shap
 from weft.results.explain.texts import Player, Words
-from weft.results.explain.why import Check, Explanation, at_least, shap_checks
+from weft.results.explain.why import Explanation
 
 METHODS = ("shap", "lime")
 AT_ONCE = 512
 """Hidden rows that are held together."""
 MOST_WORDS = 64
 """Players of a row's texts; where there are more words, neighbouring ones are one player."""
-
-
-@dataclass
-class Shared:
-    """What each player adds to each answer, ``values`` and their standard ``errors`` [P, O], and what the answers are
-    without any player and with all of them, ``base`` and ``score`` [O]."""
-
-    values: np.ndarray
-    errors: np.ndarray
-    base: np.ndarray
-    score: np.ndarray
-    checks: list[Check]
-    evaluations: int
 
 
 class Question(Protocol):
@@ -79,12 +64,13 @@ class OneAnswer:
     texts: Mapping[str, str] = MappingProxyType({})
 
     def explanation(self, shared: Shared, row: int, method: str) -> Explanation:
-        score = float(shared.score[0])
-        probability = None if self.of is None else float(1 / (1 + np.exp(-score)))
+        score, base = float(shared.score[0]), float(shared.base[0])
+        told = vars(shared) | {"shares": shared.shares[:, 0], "errors": shared.errors[:, 0]}
         return Explanation(
-            row, method, self.target, self.of, score if self.answer is None else self.answer, probability,
-            self.players, shared.values[:, 0], shared.errors[:, 0], score, float(shared.base[0]), shared.checks,
-            evaluations=shared.evaluations, task=self.task, texts=dict(self.texts),
+            row=row, method=method, target=self.target, of=self.of,
+            answer=score if self.answer is None else self.answer,
+            probability=None if self.of is None else float(1 / (1 + np.exp(-score))), players=self.players,
+            task=self.task, texts=dict(self.texts), **(told | {"score": score, "base": base}),
         )  # fmt: skip
 
 
@@ -102,7 +88,9 @@ def why(question: Question, row: int, method: str, evaluations: int, seed: int) 
         assert isinstance(question, Differentiable)  # the other runs take no such method
         shared = question.integrated()
     else:
-        shared = (_lime if method == "lime" else _shap)(_Game(question), evaluations, seed)
+        game = _Game(question)
+        (shared,) = (lime if method == "lime" else shap)(game, [game.columns], evaluations, seed)
+        shared.evaluations = game.asked
     found = question.explanation(shared, row, method)
     found.seconds = time.monotonic() - started
     return found
@@ -112,9 +100,11 @@ class _Game:
     """One question as the methods ask it; ``empty`` and ``full`` are [1, O]."""
 
     def __init__(self, question: Question):
-        self.question, self.players, self.asked = question, len(question.players), 0
-        nobody, everybody = np.zeros((1, self.players), bool), np.ones((1, self.players), bool)
-        self.empty, self.full = self.of(nobody), self.of(everybody)
+        self.question, self.asked = question, 0
+        names = [player.column for player in question.players]
+        self.columns = np.array([names.index(name) for name in names], np.int64)
+        everybody = np.ones((1, len(names)), bool)
+        self.empty, self.full = self.of(~everybody), self.of(everybody)
 
     def of(self, present: np.ndarray) -> np.ndarray:
         """What the model says [N, O], some sets at once; one that comes twice is asked about once."""
@@ -128,23 +118,6 @@ class _Game:
 
     def game(self, row: int) -> Value:
         return self.of
-
-
-def _shap(game: _Game, evaluations: int, seed: int) -> Shared:
-    columns = [player.column for player in game.question.players]
-    groups = np.array([columns.index(name) for name in columns], np.int64)
-    shares, again = owen(game, [groups], evaluations, seed)[0]
-    checks = shap_checks(shares, game.full[0] - game.empty[0], again)
-    return Shared(shares.values, shares.errors, game.empty[0], game.full[0], checks, game.asked)
-
-
-def _lime(game: _Game, evaluations: int, seed: int) -> Shared:
-    near = draw_near(max(1, game.players), evaluations, np.random.default_rng(seed))[:, : game.players]
-    worth = game.of(near)
-    line = by_line(near, worth)
-    first, second = by_line(near[::2], worth[::2]).weights, by_line(near[1::2], worth[1::2]).weights
-    checks = [at_least("local R2", line.r2, 0.5), at_least("same again", alike(first, second), 0.7)]
-    return Shared(line.weights, np.abs(first - second) / 2, game.empty[0], game.full[0], checks, game.asked)
 
 
 def words_of(

@@ -79,6 +79,11 @@ class Games:
         """The game of one row, for methods that ask about it alone."""
         return lambda present: self.ask(np.full(len(present), row), list(present))
 
+    @property
+    def groups(self) -> list[np.ndarray]:
+        """Of each row the column that each of its players belongs to [P], counted from 0."""
+        return [self.players.groups(row) for row in range(len(self.full))]
+
     def named(self, row: int) -> list[Player]:
         return self.players.rows[row]
 

@@ -14,8 +14,6 @@ Shape suffixes: A points of the path, T tokens, D width, P players, C classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,25 +34,16 @@ POINTS, MOST_POINTS = 16, 256
 CLOSED = 0.01  # of the difference that the shares may miss
 
 
-@dataclass
-class Integrated:
-    """Values [P]; ``gap``: the share of score(x) - score(x') that they miss; the ``points`` it took."""
-
-    values: np.ndarray
-    gap: float
-    points: int
-
-
-def integrated_gradients(games: Games, row: int) -> Integrated:
-    """Of one row; every copy of the model is read at the same point of the path."""
-    points, found = POINTS, _integrate(games, row, POINTS)
-    while found.gap > CLOSED and points < MOST_POINTS:
+def integrated_gradients(games: Games, row: int) -> tuple[np.ndarray, float]:
+    """Shares [P] of one row, and the share of score(x) - score(x') that they miss; every copy of the model is read at
+    the same point of the path."""
+    points = POINTS
+    while (found := _integrate(games, row, points))[1] > CLOSED and points < MOST_POINTS:
         points *= 2
-        found = _integrate(games, row, points)
     return found
 
 
-def _integrate(games: Games, row: int, points: int) -> Integrated:
+def _integrate(games: Games, row: int, points: int) -> tuple[np.ndarray, float]:
     at, weight = np.polynomial.legendre.leggauss(points)
     here, there = _batches(games, row)
     path = torch.tensor((at + 1) / 2, dtype=torch.float32)
@@ -71,7 +60,7 @@ def _integrate(games: Games, row: int, points: int) -> Integrated:
         share = (torch.einsum("a...,a->...", gradient, mean) * difference).sum(dim=-1).double().cpu().numpy()
         np.add.at(values, owner[owner >= 0], share[owner >= 0])
     whole = high - low
-    return Integrated(values, abs(values.sum() - whole) / max(abs(whole), 1e-3), points)
+    return values, abs(values.sum() - whole) / max(abs(whole), 1e-3)
 
 
 def _batches(games: Games, row: int) -> tuple[Batch, Batch]:

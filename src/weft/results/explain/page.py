@@ -57,8 +57,10 @@ def told(why: Explanation | Writing) -> dict[str, Any]:
     return {**why.to_dict(), "told": {language: sentences(why, language) for language in ("en", "zh")}}
 
 
-def drawn(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
-    """What the template ``explained.html`` draws of an explained row, as :func:`told` gives it."""
+def drawn(row: dict[str, Any], t: Phrases, columns: int = COLUMNS) -> dict[str, Any]:
+    """What the template ``explained.html``, or a terminal, draws of an explained row, as :func:`told` gives it.
+
+    ``columns``: words of a source side by side."""
     task = row.get("task", "row")
     return {
         "row": row["row"], "task": task, "target": row["target"], "method": row["method"],
@@ -68,7 +70,7 @@ def drawn(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
              "sign": "≥" if c["name"] in AT_LEAST else "≤", "limit": f"{c['limit']:g}", "passed": c["passed"]}
             for c in row["checks"]
         ],
-        "evaluations": row["evaluations"], **(_matrix(row) if task == "text" else _parts(row, t)),
+        "evaluations": row["evaluations"], **(_matrix(row, columns) if task == "text" else _parts(row, t)),
     }  # fmt: skip
 
 
@@ -85,25 +87,21 @@ def _parts(row: dict[str, Any], t: Phrases) -> dict[str, Any]:
             name: marked(text, [p for p in players if p["column"] == name], largest, row["method"])
             for name, text in row["texts"].items() if text
         },
-        "pictures": [
-            {"column": name, "svg": _patches(name, source, row, largest, t), "plain": source}
-            for name, source in row.get("pictures", {}).items()
-        ],
+        "pictures": [_picture(name, source, row, largest, t) for name, source in row.get("pictures", {}).items()],
         "unit": _unit(row, t), "ends": _ends(row, t), "change": row["change"],
         "nearest": _nearest(row.get("nearest"), t),
     }  # fmt: skip
 
 
-def _matrix(row: dict[str, Any]) -> dict[str, Any]:
+def _matrix(row: dict[str, Any], columns: int) -> dict[str, Any]:
     """Of a text: a line for each word written, with the words of the source that count most side by side."""
     words = row["words"]
     shares = np.array([word["shares"] for word in words]).T
-    shown = strongest(shares, COLUMNS)
+    shown = strongest(shares, columns)
     largest = float(np.abs(shares).max(initial=0.0)) or 1.0
 
     def cell(share: float) -> dict[str, Any]:
-        level = sum(abs(share) >= least * largest for least in LEVELS)
-        return {"share": f"{share:+.2f}", "side": _side(share, row["method"]) if level else "", "level": level}
+        return {"share": f"{share:+.2f}", **_mark(share, largest, row["method"])}
 
     def line(word: dict[str, Any]) -> dict[str, Any]:
         seen = [word["shares"][i] for i in shown]
@@ -130,25 +128,21 @@ def marked(text: str, words: Sequence[dict[str, Any]], largest: float, method: s
     pieces: list[dict[str, Any]] = []
     end = 0
     for word in words:
-        level = sum(abs(word["share"]) >= least * largest for least in LEVELS)
-        if level:
+        mark = _mark(word["share"], largest, method)
+        if mark["level"]:
             pieces.append({"text": text[end : word["start"]], "side": "", "level": 0})
-            pieces.append(
-                {"text": text[word["start"] : word["end"]], "side": _side(word["share"], method), "level": level}
-            )
+            pieces.append({"text": text[word["start"] : word["end"]], **mark})
             end = word["end"]
     pieces.append({"text": text[end:], "side": "", "level": 0})
     return [piece for piece in pieces if piece["text"]]
 
 
-def _patches(name: str, source: str, row: dict[str, Any], largest: float, t: Phrases) -> Markup:
+def _picture(name: str, source: str, row: dict[str, Any], largest: float, t: Phrases) -> dict[str, Any]:
     shares = [p["share"] for p in row["players"] if p["column"] == name]
-    strong = [abs(share) / largest for share in shares]
-    marks = [
-        (_side(share, row["method"]), s if s >= LEVELS[0] else 0.0) for share, s in zip(shares, strong, strict=True)
-    ]
+    marks = [_mark(share, largest, row["method"]) for share in shares]
+    strong = [(m["side"], abs(s) / largest if m["level"] else 0.0) for m, s in zip(marks, shares, strict=True)]
     label = t("{column}, its telling patches marked", column=name)
-    return Markup(svg.patches(source, marks, label))
+    return {"column": name, "plain": source, "marks": marks, "svg": Markup(svg.patches(source, strong, label))}
 
 
 def _bar(player: dict[str, Any], largest: float, method: str) -> dict[str, Any]:
@@ -159,6 +153,11 @@ def _bar(player: dict[str, Any], largest: float, method: str) -> dict[str, Any]:
         "error": f"{2 * error:.2g}" if error and np.isfinite(error) else "",  # None: it cannot be told
         "width": round(100 * abs(player["share"]) / largest, 1), "side": _side(player["share"], method),
     }  # fmt: skip
+
+
+def _mark(share: float, largest: float, method: str) -> dict[str, Any]:
+    level = sum(abs(share) >= least * largest for least in LEVELS)
+    return {"side": _side(share, method) if level else "", "level": level}
 
 
 def _side(share: float, method: str) -> str:

@@ -12,7 +12,7 @@ Shape suffixes: N hidden sources, P players, O words written, T tokens, A points
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import takewhile
 from typing import Any
 
@@ -28,10 +28,10 @@ from weft.inference.letters import Letters
 from weft.models.language import LanguageModel
 from weft.models.tokens import Tokens
 from weft.results.explain import asked
-from weft.results.explain.asked import Shared, without
+from weft.results.explain.asked import without
 from weft.results.explain.gradient import CLOSED, MOST_POINTS, POINTS
+from weft.results.explain.methods import Explained, Shared, at_most
 from weft.results.explain.texts import Player, Words
-from weft.results.explain.why import Check, at_most
 
 METHODS = (*asked.METHODS, "gradient")
 LOGITS_AT_ONCE = 1 << 23
@@ -39,54 +39,33 @@ NEW_TOKENS = 40
 """Written at most, where a model goes on from a text of its own."""
 
 
-@dataclass
-class Writing:
-    """Why the words of a text were written."""
+@dataclass(kw_only=True)
+class Writing(Explained):
+    """Why the words of a text were written.
 
-    row: int
-    method: str
-    target: str
+    ``players``: the words of the source. ``shares``: what each adds to the log probability of each word [P, O].
+    ``score``: log probability of each word after those before it [O]; ``base``: the same without any of the source.
+    """
+
     text: str
     words: list[Player]
     """The words written; ``start`` and ``end`` count characters of ``text``."""
-    players: list[Player]
-    """The words of the source."""
-    shares: np.ndarray
-    """What each player adds to the log probability of each word [P, O]."""
-    errors: np.ndarray
-    score: np.ndarray
-    """Log probability of each word after those before it [O]."""
-    base: np.ndarray
-    """The same without any word of the source [O]."""
-    checks: list[Check]
-    evaluations: int
-    seconds: float = 0.0
-    texts: dict[str, str] = field(default_factory=dict)
-    """The source as the model reads it; ``start`` and ``end`` of the players count its characters."""
     task: str = "text"
-
-    @property
-    def reliable(self) -> bool:
-        return all(check.passed for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-
-        def spans(parts: list[Player]) -> list[dict[str, Any]]:
-            return [{"column": p.column, "shown": p.shown, "start": p.start, "end": p.end} for p in parts]
-
         probability = np.exp(self.score).tolist()
         return {
             "row": self.row, "task": self.task, "method": self.method, "target": self.target, "text": self.text,
-            "unit": "log probability", "texts": self.texts, "players": spans(self.players),
+            "unit": "log probability", "texts": self.texts, "players": [asdict(p) for p in self.players],
             "words": [
-                {**word, "probability": p, "score": s, "base": b, "shares": shares, "errors": errors}
+                {**asdict(word), "probability": p, "score": s, "base": b, "shares": shares, "errors": errors}
                 for word, p, s, b, shares, errors in zip(
-                    spans(self.words), probability, self.score.tolist(), self.base.tolist(), self.shares.T.tolist(),
+                    self.words, probability, self.score.tolist(), self.base.tolist(), self.shares.T.tolist(),
                     self.errors.T.tolist(), strict=True,
                 )
             ],
-            "checks": [c.__dict__ for c in self.checks], "reliable": self.reliable, "evaluations": self.evaluations,
+            "checks": [asdict(c) for c in self.checks], "reliable": self.reliable, "evaluations": self.evaluations,
             "seconds": self.seconds,
         }  # fmt: skip
 
@@ -136,23 +115,25 @@ class Source:
                 f"method: gradients must know which tokens a word became, which a chat template does not tell. Got "
                 f"a dialogue. Take {' or '.join(asked.METHODS)}."
             )
-        points, spent = POINTS // 2, 0
+        points = POINTS
         while True:
-            points, spent = 2 * points, spent + 2 * points
             # cuDNN's recurrent networks give gradients only in training
             with resting(self.model), torch.backends.cudnn.flags(enabled=False):
                 found = self.integrate(points)
-            values, base, score = found[:-2], found[-2], found[-1]
-            missed, whole = values.sum(axis=0) - (score - base), score - base
+            shares, base, score = found[:-2], found[-2], found[-1]
+            missed, whole = shares.sum(axis=0) - (score - base), score - base
             check = at_most("completeness gap", np.abs(missed).max() / max(1e-3, np.abs(whole).max()), 0.05)
             if check.value <= CLOSED or points >= MOST_POINTS:
-                return Shared(values, np.zeros_like(values), base, score, [check], spent)
+                return Shared(
+                    shares=shares, errors=np.zeros_like(shares), checks=[check], score=score, base=base,
+                    evaluations=2 * points - POINTS,
+                )  # fmt: skip
+            points *= 2
 
     def explanation(self, shared: Shared, row: int, method: str) -> Writing:
-        return Writing(
-            row, method, self.target, self.text, self.words, self.players, shared.values, shared.errors, shared.score,
-            shared.base, shared.checks, shared.evaluations, texts={w.column: w.text for w in self.source},
-        )  # fmt: skip
+        texts = {w.column: w.text for w in self.source}
+        return Writing(row=row, method=method, target=self.target, text=self.text, words=self.words,
+                       players=self.players, texts=texts, **vars(shared))  # fmt: skip
 
     def integrate(self, points: int) -> np.ndarray:
         """Gradients of the words' log probabilities, integrated from a source of mean vectors to the source [P, O];
