@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tests.tables import mixed, numeric
 
-from weft.cli import app, call, main
+from weft.cli import app, call, main, memory_full
 
 SMALL = ["--set", "model.width=16", "--set", "model.layers=1", "--set", "model.copies=1", "--set", "training.epochs=2"]
 
@@ -119,6 +120,15 @@ def test_failures_end_with_1(here, capsys):
     assert call(["run", "weft.yaml", "--json"]) == 1
     told = capsys.readouterr()
     assert "at least two classes" in told.err and "at least two classes" in json.loads(told.out)["error"]
+
+
+def test_a_step_that_does_not_fit_into_memory_is_told_from_other_errors():
+    with pytest.raises(RuntimeError) as full:
+        torch.empty(1 << 58)
+    assert memory_full(full.value) and memory_full(MemoryError())
+    with pytest.raises(RuntimeError) as other:
+        torch.zeros(2) @ torch.zeros(3)
+    assert not memory_full(other.value)
 
 
 def test_init_does_not_write_over_a_file(here, capsys):

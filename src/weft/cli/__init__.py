@@ -108,9 +108,22 @@ def call(arguments: list[str]) -> int:
     except OSError as error:
         _fail(errors, as_json, in_words(error))
         return 1
-    except MemoryError as error:
-        _fail(errors, as_json, f"the memory is full. {error}".strip())
+    except (MemoryError, RuntimeError) as error:
+        if not memory_full(error):
+            raise
+        said = str(error) if isinstance(error, MemoryError) else (
+            "One step of the model does not fit. Take fewer rows a step (training.batch_rows), fewer columns, or a "
+            "smaller model (model.width, model.layers)."
+        )  # fmt: skip
+        _fail(errors, as_json, f"the memory is full. {said}".strip())
         return 1
+
+
+def memory_full(error: Exception) -> bool:
+    """Whether a step asked for more memory than there is, on the processor (whose error torch has no class for) too."""
+    return isinstance(error, MemoryError) or any(
+        words in str(error) for words in ("can't allocate memory", "out of memory")
+    )
 
 
 def _fail(errors: Console, as_json: bool, text: str) -> None:

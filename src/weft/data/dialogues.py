@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from weft.data.plain import is_list
 from weft.errors import did_you_mean, listing
 
 Message = dict[str, str]
@@ -32,8 +33,7 @@ def parse_dialogue(cell: Any) -> list[Message]:
 
 def is_dialogue(kind: pa.DataType) -> bool:
     """Whether values of this Arrow type are lists of messages."""
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return lists and pa.types.is_struct(kind.value_type)
+    return is_list(kind) and pa.types.is_struct(kind.value_type)
 
 
 def _message(number: int, found: dict[str, Any]) -> Message:

@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from weft.data.plain import is_list
+
 MOST_EVENTS = 10_000
 """Last events of a cell that are kept: a history of ten million costs no more than one of these."""
 MOST_LETTERS = 1 << 22
@@ -24,13 +26,10 @@ Event = tuple[Any, Any, Any]
 
 def is_history(kind: pa.DataType) -> bool:
     """Whether values of this Arrow type are lists of ids, or of structs with an item."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    if not any(test(kind) for test in lists):
+    if not is_list(kind):
         return False
     inner = kind.value_type
-    if pa.types.is_struct(inner):
-        return inner.get_field_index("item") >= 0
-    return not pa.types.is_nested(inner)
+    return inner.get_field_index("item") >= 0 if pa.types.is_struct(inner) else not pa.types.is_nested(inner)
 
 
 def looks_like_history(column: pa.Array | pa.ChunkedArray) -> bool:

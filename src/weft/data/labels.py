@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from weft.data.columns import Guess
+from weft.data.plain import is_list
 from weft.errors import DataError, listing
 
 SEPARATORS = (",", ";", "|")
@@ -18,15 +19,14 @@ def kind_in_words(kind: str) -> str:
     return "a list of labels" if kind == "labels" else f"a {kind}"
 
 
-def is_list(kind: pa.DataType) -> bool:
+def is_labels(kind: pa.DataType) -> bool:
     """Whether a column of this Arrow type holds lists of texts, numbers or truth values."""
-    lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-    return any(test(kind) for test in lists) and not pa.types.is_nested(kind.value_type)
+    return is_list(kind) and not pa.types.is_nested(kind.value_type)
 
 
 def guess_labels(column: pa.Array | pa.ChunkedArray) -> Guess | None:
     """``labels`` where every cell is a list; None where the column is something else."""
-    if is_list(column.type):
+    if is_labels(column.type):
         return Guess("labels", "every cell is a list")
     cells = _texts(column)
     if cells and all(_array(cell) is not None for cell in cells):

@@ -9,6 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from weft.data.plain import is_list
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 FOLDER_COLUMNS = {"image": pa.string(), "label": pa.string()}
 """What a folder of pictures is as a table: each file's path in it, and the sub-folder that it lies in."""
@@ -48,7 +50,7 @@ def kind_of(kind: pa.DataType) -> str | None:
 def pixel_type(kind: pa.DataType) -> pa.DataType | None:
     """The type of the numbers of arrays H x W or H x W x C; None where it is another type."""
     depth = 0
-    while pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+    while is_list(kind):
         kind, depth = kind.value_type, depth + 1
     return kind if depth in (2, 3) and (pa.types.is_integer(kind) or pa.types.is_floating(kind)) else None
 
@@ -64,9 +66,10 @@ def pictures_reason(present: Any) -> str | None:
     if way == "bytes" and sum(c.startswith(_SIGNATURES) for c in cells) >= _MOSTLY * len(cells):
         return "holds the bytes of pictures"
     if way == "paths":
-        endings = [PurePosixPath(c.strip()).suffix.lower() for c in cells if "://" not in c]
-        if sum(e in ENDINGS for e in endings) >= _MOSTLY * len(cells):
-            return f"names files of pictures ({max(set(endings), key=endings.count)})"
+        named = [c.strip() for c in cells if is_picture_file(c.strip()) and "://" not in c]
+        if len(named) >= _MOSTLY * len(cells):
+            endings = [PurePosixPath(c).suffix.lower() for c in named]
+            return f"names files of pictures ({max(sorted(set(endings)), key=endings.count)})"
     return None
 
 

@@ -8,6 +8,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of this Arrow type are lists, of whatever."""
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+
+
 def plain_type(kind: pa.DataType) -> pa.DataType:
     """The few Arrow types the rest of Weft sees: dictionaries, views, large, decimal and named types unfolded."""
     if isinstance(kind, pa.FixedShapeTensorType):

@@ -11,7 +11,7 @@ import pyarrow as pa
 from weft.config import FeatureSettings, Settings
 from weft.data import columns as kinds
 from weft.data.histories import history_separator, is_history
-from weft.data.labels import guess_labels, guess_separator, is_list, kind_in_words
+from weft.data.labels import guess_labels, guess_separator, is_labels, kind_in_words
 from weft.data.personal import masked
 from weft.data.pictures import PicturePlan, kind_of, needs_range
 from weft.data.table import Table
@@ -113,7 +113,7 @@ def _unreadable(settings: Settings, table: Table) -> list[str]:
             name != target and given and given.type == "sequence" and is_history(kind)
         ):
             continue
-        elif name != target or settings.target.type not in (None, "labels") or not is_list(kind):
+        elif name != target or settings.target.type not in (None, "labels") or not is_labels(kind):
             problems.append(f"{table.name}: {what} '{name}' must hold single values. Got {kind}.")
     return problems + [
         f"features.{name}.vocabulary: is for texts that are written (target.next_token). Remove it."

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from weft.data.formats import cells
+from weft.data.lines import cells
 from weft.data.table import Rejected, Table
 from weft.errors import DataError, UsageError, WeftError
 from weft.exchange import is_checkpoint, open_text_model
