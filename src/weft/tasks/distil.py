@@ -28,6 +28,7 @@ from weft.models.row import RowModels
 from weft.preprocess.ingest import CleanRows
 from weft.progress import Silent
 from weft.results.metrics import METRICS
+from weft.results.outcomes import Outcomes
 from weft.results.pareto import Figure, Point, pareto, pareto_lines, timed_answers
 from weft.results.summary import SHOWN, judge
 from weft.runs.run import Run
@@ -113,7 +114,8 @@ def beside_teacher(
         output, spent = timed_answers(reads, answers, batches)
         if order is not None:  # the model may say beside how sure it is
             output = output[:, order if answers is teacher.model else range(len(order))]
-        quality = judge("", "", output[usable], truth[usable], target, positive).estimates[key].value
+        said = Outcomes(target, output[usable], truth[usable], positive)
+        quality = judge("", "", said).estimates[key].value
         points.append(_point(kind, figure, quality, spent, answers, points))
     return _allowed(distil, figure, int(usable.sum()), points, say)
 
