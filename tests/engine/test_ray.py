@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tests.engine.conftest import written
+from tests.engine.conftest import COMMANDS, by_command, encoded, written
 from tests.tables import FAST, fused
 
 import weft
@@ -118,6 +118,20 @@ def test_predictions_are_those_of_this_process_bit_for_bit(name: str, run: Run, 
     assert pq.read_table(tmp_path / "there.parquet")["row"].to_pylist() == sorted(
         set(range(3_000)) - ({776, 1_499} if name == "csv" else {950})
     )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_texts_and_vectors_are_those_of_this_process_bit_for_bit(
+    command: str, writer: str, texts: str, tmp_path: Path, cluster: ray_engine.Ray
+) -> None:
+    there = by_command(command, writer, texts, tmp_path, "ray")
+    assert there == by_command(command, writer, texts, tmp_path, "local")
+
+
+def test_codes_of_texts_pairs_and_dialogues_are_those_of_this_process(tmp_path: Path, begin) -> None:
+    here = encoded(tmp_path / "here")
+    begin()
+    assert encoded(tmp_path / "there") == here and len(here) > 10
 
 
 class _Watch(Silent):

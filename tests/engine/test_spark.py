@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from tests.engine.conftest import written
+from tests.engine.conftest import COMMANDS, by_command, written
 from tests.tables import mixed
 
 import weft
 from weft import engine
+from weft.data.table import RawBatch
 from weft.engine import spark as spark_engine
 from weft.errors import DataError, RunError, UsageError
 from weft.runs.run import Run
@@ -30,7 +34,7 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def session() -> Iterator[spark_engine.Spark]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYSPARK_SUBMIT_ARGS", "--master local[2] pyspark-shell")
+        patch.setenv("PYSPARK_SUBMIT_ARGS", "--master local[2,4] pyspark-shell")
         found = spark_engine.Spark()
     yield found
     found.close()
@@ -43,8 +47,6 @@ def begin(session: spark_engine.Spark, monkeypatch: pytest.MonkeyPatch) -> Calla
 
 @pytest.mark.slow
 def test_results_come_in_order_from_other_processes_window_by_window(begin) -> None:
-    import os
-
     begin()
     taken: list[int] = []
 
@@ -81,6 +83,38 @@ def test_predictions_are_those_of_this_process_bit_for_bit(name: str, run: Run, 
     begin()
     done = run.predict_file(tables[name], tmp_path / "there.parquet", keep=("colour",))
     assert done["rows"] == 3_000
+    assert written(tmp_path, "there.parquet") == written(tmp_path, "here.parquet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", COMMANDS)
+def test_texts_and_vectors_are_those_of_this_process_bit_for_bit(
+    command: str, writer: str, texts: str, tmp_path: Path, session: spark_engine.Spark
+) -> None:
+    there = by_command(command, writer, texts, tmp_path, "spark")
+    assert there == by_command(command, writer, texts, tmp_path, "local")
+
+
+@pytest.mark.slow
+def test_a_task_whose_worker_is_killed_half_way_is_done_again(
+    run: Run, tables, tmp_path: Path, begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark, plain = tmp_path / "killed", engine.over_table
+    run.predict_file(tables["small"], tmp_path / "here.parquet")
+    begin()
+
+    def dying(step: Any, table: Any, columns: Any, rows: int) -> Iterator[Any]:
+        def once(raw: RawBatch) -> Any:
+            if raw.rows[0] >= 1_000 and not mark.exists():
+                mark.mkdir()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(raw)
+
+        return plain(once, table, columns, rows)
+
+    monkeypatch.setattr(engine, "over_table", dying)
+    done = run.predict_file(tables["small"], tmp_path / "there.parquet")
+    assert mark.exists() and done["rows"] == 3_000
     assert written(tmp_path, "there.parquet") == written(tmp_path, "here.parquet")
 
 

@@ -25,7 +25,7 @@ def talk(*turns, system="s"):
 
 def cut(chat, cell, context):
     counts = DialogueCounts()
-    found = list(examples_of([cell], chat, context, counts, row=7))
+    found = list(examples_of([cell], chat, context, counts))
     shown = [chat.tokenizer.decode(e.ids, skip_special_tokens=False) for e in found]
     return (
         shown,

@@ -135,7 +135,7 @@ class Rows:
     def __init__(self, columns, parts):
         self.columns, self.parts = {n: pa.array(v, pa.string()) for n, v in columns.items()}, np.array(parts)
 
-    def batches(self, part=None):
+    def batches(self, part=None, names=None):
         found = CleanBatch(np.arange(len(self.parts)), self.columns, [])
         yield found if part is None else found.chosen(self.parts == part)
 

@@ -56,7 +56,7 @@ class Chat:
     """
 
     def __init__(self, tokenizer: Tokenizer, words: Mapping[str, str], today: str | None = None):
-        self.tokenizer, self.words = tokenizer, dict(words)
+        self.tokenizer, self.words, self._today = tokenizer, dict(words), today
         self._marking, self._spelling = (Tokenizer.from_str(tokenizer.to_str()) for _ in range(2))
         self._marking.encode_special_tokens = False
         self._spelling.encode_special_tokens = True
@@ -70,6 +70,10 @@ class Chat:
         except TemplateError as error:
             raise CheckpointError(f"chat template: must be a Jinja template. Got: {error}.") from None
         self._roles: list[Message] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+
+    def __reduce__(self) -> tuple[type[Chat], tuple[Tokenizer, dict[str, str], str | None]]:
+        """A template is compiled anew where it goes."""
+        return type(self), (self.tokenizer, self.words, self._today)
 
     @cached_property
     def end(self) -> int:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 
+from weft import engine
 from weft.data.dialogues import Message
 from weft.errors import DataError
 from weft.features.chat import Chat, Refused
-from weft.features.examples import Example
+from weft.features.examples import Example, joined
+from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import CleanRows
 
 
@@ -57,20 +60,24 @@ def dialogue_examples(clean: CleanRows, name: str, chat: Chat, context: int, cou
     Raises:
         DataError: the chat template refuses every dialogue.
     """
-    row = 0
-    for batch in clean.batches():
-        yield from examples_of(batch.columns[name].to_pylist(), chat, context, counts, row)
-        row += len(batch.rows)
+    yield from joined(engine.over(partial(_examples, name, chat, context), clean.batches(names=[name])), counts)
     if counts.refused == counts.dialogues:
         raise DataError(f"the column '{name}' must hold dialogues that the model's chat template takes. Got none; "
                         f"{counts.why_refused}.")  # fmt: skip
 
 
+def _examples(
+    name: str, chat: Chat, context: int, batch: CleanBatch
+) -> tuple[int, list[Example], DialogueCounts]:  # fmt: skip
+    counts = DialogueCounts()
+    return len(batch.rows), list(examples_of(batch.columns[name].to_pylist(), chat, context, counts)), counts
+
+
 def examples_of(
-    cells: Sequence[str], chat: Chat, context: int, counts: DialogueCounts, row: int = 0
+    cells: Sequence[str], chat: Chat, context: int, counts: DialogueCounts
 ) -> Iterator[Example]:
-    """The examples of some cells, of which the first is of ``row``."""
-    for number, cell in enumerate(cells, start=row):
+    """The examples of some cells, whose rows count from 0."""
+    for number, cell in enumerate(cells):
         counts.dialogues += 1
         try:
             yield from _pieces(number, json.loads(cell), chat, context, counts)

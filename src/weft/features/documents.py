@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
+from weft import engine
 from weft.data.split import TRAIN
 from weft.features.codecs import Codes, Ragged
 from weft.features.store import Store, StoreWriter
@@ -143,17 +146,21 @@ def encode_documents(
     """Every text once, in order, into ``folder``; then some ``more``."""
     writer = StoreWriter(folder)
 
-    def write(texts: Sequence[str]) -> None:
-        found = Documents.of(texts, tokenizer, end)
-        fields: Codes = {TOKENS: found.tokens, LETTERS: found.letters, BYTES: found.bytes}
-        writer.append({name: fields}, len(texts))
-
-    with say.bar("encoding", len(clean)) as bar:
-        for batch in clean.batches():
+    def pieces() -> Iterator[pa.Array]:
+        for batch in clean.batches(names=[name]):
             texts = batch.columns[name]
             for start, stop in _bounded(pc.utf8_length(texts).to_numpy()):
-                write(texts.slice(start, stop - start).to_pylist())
-                bar.advance(stop - start)
-    if more:
-        write(more)
+                yield texts.slice(start, stop - start)
+        if more:
+            yield pa.array(more)
+
+    with say.bar("encoding", len(clean) + len(more)) as bar:
+        for codes, count in engine.over(partial(_codes, tokenizer, end), pieces()):
+            writer.append({name: codes}, count)
+            bar.advance(count)
     return Documents.stored(writer.close(), name)
+
+
+def _codes(tokenizer: Tokenizer, end: int | None, texts: pa.Array) -> tuple[Codes, int]:
+    found = Documents.of(texts.to_pylist(), tokenizer, end)
+    return {TOKENS: found.tokens, LETTERS: found.letters, BYTES: found.bytes}, len(texts)

@@ -6,9 +6,10 @@ It is one piece: what is too long was cut before (``weft.features.pairs``, ``wef
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -83,6 +84,19 @@ class ExampleCorpus(Corpus):
         ids, asked = self.documents.tokens[document].astype(np.int64), self.documents.asked[document] > 0
         prefix = int(self.documents.prefix[document]) if self.prefixed else 0
         return Piece(ids[:-1], np.where(asked[1:], ids[1:], IGNORED), prefix)
+
+
+def joined(found: Iterable[tuple[int, list[Example], Any]], counts: Any) -> Iterator[Example]:
+    """The examples of batches of so many rows, in order; what was counted of each is added to ``counts``."""
+    first = 0
+    for rows, examples, own in found:
+        for example in examples:
+            example.row += first
+            yield example
+        first += rows
+        for name, value in vars(own).items():
+            before = getattr(counts, name)
+            setattr(counts, name, before + value if isinstance(value, int) else before or value)
 
 
 def write_examples(examples: Iterable[Example], folder: Path) -> Examples:

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
+from weft import engine
 from weft.data.split import TRAIN
 from weft.errors import SettingsError
 from weft.features.documents import Marks, encode_texts
-from weft.features.examples import Example
+from weft.features.examples import Example, joined
 from weft.features.tokenizer import SEPARATOR
+from weft.preprocess.clean import CleanBatch
 from weft.preprocess.ingest import CleanRows
 
 LEAST_CONTEXT, CONTEXT = 64, 512
@@ -114,16 +117,19 @@ class PairCounts:
 
 def pair_examples(clean: CleanRows, pairing: Pairing, tokenizer: Tokenizer, counts: PairCounts) -> Iterator[Example]:
     """An example a row, in order; ``counts`` grows with what was cut."""
-    row = 0
-    for batch in clean.batches():
-        yield from examples_of(batch.columns, pairing, tokenizer, counts, row)
-        row += len(batch.rows)
+    step, names = partial(_examples, pairing, tokenizer), [*pairing.sources, pairing.target]
+    yield from joined(engine.over(step, clean.batches(names=names)), counts)
+
+
+def _examples(pairing: Pairing, tokenizer: Tokenizer, batch: CleanBatch) -> tuple[int, list[Example], PairCounts]:
+    counts = PairCounts()
+    return len(batch.rows), list(examples_of(batch.columns, pairing, tokenizer, counts)), counts
 
 
 def examples_of(
-    columns: dict[str, pa.Array], pairing: Pairing, tokenizer: Tokenizer, counts: PairCounts, row: int = 0
+    columns: dict[str, pa.Array], pairing: Pairing, tokenizer: Tokenizer, counts: PairCounts
 ) -> Iterator[Example]:
-    """An example a row of some columns, of which the first is ``row``. A target that was cut is not asked to end."""
+    """An example a row of some columns, counted from 0. A target that was cut is not asked to end."""
     texts = columns[pairing.target].to_pylist()
     targets = encode_texts(texts, tokenizer, pairing.end)
     for i, (source, cut) in enumerate(pairing.encode(columns, tokenizer)):
@@ -132,20 +138,22 @@ def examples_of(
         counts.targets += len(target) > pairing.target_room
         target = target[: pairing.target_room]
         asked = [False] * len(source) + [True] * len(target)
-        yield Example(row + i, source + target, asked, len(source), texts[i])
+        yield Example(i, source + target, asked, len(source), texts[i])
 
 
 def _training_lengths(
     clean: CleanRows, sources: Sequence[str], target: str, tokenizer: Tokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of the sources and of the target of each training row."""
-    read, written = [], []
-    for batch in clean.batches(TRAIN):
-        texts = ([text or "" for text in batch.columns[name].to_pylist()] for name in (*sources, target))
-        sizes = [encode_texts(some, tokenizer).lengths() for some in texts]
-        read.append(np.sum(sizes[:-1], axis=0))
-        written.append(sizes[-1])
-    return np.concatenate(read), np.concatenate(written)
+    names = [*sources, target]
+    found = list(engine.over(partial(_lengths, names, tokenizer), clean.batches(TRAIN, names)))
+    return np.concatenate([read for read, _ in found]), np.concatenate([written for _, written in found])
+
+
+def _lengths(names: Sequence[str], tokenizer: Tokenizer, batch: CleanBatch) -> tuple[np.ndarray, np.ndarray]:
+    texts = ([text or "" for text in batch.columns[name].to_pylist()] for name in names)
+    sizes = [encode_texts(some, tokenizer).lengths() for some in texts]
+    return np.sum(sizes[:-1], axis=0), sizes[-1]
 
 
 def _shares(lengths: Sequence[int], room: int) -> list[int]:
