@@ -73,9 +73,7 @@ def _examples(
     return len(batch.rows), list(examples_of(batch.columns[name].to_pylist(), chat, context, counts)), counts
 
 
-def examples_of(
-    cells: Sequence[str], chat: Chat, context: int, counts: DialogueCounts
-) -> Iterator[Example]:
+def examples_of(cells: Sequence[str], chat: Chat, context: int, counts: DialogueCounts) -> Iterator[Example]:
     """The examples of some cells, whose rows count from 0."""
     for number, cell in enumerate(cells):
         counts.dialogues += 1
