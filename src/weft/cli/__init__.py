@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -131,6 +133,22 @@ def _fail(errors: Console, as_json: bool, text: str) -> None:
         print(json_text({"error": text}))
     errors.print("[bold red]error[/] ", end="")
     errors.print(text, markup=False)
+
+
+def check_page(html: Path | None) -> None:
+    """Raises UsageError where a page is asked for in a folder that is not there."""
+    if html is not None and not html.parent.is_dir():
+        raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
+
+
+def typed(*words: object) -> str:
+    """A command to be typed, its words quoted where a shell asks for it."""
+    return shlex.join(["weft", *map(str, words)])
+
+
+def aside(done: Mapping[str, Any]) -> list[str]:
+    """Where the rows are that were set aside, if any were."""
+    return [f"aside:   {done['rejected_output']}"] if done["rejected"] else []
 
 
 def answer(as_json: bool, values: dict[str, Any], lines: list[str]) -> None:

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
-from weft.cli import Json, Memory, answer
+from weft.cli import Json, Memory, answer, check_page, typed
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.memory import limit
@@ -51,8 +51,7 @@ def audit(
         all_rows: Judge on every row even on the data of the training (too good to be true).
     """
     limit(memory)
-    if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
+    check_page(html)
     if suite is not None and (by or of or all_rows or allow_missing or shadows):
         raise UsageError(
             "--suite: asks its own questions. Leave out --by, --of, --shadows, --allow-missing and --all-rows."
@@ -72,5 +71,7 @@ def audit(
     lines = [line for name in TITLES if name in told for line in (t(TITLES[name]), *told[name], "")]
     page = None if html is None else str(html)
     if not (columns or suite):
-        lines.append(f"next: weft audit {run} {data} --by sex,race    says whom it fails, by columns that tell groups")
+        lines.append(
+            f"next: {typed('audit', run, data, '--by', 'sex,race')}    says whom it fails, by columns that tell groups"
+        )
     answer(json, {**found, "sentences": told, "page": page}, lines + ([f"page: {page}"] if page else []))

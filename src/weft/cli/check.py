@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weft import config
-from weft.cli import Json, Many, Memory, answer
+from weft.cli import Json, Many, Memory, answer, typed
 from weft.data.table import Table
 from weft.errors import listing
 from weft.estimates.rows import estimate
@@ -56,7 +56,7 @@ def check(
             f"search    at most {search.trials + 2 * AGAIN + 1:,} trainings such as this one: {search.trials:,} trials "
             f"of {listing(sought, 20)}, {2 * AGAIN} with other seeds, and the last"
         )
-    answer(json, found, [*lines, f"next:     weft run {file}"])
+    answer(json, found, [*lines, f"next:     {typed('run', file)}"])
 
 
 def estimated(settings: config.Settings, memory: Memory) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import pyarrow as pa
 from cyclopts import Parameter
 
-from weft.cli import Engine, Json, Many, Memory, To, answer
+from weft.cli import Engine, Json, Many, Memory, To, answer, typed
 from weft.data.stores import fetched, is_address
 from weft.data.table import RawBatch, Table
 from weft.engine import running
@@ -93,6 +93,6 @@ def embed(
             f"wrote:   {out}",
             *([] if found is None else [f"graph:   finds {found:.1%} of the {MEASURED_NEAREST} nearest rows"]),
             *([f"aside:   {rejected:,} rows, {answered['rejected_output']}"] if rejected else []),
-            f'next:    weft search {run} {out} "your words"',
+            f'next:    {typed("search", run, out)} "your words"',
         ],
     )

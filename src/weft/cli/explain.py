@@ -11,7 +11,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.text import Text
 
-from weft.cli import Json, answer
+from weft.cli import Json, answer, check_page
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.exchange import is_checkpoint
@@ -79,8 +79,7 @@ def explain(
         raise UsageError(f"--row: must be 1 to {MOST_ROWS} row numbers from 0 on. Got {len(row)}.")
     if evaluations < 64:
         raise UsageError(f"--evaluations: must be at least 64. Got {evaluations}.")
-    if html is not None and not html.parent.is_dir():
-        raise UsageError(f"--html {html}: there is no folder {html.parent}. Make it, or choose another file.")
+    check_page(html)
     if nearest < 0 or (training is not None and not nearest):
         raise UsageError("--nearest: must be the number of training rows to show, from 1 on; --training needs it.")
     if (data is None) == (prompt is None):

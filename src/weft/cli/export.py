@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from weft.cli import Json, Out, answer
+from weft.cli import Json, Out, answer, typed
 from weft.errors import UsageError, listing
 from weft.exchange import export_hf
 from weft.results.pareto import pareto_lines
@@ -40,7 +40,7 @@ def export(
         from weft.smaller import export_smaller
 
         found = export_smaller(run, to, out, MOST if max_loss is None else max_loss, data)
-        lines = [*pareto_lines(found), f"wrote:   {out}", f"next:    weft evaluate {out} DATA"]
+        lines = [*pareto_lines(found), f"wrote:   {out}", f"next:    {typed('evaluate', out, 'DATA')}"]
         return answer(json, found, lines)
     if max_loss is not None or data is not None:
         raise UsageError(f"--max-loss and --data are for int8 and int4; {to} loses nothing. Leave them out.")

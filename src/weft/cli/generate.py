@@ -13,7 +13,7 @@ from typing import Any
 from rich.cells import cell_len
 from tokenizers import Tokenizer
 
-from weft.cli import Engine, Json, Many, To, answer
+from weft.cli import Engine, Json, Many, To, answer, aside, typed
 from weft.engine import running
 from weft.errors import UsageError, listing
 from weft.features.chat import TEMPLATE, Chat
@@ -308,6 +308,4 @@ def _table(run: Path, done: dict[str, Any], json: bool) -> None:
         *([f"broken off before they fulfilled the constraint: {done['invalid']:,}"] if done["invalid"] else []),
         f"wrote:   {done['output']}",
     ]
-    if done["rejected"]:
-        lines.append(f"aside:   {done['rejected_output']}")
-    answer(json, done, [*lines, f'next:    weft generate {run} "PROMPT" --next 10'])
+    answer(json, done, [*lines, *aside(done), f'next:    {typed("generate", run)} "PROMPT" --next 10'])

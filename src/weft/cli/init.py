@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from weft.cli import Json, Out, answer
+from weft.cli import Json, Out, answer, typed
 from weft.data.columns import SAMPLE_ROWS, Guess, guess, guess_target
 from weft.data.labels import guess_labels, kind_in_words
 from weft.data.table import Table
@@ -12,19 +13,7 @@ from weft.errors import UsageError, did_you_mean
 from weft.files import write_whole
 from weft.yaml_text import scalar
 
-_LIKELY = (
-    "target",
-    "label",
-    "class",
-    "y",
-    "outcome",
-    "diagnosis",
-    "risk",
-    "churn",
-    "rating",
-    "sentiment",
-    "price",
-)
+_LIKELY = ["target", "label", "class", "y", "outcome", "diagnosis", "risk", "churn", "rating", "sentiment", "price"]
 
 
 def init(
@@ -74,20 +63,10 @@ def init(
     for name, found in guesses.items():
         if name != chosen and why.type != "ranking":
             lines.append(f"  {scalar(name) + ':':<{width + 1}} {found.type:<8}  # {found.reason}")
-    write_whole(out, "\n".join(lines) + "\n")
-    used = sum(g.type != "off" for n, g in guesses.items() if n != chosen)
-    answer(
-        json,
-        {
-            "file": str(out), "target": chosen, "target_type": why.type,
-            "columns": {n: {"type": g.type, "reason": g.reason} for n, g in guesses.items() if n != chosen},
-        },
-        [
-            f"{data}: {len(guesses)} columns, {used} are read; the target is taken to be '{chosen}' ({why.type}).",
-            f"wrote:   {out}",
-            f"next:    look at it, then  weft check {out}",
-        ],
-    )  # fmt: skip
+    columns = {n: {"type": g.type, "reason": g.reason} for n, g in guesses.items() if n != chosen}
+    used = sum(c["type"] != "off" for c in columns.values())
+    seen = f"{len(guesses)} columns, {used} are read; the target is taken to be '{chosen}' ({why.type})."
+    _write(out, lines, f"{data}: {seen}", {"target": chosen, "target_type": why.type, "columns": columns}, json)
 
 
 def _texts(data: str, out: Path, json: bool) -> None:
@@ -101,16 +80,14 @@ def _texts(data: str, out: Path, json: bool) -> None:
         "target: {next_token: text}  # a model that writes; masked_token: text makes one that reads",
         "training: {minutes: 10}",
     ]
+    seen = f"{data}: plain text; a language model learns to write it."
+    _write(out, lines, seen, {"target": "text", "target_type": "next_token", "columns": {}}, json)
+
+
+def _write(out: Path, lines: list[str], seen: str, guessed: dict[str, Any], json: bool) -> None:
     write_whole(out, "\n".join(lines) + "\n")
-    answer(
-        json,
-        {"file": str(out), "target": "text", "target_type": "next_token", "columns": {}},
-        [
-            f"{data}: plain text; a language model learns to write it.",
-            f"wrote:   {out}",
-            f"next:    look at it, then  weft check {out}",
-        ],
-    )
+    next_ = f"next:    look at it, then  {typed('check', out)}"
+    answer(json, {"file": str(out), **guessed}, [seen, f"wrote:   {out}", next_])
 
 
 def _likely_target(names: list[str], types: dict[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from weft.cli import Json, Many, Memory, answer
+from weft.cli import Json, Many, Memory, answer, typed
 from weft.errors import UsageError
 from weft.estimates.devices import DEVICES, THIS, Device, count_of, gpus_of
 from weft.estimates.plan import CONTEXT, PUE, UTILISATION, Asked
@@ -59,7 +59,9 @@ def plan(
             found["on_devices"] = plan_of(Asked(**model, context=context or found["context"], **common))
             words |= {f"{key} ": text for key, text in found["on_devices"].pop("words").items()}
     if file is not None:
-        words["next"] = f"weft run {file}" if probe else f"weft plan {file} --probe 20, which rehearses it and measures"
+        words["next"] = (
+            typed("run", file) if probe else f"{typed('plan', file)} --probe 20, which rehearses it and measures"
+        )
     answer(json, found | {"words": words}, [f"{key:<12}{text}" for key, text in words.items()])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weft.cli import Engine, Json, Many, Memory, To, answer
+from weft.cli import Engine, Json, Many, Memory, To, answer, typed
 from weft.data.stores import fetched, is_address
 from weft.data.table import Table
 from weft.engine import running
@@ -97,7 +97,7 @@ def predict(
     if "used" in done:
         lines.append(f"used:    {used_in_words(done['used'])}")
     if not is_address(run):
-        lines.append(f"judge:   weft evaluate {run} DATA_WITH_TARGET")
+        lines.append(f"judge:   {typed('evaluate', run, 'DATA_WITH_TARGET')}")
     answer(json, done, lines)
 
 

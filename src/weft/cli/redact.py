@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from weft.cli import Json, Many, Memory, Out, answer
+from weft.cli import Json, Many, Memory, Out, answer, aside
 from weft.config import RedactSettings
 from weft.data.personal import KINDS
 from weft.errors import UsageError, did_you_mean, listing
@@ -59,9 +59,7 @@ def redact(
         lines.append(f"{name}: {', '.join(f'{n:,} {kind}' for kind, n in found.items())} replaced{texts}")
     if not done["found"]:
         lines.append(f"nothing was found of {listing(chosen, 10)}")
-    lines.append(f"wrote:   {out}")
-    if done["rejected"]:
-        lines.append(f"aside:   {done['rejected_output']}")
+    lines += [f"wrote:   {out}", *aside(done)]
     if {"name", "address"} & set(chosen):
         far = "rules go" if names is None else "rules and the model go"
         lines.append(f"note:    names and addresses are found as far as {far}; read some rows before you give it away")

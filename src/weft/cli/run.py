@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ from cyclopts import Parameter, validators
 
 from weft import config, pipeline
 from weft import processes as told
-from weft.cli import Engine, Json, Many, Memory, Out, answer
+from weft.cli import Engine, Json, Many, Memory, Out, answer, typed
 from weft.config import Settings
 from weft.engine import running
 from weft.errors import RunError, UsageError
@@ -65,14 +66,15 @@ def run(
         if path.exists() and not told.number():
             saved = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"
             again = f" --processes {told.count()}" if told.count() > 1 else ""
-            Spoken().line(f"{saved}; go on with: weft run {file} -o {path} --resume{again}")
+            Spoken().line(f"{saved}; go on with: {typed('run', file, '-o', path, '--resume')}{again}")
         raise
+    where, start = shlex.quote(str(done.path)), f"    or a table's model: {{from: {done.path}}}"
     use = {
-        "next_token": f'weft generate {done.path} "PROMPT"    or a table\'s model: {{from: {done.path}}}',
-        "masked_token": f"weft embed {done.path} DATA -o vectors.parquet    or a table's model: {{from: {done.path}}}",
-        "dialogue": f"weft generate {done.path} --chat",
-        "embedding": f"weft embed {done.path} DATA -o i.parquet    and    weft search {done.path} i.parquet QUERY",
-    }.get(settings.target.task, f"weft predict {done.path} DATA -o predictions.parquet")
+        "next_token": f'weft generate {where} "PROMPT"{start}',
+        "masked_token": f"weft embed {where} DATA -o vectors.parquet{start}",
+        "dialogue": f"weft generate {where} --chat",
+        "embedding": f"weft embed {where} DATA -o i.parquet    and    weft search {where} i.parquet QUERY",
+    }.get(settings.target.task, f"weft predict {where} DATA -o predictions.parquet")
     answer(
         json,
         {"run": str(done.path), **done.figures},

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from weft.cli import Json, Out, answer
+from weft.cli import Json, Out, answer, typed
 from weft.data.table import Table
 from weft.errors import UsageError
 from weft.inference.search import VectorIndex
@@ -67,4 +67,4 @@ def search(
             f"{done['rejected']:,} set aside",
             f"wrote:   {out}",
         ]
-        answer(json, done, [*lines, f'next:    weft search {run} {index} "your words"'])
+        answer(json, done, [*lines, f'next:    {typed("search", run, index)} "your words"'])

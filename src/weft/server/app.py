@@ -29,7 +29,7 @@ from weft.server.guard import Guard
 from weft.server.loop import Full, Gone, Loop, Ticket
 from weft.server.metrics import Metrics
 from weft.server.served import Served
-from weft.server.texts import Work, chat_work, check_fits, completion_work, failed_event, pieces, whole
+from weft.server.texts import Work, chat_work, check_fits, completion_work, event_of, pieces, whole
 from weft.server.writer import Writer
 
 QUEUE = 256
@@ -52,10 +52,7 @@ class Server:
 
     def __init__(self, served: Sequence[Served], queue: int = QUEUE):
         self.served = {one.name: one for one in served}
-        self.loops = {
-            one.name: Loop(one.name, Writer(one.model) if one.writes and one.model is not None else None, queue)
-            for one in served
-        }
+        self.loops = {one.name: Loop(one.name, Writer(one.model) if one.writes else None, queue) for one in served}
         self.metrics = Metrics()
         self.metrics.watch(list(self.loops.values()))
 
@@ -68,6 +65,24 @@ class Server:
             near = did_you_mean(name or "", able)
             raise Refused(404, f"model: {what}. These can: {listing(able)}.{near}", "model_not_found", "model")
         return self.served[str(name)], self.loops[str(name)]
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The schema of all routes; what is wrong is always 400 in one form."""
+        if self.openapi_schema is None:
+            found = get_openapi(title=self.title, version=self.version, routes=self.routes)
+            for path, operations in found["paths"].items():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+                    if self.state.keyed:
+                        operation["security"] = [] if path == "/healthz" else [{"key": []}]
+            for name in ("HTTPValidationError", "ValidationError"):
+                found["components"]["schemas"].pop(name, None)
+            if self.state.keyed:
+                found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            self.openapi_schema = found
+        return self.openapi_schema
 
 
 class Refused(HTTPException):
@@ -100,15 +115,14 @@ def create_app(
         for loop in server.loops.values():
             await asyncio.to_thread(loop.end)
 
-    app = FastAPI(title="Weft", version=version("weft"), lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.server = server
+    app = _App(title="Weft", version=version("weft"), lifespan=lifespan, docs_url=None, redoc_url=None)
+    app.state.server, app.state.keyed = server, bool(keys)
     app.include_router(router)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(WeftError, _wrong)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Full, _full)
     app.add_exception_handler(Gone, _gone)
-    app.openapi = lambda: _openapi(app, bool(keys))  # type: ignore[method-assign]
     return Guard(app, server.metrics, keys, rate, loopback)
 
 
@@ -224,7 +238,8 @@ class Streamed(Response):
                     async for event in events:
                         await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
                 except WeftError as error:
-                    await send({"type": "http.response.body", "body": _failed(error).encode(), "more_body": True})
+                    said = event_of(bodies.problem(500, str(error), "failed"))
+                    await send({"type": "http.response.body", "body": said.encode(), "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         except Gone:
             pass
@@ -232,10 +247,6 @@ class Streamed(Response):
             self._ticket.gone = True
             watch.cancel()
             self._work.count(self._metrics)
-
-
-def _failed(error: WeftError) -> str:
-    return failed_event(str(error), "failed")
 
 
 async def _watch(receive: Receive, ticket: Ticket) -> None:
@@ -280,7 +291,6 @@ async def next_token(request: Request, body: bodies.NextBody) -> Response:
     """The most probable next tokens after a prompt, and the probability that is left."""
     served, loop = _server(request).find(body, "next")
     ids = await asyncio.to_thread(served.prompt, body.prompt)
-    assert served.model is not None
     tokens, rest = await _call(request, loop, served.following, (ids, body.count))
     text = served.tokenizer.decode(ids)
     return JSONResponse(
@@ -325,9 +335,7 @@ async def recommend(request: Request, body: bodies.RecommendBody) -> Response:
 
 
 def _error(status: int, message: str, code: str, field: str | None = None, **headers: str) -> JSONResponse:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    told = {"error": {"message": message, "type": kind, "param": field, "code": code}}
-    return JSONResponse(told, status, headers)
+    return JSONResponse(bodies.problem(status, message, code, field), status, headers)
 
 
 async def _invalid(request: Request, error: Any) -> Response:
@@ -364,21 +372,3 @@ async def _full(request: Request, error: Any) -> Response:
 
 async def _gone(request: Request, error: Any) -> Response:
     return _error(499, "the client left", "gone")
-
-
-def _openapi(app: FastAPI, keyed: bool) -> dict[str, Any]:
-    """The schema of all routes; what is wrong is always 400 in one form."""
-    if app.openapi_schema is None:
-        found = get_openapi(title=app.title, version=app.version, routes=app.routes)
-        for path in found["paths"].values():
-            for operation in path.values():
-                operation["responses"].pop("422", None)
-        for name in ("HTTPValidationError", "ValidationError"):
-            found["components"]["schemas"].pop(name, None)
-        if keyed:
-            found["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
-            for path, operations in found["paths"].items():
-                for operation in operations.values():
-                    operation["security"] = [] if path == "/healthz" else [{"key": []}]
-        app.openapi_schema = found
-    return app.openapi_schema

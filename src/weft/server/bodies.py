@@ -13,19 +13,21 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 Neutral = Annotated[float, Field(ge=0, le=0, description="not supported: 0, or left out")]
 
 
-class Body(BaseModel):
-    """What every request may hold."""
+class Strict(BaseModel):
+    """A field that is not named here is refused, and so is a value of another type."""
 
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class Body(Strict):
+    """What every request may hold."""
 
     model: Name | None = None
     """Which of the served runs (GET /v1/models); default: the first that can do it."""
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Strict):
     """What a stream tells beside the text."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True)
 
     include_usage: bool = False
     """One more piece at the end, with the number of tokens."""
@@ -75,28 +77,22 @@ class CompletionBody(Writing):
     """The answer begins with the prompt."""
 
 
-class Part(BaseModel):
+class Part(Strict):
     """A part of a message; only texts are read."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text"]
     text: str
 
 
-class Message(BaseModel):
+class Message(Strict):
     """One turn of a dialogue."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | Annotated[list[Part], Field(min_length=1)]
 
 
-class NamedSchema(BaseModel):
+class NamedSchema(Strict):
     """A JSON schema that the answer fulfils."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     name: Name = ""
     description: str | None = None
@@ -104,10 +100,8 @@ class NamedSchema(BaseModel):
     strict: bool | None = None
 
 
-class Format(BaseModel):
+class Format(Strict):
     """What an answer may be: any text, any JSON object, or JSON of a schema."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
@@ -193,6 +187,12 @@ class Failed(BaseModel):
     error: Problem
 
 
+def problem(status: int, message: str, code: str, field: str | None = None) -> dict[str, Any]:
+    """What is said of a request that was not answered; ``field``: the one that is wrong."""
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    return {"error": {"message": message, "type": kind, "param": field, "code": code}}
+
+
 class Usage(BaseModel):
     """Tokens read and written."""
 
@@ -202,44 +202,47 @@ class Usage(BaseModel):
     prompt_tokens_details: dict[str, int]
 
 
-class Choice(BaseModel):
+class Written(BaseModel):
     """One text."""
 
     index: int
-    text: str
     finish_reason: str | None
     logprobs: dict[str, Any] | None
 
 
-class Completion(BaseModel):
-    """Texts that go on from prompts."""
+class Choice(Written):
+    """One text that goes on from a prompt."""
 
-    id: str
-    object: Literal["text_completion"]
-    created: int
-    model: str
-    choices: list[Choice]
-    usage: Usage | None
+    text: str
 
 
-class ChatChoice(BaseModel):
+class ChatChoice(Written):
     """One answer."""
 
-    index: int
     message: dict[str, Any]
-    finish_reason: str | None
-    logprobs: dict[str, Any] | None
 
 
-class ChatCompletion(BaseModel):
-    """Answers to a dialogue."""
+class Answered(BaseModel):
+    """What was written for a request."""
 
     id: str
-    object: Literal["chat.completion"]
     created: int
     model: str
-    choices: list[ChatChoice]
     usage: Usage | None
+
+
+class Completion(Answered):
+    """Texts that go on from prompts."""
+
+    object: Literal["text_completion"]
+    choices: list[Choice]
+
+
+class ChatCompletion(Answered):
+    """Answers to a dialogue."""
+
+    object: Literal["chat.completion"]
+    choices: list[ChatChoice]
 
 
 class Vector(BaseModel):

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from weft.server.bodies import problem
 from weft.server.metrics import Metrics
 
 OPEN = "/healthz"
@@ -162,8 +163,7 @@ def _counted(receive: Receive) -> Receive:
 
 
 async def _refuse(send: Send, status: int, message: str, code: str) -> None:
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    body = json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code}}).encode()
+    body = json.dumps(problem(status, message, code)).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -55,7 +55,7 @@ class Served:
         self.path, self.name = path, name
         self.run: Run | None = None
         self.chat: Chat | None = None
-        self.model: LanguageModel | None = None
+        self._model: LanguageModel | None = None
         self.embedder: Embedder | None = None
         self.tokenizer: Tokenizer
         self._grammars = lru_cache(maxsize=32)(self._grammar)
@@ -73,7 +73,7 @@ class Served:
         self.can = self._can()
 
     def _language(self, found: TextModel) -> None:
-        self.model, self.tokenizer = found.model, found.tokenizer
+        self._model, self.tokenizer = found.model, found.tokenizer
         pack(found.model)
         if isinstance(self.run, TextRun):
             return
@@ -82,8 +82,14 @@ class Served:
             self.chat = Chat(found.tokenizer, found.words)
 
     @property
+    def model(self) -> LanguageModel:
+        """Of a run of texts."""
+        assert self._model is not None
+        return self._model
+
+    @property
     def writes(self) -> bool:
-        c = None if self.model is None else self.model.config
+        c = None if self._model is None else self._model.config
         return c is not None and c.backbone.attention != "reading" and c.output != "none"
 
     def _can(self) -> list[str]:
@@ -106,7 +112,6 @@ class Served:
 
     def prompt(self, given: str | Sequence[int]) -> list[int]:
         """The tokens of a prompt. Raises DataError where ids are none of the model's or a source is too long."""
-        assert self.model is not None
         if not isinstance(given, str):
             wrong = [i for i in given if not 0 <= i < self.model.config.vocabulary]
             if wrong or not given:
@@ -123,8 +128,8 @@ class Served:
 
     def cleaned(self, text: str) -> str:
         """A text as the model learnt texts. Raises DataError where it is far too long, before it is looked at."""
-        longest = getattr(self.model.config.backbone, "max_positions", None) if self.model is not None else None
-        if longest is not None and self.writes and len(text) > longest * self._widest:
+        longest = getattr(self.model.config.backbone, "max_positions", None) if self.writes else None
+        if longest is not None and len(text) > longest * self._widest:
             raise DataError(f"a text must have at most {longest:,} tokens for this model. Got {len(text):,} letters. "
                             "Shorten it.")  # fmt: skip
         return self._clean(text)
@@ -142,7 +147,6 @@ class Served:
 
     def ends(self, chat: bool) -> tuple[int, ...]:
         """The tokens that end a text, or an answer."""
-        assert self.model is not None
         ends = self.model.config.end
         return tuple(dict.fromkeys((*ends, self.chat.end))) if chat and self.chat is not None else ends
 
@@ -152,13 +156,11 @@ class Served:
             return self._grammars(constraint, ends)
 
     def _grammar(self, constraint: Constraint, ends: tuple[int, ...]) -> Grammar:
-        assert self.model is not None
         return Grammar(constraint, self.tokenizer, self.model.config.vocabulary, ends)
 
     @cached_property
     def pieces(self) -> list[bytes]:
         """The bytes that every token writes; none of a special one."""
-        assert self.model is not None
         return pieces_of(self.tokenizer, self.model.config.vocabulary)
 
     def spelt(self, token: int) -> str:
@@ -168,7 +170,7 @@ class Served:
 
     def following(self, given: list[tuple[list[int], int]]) -> list[Any]:
         """The most probable next tokens of each prompt, and the probability of the others."""
-        return _each(lambda one: next_tokens(self.model, self.tokenizer, *one), given)  # type: ignore[arg-type]
+        return _each(lambda one: next_tokens(self.model, self.tokenizer, *one), given)
 
     def embed(self, given: list[list[str]]) -> list[tuple[np.ndarray, int]]:
         """The vectors of the texts of several requests, and the tokens read; texts of one length are read together,
@@ -226,22 +228,28 @@ class Served:
 
     def predict(self, given: list[list[dict[str, Any]]]) -> list[Any]:
         """Of each request the answers to its rows, or what is wrong with it."""
-        if type(self.run) is Run:
-            return self._predict_rows(self.run, given)
-        return _each(self._predict_table, given)
+        return self._predict_rows(given) if type(self.run) is Run else _each(self._predict_table, given)
 
     def _predict_table(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         assert self.run is not None
-        predictor = self.run._predictor(False)
+        predictor, table = self.run._predictor(False), self.table(rows)
         found: list[dict[str, Any]] = [{} for _ in rows]
-        for part in predictor.stream(self.table(rows)):
-            for row, answer in zip(part.clean.rows.tolist(), _listed(predictor.as_columns(part.output)), strict=True):
+        for clean, output in self._outputs(predictor, table):
+            for row, answer in zip(clean.rows.tolist(), _listed(predictor.as_columns(output)), strict=True):
                 found[row] = answer
-            for bad in part.clean.rejected:
+            for bad in clean.rejected:
                 found[bad.row] = _told(bad)
         return found
 
-    def _predict_rows(self, run: Run, given: list[list[dict[str, Any]]]) -> list[Any]:
+    def _outputs(self, predictor: Any, table: Table) -> Iterator[tuple[Any, Any]]:
+        """Cleaned rows, and what is said of them."""
+        if type(self.run) is not Run:
+            yield from ((part.clean, part.output) for part in predictor.stream(table))
+            return
+        for clean in predictor.clean(table):
+            yield clean, _predict_alike(self.run.model, self.run.columns.encode(clean), len(clean.rows))
+
+    def _predict_rows(self, given: list[list[dict[str, Any]]]) -> list[Any]:
         """Requests with the same columns are read as one table."""
         alike: dict[frozenset[str], list[int]] = {}
         for place, rows in enumerate(given):
@@ -249,24 +257,13 @@ class Served:
         answers: list[Any] = [None] * len(given)
         for places in alike.values():
             try:
-                found = iter(self._predict_one(run, [row for place in places for row in given[place]]))
+                found = iter(self._predict_table([row for place in places for row in given[place]]))
                 told: list[Any] = [list(islice(found, len(given[place]))) for place in places]
             except WeftError as error:  # of several requests one may be wrong
-                told = [error] if len(places) == 1 else [self._predict_rows(run, [given[p]])[0] for p in places]
+                told = [error] if len(places) == 1 else [self._predict_rows([given[p]])[0] for p in places]
             for place, answer in zip(places, told, strict=True):
                 answers[place] = answer
         return answers
-
-    def _predict_one(self, run: Run, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        predictor = Predictor(run.columns, run.model)
-        found: list[dict[str, Any]] = [{} for _ in rows]
-        for clean in predictor.clean(self.table(rows)):
-            output = _predict_alike(run.model, run.columns.encode(clean), len(clean.rows))
-            for row, answer in zip(clean.rows.tolist(), _listed(predictor.as_columns(output)), strict=True):
-                found[row] = answer
-            for bad in clean.rejected:
-                found[bad.row] = _told(bad)
-        return found
 
     def explain(self, given: list[dict[str, Any]]) -> list[Any]:
         """Of each request why its rows, or its text, have their answers."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any
+from typing import Any, cast
 
 from weft.errors import DataError, UsageError
 from weft.inference.constraint import Constraint, Grammar
@@ -23,14 +23,8 @@ from weft.server.served import Served
 from weft.server.writer import Row, Token
 
 COMPLETION_TOKENS, CHAT_TOKENS = 16, 500
-_REASONS = {
-    "end": "stop",
-    "stop": "stop",
-    "complete": "stop",
-    "length": "length",
-    "context": "length",
-    "stuck": "length",
-}
+_REASONS = {"end": "stop", "stop": "stop", "complete": "stop"}
+"""Why a text ended, in the words of OpenAI; else it is its length."""
 
 
 @dataclass
@@ -55,7 +49,6 @@ class Work:
 
     def make(self, tell: Callable[[int], Callable[[Any], None]], gone: Callable[[], bool]) -> list[Row]:
         """The rows of the writer: of every prompt as many as asked, each with its own seed."""
-        assert self.served.model is not None
         ends, s = self.served.ends(self.chat), self.sampling
         echo = isinstance(self.body, CompletionBody) and bool(self.body.echo) and self.top is not None
         for ids in self.prompts:
@@ -109,10 +102,10 @@ def completion_work(served: Served, body: CompletionBody) -> Work:
         raise UsageError("max_tokens: must be above 0, unless echo is true.")
     given = body.prompt
     several = isinstance(given, list) and not isinstance(given[0], int)
-    prompts = [served.prompt(one) for one in (given if several else [given])]  # type: ignore[arg-type]
+    texts = cast("list[str | list[int]]", given if several else [given])
+    prompts = [served.prompt(one) for one in texts]
     shown = [""] * len(prompts)
     if body.echo:
-        texts = given if several else [given]
         shown = [t if isinstance(t, str) else served.tokenizer.decode(p) for t, p in zip(texts, prompts, strict=True)]
     sampling = sampling_of(body, max(1, tokens), usual=1.0 if task is None else 0.0)
     return Work(served, body, False, sampling, prompts, shown, None, body.logprobs, tokens > 0)
@@ -150,7 +143,6 @@ def _message(message: Message, served: Served) -> dict[str, str]:
 
 def check_fits(work: Work, most: int | None) -> None:
     """Raises DataError where a text is longer than there is ever room for, or than the model reads."""
-    assert work.served.model is not None
     for ids in work.prompts:
         prompt = read_prompt(work.served.model, work.served.tokenizer, ids, work.sampling, False)
         if most is not None and len(ids) + prompt.limit > most:
@@ -179,30 +171,25 @@ async def pieces(work: Work, ticket: Ticket) -> AsyncGenerator[str]:
         head["usage"] = None
     for i, row in enumerate(work.rows):
         if work.chat or work.shown[i // (work.body.n or 1)]:
-            yield _event(head | {"choices": [_choice(work, i, row, "", [], None, first=True)]})
+            yield event_of(head | {"choices": [_choice(work, i, row, "", [], None, first=True)]})
     async for part, text in ticket:
         row = work.rows[part]
         new, ended = row.tokens[told[part] :], text is None
         told[part] += len(new)
         if text or new or ended:
             choice = _choice(work, part, row, text or "", new, _reason(row) if ended else None)
-            yield _event(head | {"choices": [choice]})
+            yield event_of(head | {"choices": [choice]})
     if usage:
-        yield _event(head | {"choices": [], "usage": work.usage()})
+        yield event_of(head | {"choices": [], "usage": work.usage()})
     yield "data: [DONE]\n\n"
 
 
-def _event(value: dict[str, Any]) -> str:
+def event_of(value: dict[str, Any]) -> str:
     return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
-def failed_event(message: str, code: str) -> str:
-    """A stream that breaks says why."""
-    return _event({"error": {"message": message, "type": "server_error", "param": None, "code": code}})
-
-
 def _reason(row: Row) -> str:
-    return _REASONS[row.line.stopped or "length"]
+    return _REASONS.get(row.line.stopped or "", "length")
 
 
 def _answer(work: Work, choices: list[dict[str, Any]], suffix: str) -> dict[str, Any]:
