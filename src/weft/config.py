@@ -469,9 +469,9 @@ def loads(text: str, name: str = "settings", changes: Sequence[str] = (), needs_
     return _validate(document, name, needs_source, root, origins, problems)
 
 
-def from_mapping(settings: Mapping[str, Any], needs_source: bool = False) -> Settings:
+def from_mapping(settings: Mapping[str, Any]) -> Settings:
     """Settings from a Python mapping of the same shape as a pipeline file."""
-    return _validate(settings, "settings", needs_source)
+    return _validate(settings, "settings", needs_source=False)
 
 
 def dumps(settings: Settings) -> str:

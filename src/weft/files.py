@@ -58,6 +58,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def require_empty(out: Path) -> None:
+    """Raises UsageError where a folder that is to be written holds files."""
+    if out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out}: the folder must be new or empty. It holds files. Choose another with -o.")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it that are not there, so that they outlast a loss of power."""
     if not path.is_dir():

@@ -17,7 +17,7 @@ from weft.estimates.devices import DEVICES, count_of, gpus_of
 from weft.estimates.layouts import RESERVE, choose, layouts
 from weft.estimates.plan import Asked, plan
 from weft.estimates.scaling import CORRECTED, WAYS
-from weft.estimates.sizes import Layout, Shape, activations, memory, of_size, shape_of
+from weft.estimates.sizes import Layout, Shape, activations, memory, of_size, usual_shape
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.tokens import Tokens
 from weft.models.transformer import Transformer, TransformerConfig
@@ -67,11 +67,11 @@ class TestScaling:
 class TestSizes:
     @pytest.mark.parametrize("size", [70e6, 1e9, 7e9, 70e9, 405e9])
     def test_a_usual_shape_has_about_the_parameters_asked_for(self, size: float) -> None:
-        assert shape_of(size).parameters == pytest.approx(size, rel=0.05)
+        assert usual_shape(size).parameters == pytest.approx(size, rel=0.05)
 
     def test_shapes_of_llama(self) -> None:
         """Touvron 2023, table 2."""
-        assert [(s.width, s.heads) for s in map(shape_of, (7e9, 13e9))] == [(4_096, 32), (5_120, 40)]
+        assert [(s.width, s.heads) for s in map(usual_shape, (7e9, 13e9))] == [(4_096, 32), (5_120, 40)]
 
     def test_parameters_are_those_of_the_model(self) -> None:
         config = TransformerConfig(width=128, layers=3, heads=2, attention="writing")
@@ -104,7 +104,7 @@ class TestSizes:
         assert two - one == pytest.approx(measured, rel=0.005)
 
     def test_parts_are_shared_out(self) -> None:
-        shape = shape_of(7e9)
+        shape = usual_shape(7e9)
         alone, shared = memory(shape, 4_096, Layout()), memory(shape, 4_096, Layout(8, True))
         assert alone["optimizer"] == 8 * shape.parameters == 8 * shared["optimizer"]
         assert shared["activations"] == alone["activations"] and shared["gradients"] * 8 == alone["gradients"]
@@ -123,7 +123,7 @@ class TestSizes:
 class TestLayouts:
     @pytest.mark.parametrize(("size", "devices"), [(125e6, 1), (7e9, 8), (13e9, 64), (70e9, 64)])
     def test_what_is_proposed_fits_and_nothing_simpler_does(self, size: float, devices: int) -> None:
-        shape = shape_of(size)
+        shape = usual_shape(size)
         found = choose(shape, 4_096, devices, H100, 2**21)
         assert found.shares * found.tensor == devices
         assert sum(memory(shape, 4_096, found).values()) <= (1 - RESERVE) * H100.memory
@@ -134,15 +134,15 @@ class TestLayouts:
 
     def test_one_that_fits_nowhere_names_the_least_that_does(self) -> None:
         with pytest.raises(UsageError, match=r"The least that does is (\d+)xA100") as caught:
-            choose(shape_of(70e9), 4_096, 8, DEVICES["a100"], 2**21)
+            choose(usual_shape(70e9), 4_096, 8, DEVICES["a100"], 2**21)
         least = int(re.search(r"least that does is (\d+)x", str(caught.value))[1])  # type: ignore[index]
-        assert choose(shape_of(70e9), 4_096, least, DEVICES["a100"], 2**21).shares % least == 0
+        assert choose(usual_shape(70e9), 4_096, least, DEVICES["a100"], 2**21).shares % least == 0
         with pytest.raises(UsageError):
-            choose(shape_of(70e9), 4_096, least // 2, DEVICES["a100"], 2**21)
+            choose(usual_shape(70e9), 4_096, least // 2, DEVICES["a100"], 2**21)
 
     def test_a_row_too_long_for_any_number_of_devices(self) -> None:
         with pytest.raises(UsageError, match="shorter --context"):
-            choose(shape_of(405e9), 65_536, 1_024, H100, 2**21)
+            choose(usual_shape(405e9), 65_536, 1_024, H100, 2**21)
 
 
 class TestPublished:
@@ -151,7 +151,7 @@ class TestPublished:
     )
     def test_the_table_of_runs_is_what_is_computed(self, row: list[str]) -> None:
         _, size, tokens, length, device, published, utilisation, ours, error, real, _ = row
-        flops = shape_of(count_of(size, "")).products(count_of(length, "")) * count_of(tokens, "")  # type: ignore[arg-type]
+        flops = usual_shape(count_of(size, "")).products(count_of(length, "")) * count_of(tokens, "")  # type: ignore[arg-type]
         an_hour = 3_600 * DEVICES[device.lower()].peak
         hours, said = count_of(published, ""), float(utilisation.split()[0])
         assert flops / (an_hour * said) == pytest.approx(count_of(ours, ""), abs=0.51)

@@ -9,7 +9,7 @@ from weft.errors import UsageError
 from weft.estimates.devices import Device
 from weft.estimates.layouts import RESERVE, choose, in_words
 from weft.estimates.scaling import CORRECTED, WAYS
-from weft.estimates.sizes import Layout, Shape, activations, memory, shape_of
+from weft.estimates.sizes import Layout, Shape, activations, memory, usual_shape
 from weft.memory import size_in_words
 from weft.progress import duration
 
@@ -61,7 +61,7 @@ def plan(asked: Asked) -> dict[str, Any]:
     """The figures of a plan, and ``words`` for a person. Raises UsageError where no layout fits."""
     parameters = asked.parameters or CORRECTED.size_for(asked.tokens or 0)
     tokens = asked.tokens or CORRECTED.tokens_for(parameters)
-    shape, best = asked.shape or shape_of(parameters), {way.name: way.size_for(tokens) for way in WAYS}
+    shape, best = asked.shape or usual_shape(parameters), {way.name: way.size_for(tokens) for way in WAYS}
     loss = CORRECTED.loss(shape.parameters, tokens)
     a_token = shape.products(asked.context)
     found: dict[str, Any] = {

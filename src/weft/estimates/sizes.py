@@ -54,26 +54,26 @@ class Shape:
         """FLOPs of a token, forward and back: 6 N + 12 L D T (Chowdhery 2022, appendix B)."""
         return 6 * self.parameters + 12 * self.layers * self.width * context
 
-    def cache(self, context: int, product: int = 2) -> int:
-        """Bytes of the keys and values of one text that is gone on from."""
-        return 2 * self.layers * self.width * context * product
+    def cache(self, context: int) -> int:
+        """Bytes of the keys and values of one text that is gone on from, in bfloat16."""
+        return 4 * self.layers * self.width * context
 
 
-def shape_of(parameters: float, vocabulary: int = VOCABULARY) -> Shape:
+def usual_shape(parameters: float) -> Shape:
     """A usual shape near to so many parameters. Raises UsageError where the table alone has more."""
     aspect = ASPECT if parameters >= 1e9 else ASPECT // 2
     found = []
     for width in WIDTHS:
         heads = width // (64 if width < 2_048 else 128)
-        layers = round((parameters - (vocabulary + 1) * width) / Shape(width, 1, heads, vocabulary).block)
-        shape = Shape(width, layers, heads, vocabulary)
+        layers = round((parameters - (VOCABULARY + 1) * width) / Shape(width, 1, heads).block)
+        shape = Shape(width, layers, heads)
         error = abs(shape.parameters / parameters - 1)
         if layers in LAYERS and error < 0.25:
             found.append((error + 0.05 * abs(math.log(width / layers / aspect)), shape))
     if not found:
-        least = Shape(64, 1, 1, vocabulary).parameters
+        least = Shape(64, 1, 1).parameters
         raise UsageError(
-            f"--params: must be a size that a Transformer with {vocabulary:,} kinds of token has, between "
+            f"--params: must be a size that a Transformer with {VOCABULARY:,} kinds of token has, between "
             f"{least / 1e6:.0f}M and 10T. Got {parameters:,.0f}. For smaller ones plan a pipeline file: weft plan FILE."
         )
     return min(found, key=lambda pair: pair[0])[1]

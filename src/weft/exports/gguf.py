@@ -16,7 +16,7 @@ from safetensors import safe_open
 from tokenizers import Tokenizer
 
 from weft.errors import UsageError, listing
-from weft.files import verify_manifest
+from weft.files import require_empty, verify_manifest
 from weft.models.tokenizer_files import load_tokenizer, load_words
 from weft.runs.weights import CONFIG_FILE
 
@@ -34,8 +34,7 @@ def export_gguf(path: Path, out: Path) -> dict[str, Any]:
     Raises:
         UsageError: its model or tokenizer is of another kind, or the library of the extra is not there.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out}: the folder must be new or empty. It holds files. Choose another with -o.")
+    require_empty(out)
     try:
         import gguf
     except ImportError:
@@ -50,19 +49,15 @@ def export_gguf(path: Path, out: Path) -> dict[str, Any]:
     writer = gguf.GGUFWriter(out / MODEL_FILE, architecture)
     heads, groups = shape["num_attention_heads"], shape["num_key_value_heads"]
     width = shape.get("head_dim") or shape["hidden_size"] // heads
-    writer.add_name(path.name)
-    writer.add_block_count(shape["num_hidden_layers"])
-    writer.add_context_length(shape.get("sliding_window") or shape["max_position_embeddings"])
-    writer.add_embedding_length(shape["hidden_size"])
-    writer.add_feed_forward_length(shape["intermediate_size"])
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(groups)
-    writer.add_key_length(width)
-    writer.add_value_length(width)
-    writer.add_rope_dimension_count(width)
-    writer.add_rope_freq_base(shape["rope_theta"])
-    writer.add_layer_norm_rms_eps(shape["rms_norm_eps"])
-    writer.add_vocab_size(shape["vocab_size"])
+    for what, value in {
+        "name": path.name, "block_count": shape["num_hidden_layers"],
+        "context_length": shape.get("sliding_window") or shape["max_position_embeddings"],
+        "embedding_length": shape["hidden_size"], "feed_forward_length": shape["intermediate_size"],
+        "head_count": heads, "head_count_kv": groups, "key_length": width, "value_length": width,
+        "rope_dimension_count": width, "rope_freq_base": shape["rope_theta"],
+        "layer_norm_rms_eps": shape["rms_norm_eps"], "vocab_size": shape["vocab_size"],
+    }.items():  # fmt: skip
+        getattr(writer, f"add_{what}")(value)
     _add_tokenizer(writer, tokenizer, cut, shape, load_words(path))
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[architecture.upper()], shape["num_hidden_layers"])
     parameters = 0

@@ -13,6 +13,7 @@ from typing import Any
 from weft.errors import UsageError
 from weft.features.codecs import CategoryCodec, NumberCodec, TextCodec, TimeCodec
 from weft.features.columns import Columns
+from weft.files import require_empty
 from weft.runs.opening import task_of
 from weft.runs.run import Run
 
@@ -33,8 +34,7 @@ def export_mlflow(path: Path, out: Path) -> dict[str, Any]:
     Raises:
         UsageError: the run does something else, or the library of the extra is not there.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out}: the folder must be new or empty. It holds files. Choose another with -o.")
+    require_empty(out)
     if task := task_of(path):
         raise UsageError(
             f"{path}: must predict a class, labels or a number of a row, to be a model of MLflow. Got a run of {task}. "

@@ -27,7 +27,7 @@ from weft.errors import RunError, UsageError
 from weft.features.batching import Batch
 from weft.features.codecs import FIRST, CategoryCodec, NumberCodec, TextCodec, TimeCodec
 from weft.features.columns import COLUMNS_FILE, TOKENIZER_FILE, Columns
-from weft.files import write_whole
+from weft.files import require_empty, write_whole
 from weft.inference.embed import Embedder
 from weft.models.language import LanguageModel
 from weft.models.row import RowModels
@@ -79,8 +79,7 @@ def export_onnx(path: Path, out: Path) -> dict[str, Any]:
         UsageError: the run does something else, or the libraries of the extra are not there.
         RunError: the graph answers otherwise than the run by more than :data:`EXACT`.
     """
-    if out.exists() and any(out.iterdir()):
-        raise UsageError(f"{out}: the folder must be new or empty. It holds files. Choose another with -o.")
+    require_empty(out)
     task = task_of(path)
     if task in ("next_token", "text", "dialogue", "span", "ranking"):
         raise UsageError(
@@ -164,8 +163,7 @@ def _write(
         ) from None
     example = codes(3, 0)
     free = tuple(dict.fromkeys(range(x.dim()), torch.export.Dim.DYNAMIC) for x in example)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    for noisy in ("onnxscript", "onnx_ir"):
+    for noisy in ("torch.onnx", "onnxscript", "onnx_ir"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     graph = torch.onnx.export(
         model.eval(), example, dynamo=True, dynamic_shapes=(free,) if isinstance(model, _Rows) else free,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,26 +36,25 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         if str(device) == "cpu":
             return self
-        columns = {c: {n: t.to(device) for n, t in fields.items()} for c, fields in self.columns.items()}
         rest = (None if t is None else t.to(device) for t in (self.target, self.groups, self.reads, self.taught))
-        return Batch(columns, next(rest), self.rows, *rest)
+        return Batch(each_field(self.columns, lambda t: t.to(device)), next(rest), self.rows, *rest)
 
     def row(self, place_1: Tensor) -> Batch:
         """One row alone."""
-        columns = {c: {n: t[place_1] for n, t in fields.items()} for c, fields in self.columns.items()}
         target, reads = (None if t is None else t[place_1] for t in (self.target, self.reads))
-        return Batch(columns, target, 1, reads=reads)
+        return Batch(each_field(self.columns, lambda t: t[place_1]), target, 1, reads=reads)
+
+
+def each_field(codes: Mapping[str, Mapping[str, Any]], change: Callable[[Any], Any]) -> dict[str, dict[str, Any]]:
+    """The fields of some columns, each changed."""
+    return {column: {name: change(array) for name, array in fields.items()} for column, fields in codes.items()}
 
 
 def collate(codes: RowCodes, rows: int, multiple: int = 1) -> Batch:
     """Tensors of the codes of ``rows`` rows, ragged ones of a width that is a multiple of ``multiple``."""
-    columns = {
-        column: {name: _tensor(array, multiple) for name, array in fields.items()}
-        for column, fields in codes.items()
-        if column != TARGET
-    }
-    target = _tensor(codes[TARGET]["value"]) if TARGET in codes else None
-    return Batch(columns, target, rows)
+    columns = each_field(codes, lambda array: _tensor(array, multiple))
+    target = columns.pop(TARGET, None)
+    return Batch(columns, None if target is None else target["value"], rows)
 
 
 def _tensor(array: np.ndarray | Ragged, multiple: int = 1) -> Tensor:

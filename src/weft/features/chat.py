@@ -83,13 +83,12 @@ class Chat:
 
     def prompt(self, messages: Sequence[Message]) -> list[int]:
         """The tokens of a dialogue up to where the assistant is to speak."""
-        veiled, veil = self._veiled(messages)
-        return self._encoded(self._render(veiled, True), veil)[0]
+        return self.ids(messages, prompt=True)
 
-    def ids(self, messages: Sequence[Message]) -> list[int]:
-        """The tokens of a whole dialogue."""
+    def ids(self, messages: Sequence[Message], prompt: bool = False) -> list[int]:
+        """The tokens of a whole dialogue, or of one that the assistant is to go on with."""
         veiled, veil = self._veiled(messages)
-        return self._encoded(self._render(veiled, False), veil)[0]
+        return self._encoded(self._render(veiled, prompt), veil)[0]
 
     def examples(self, messages: Sequence[Message]) -> list[tuple[list[int], list[bool]]]:
         """The tokens of a dialogue, and whether each belongs to an answer or ends one.

@@ -221,11 +221,11 @@ def histories(events: Events, places: np.ndarray, users: np.ndarray | None = Non
     return np.repeat(np.arange(len(places)), lengths), items
 
 
-def repeat_share(events: Events, part: int = TRAIN) -> float:
-    """Of a part's events after a user's first the share whose item the user had before."""
+def repeat_share(events: Events) -> float:
+    """Of the training events after a user's first the share whose item the user had before."""
     again = total = 0
     for piece in events.pieces():
-        places = np.flatnonzero(events.parts[piece] == part) + piece.start
+        places = np.flatnonzero(events.parts[piece] == TRAIN) + piece.start
         user, item = events.owners(places), np.asarray(events.items[places])
         order = np.lexsort((places, item, user))
         same = (user[order][1:] == user[order][:-1]) & (item[order][1:] == item[order][:-1])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from weft.data.split import TRAIN
-from weft.features.batching import collate, in_turn
+from weft.features.batching import collate, each_field, in_turn
 from weft.features.events import UNKNOWN, Events
 from weft.features.histories import gap_bins
 from weft.features.pieces import IGNORED, Cuts, hash_of
@@ -56,8 +56,7 @@ class HistoryBatch:
         if str(device) == "cpu":
             return self
         moved = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        columns = {c: {n: t.to(device) for n, t in fields.items()} for c, fields in self.columns.items()}
-        return replace(self, **moved, columns=columns)
+        return replace(self, **moved, columns=each_field(self.columns, lambda t: t.to(device)))
 
     def row(self, place_1: Tensor) -> HistoryBatch:
         """One user alone; the candidates are those of all."""
@@ -99,8 +98,7 @@ class Candidates:
     def known_of(self, codes: np.ndarray) -> Columns:
         """What is known of items, as tensors; of no item what is known of the first, which nobody reads."""
         places = np.maximum(codes, 1) - 1
-        picked = {c: {n: take(a, places) for n, a in fields.items()} for c, fields in self.columns.items()}
-        return collate(picked, len(places)).columns
+        return collate(each_field(self.columns, lambda array: take(array, places)), len(places)).columns
 
 
 class NextItems:

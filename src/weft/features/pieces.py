@@ -10,8 +10,8 @@ Shape suffixes: B rows, T tokens.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,15 +41,14 @@ class TextBatch:
     prefix_BT: Tensor | None = None
 
     def to(self, device: torch.device | str) -> TextBatch:
-        if str(device) == "cpu":
-            return self
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: t.to(device) for name, t in found.items() if t is not None})
+        return self if str(device) == "cpu" else self._each(lambda tensor: tensor.to(device))
 
     def row(self, place_1: Tensor) -> TextBatch:
         """One row alone."""
-        found = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: t[place_1] for name, t in found.items() if t is not None})
+        return self._each(lambda tensor: tensor[place_1])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TextBatch:
+        return replace(self, **{name: change(tensor) for name, tensor in vars(self).items() if tensor is not None})
 
 
 @dataclass

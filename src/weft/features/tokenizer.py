@@ -22,6 +22,8 @@ SPECIAL = [PAD, MASK, END]
 WRITING = [*SPECIAL, SEPARATOR, SYSTEM, USER, ASSISTANT]
 """A tokenizer for writing has the tokens of every task, so that one pretrained model can learn any of them."""
 
+VOCABULARY = 8_192
+"""Tokens of a tokenizer for reading, at most."""
 SLICE = 1 << 16
 """Letters encoded at once: a line of any length costs no more memory than these."""
 MOST_WORDS = 1 << 19
@@ -54,7 +56,7 @@ def mask_token(tokenizer: Tokenizer) -> int | None:
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocabulary: int = 8_192, lowercase: bool = False, special: list[str] = SPECIAL
+    texts: Iterable[str], vocabulary: int = VOCABULARY, lowercase: bool = False, special: list[str] = SPECIAL
 ) -> Tokenizer:
     """A byte-level BPE of at most ``vocabulary`` tokens. ``texts`` is streamed once.
 
@@ -84,15 +86,13 @@ def words_of(texts: Iterable[str], lowercase: bool) -> dict[str, int]:
     return {word: count for word, count in counts.items() if holding[word] > 1}
 
 
-def tokenizer_of_words(
-    counts: Mapping[str, int], vocabulary: int = 8_192, lowercase: bool = False, special: list[str] = SPECIAL
-) -> Tokenizer:
+def tokenizer_of_words(counts: Mapping[str, int], vocabulary: int = VOCABULARY, lowercase: bool = False) -> Tokenizer:
     """That which :func:`train_tokenizer` learns from texts with these words (:func:`words_of`)."""
     tokenizer = _byte_level(lowercase)
     normalizer, cut = tokenizer.normalizer, tokenizer.pre_tokenizer
     # the words are in the alphabet of bytes already, in which nothing is a space
     tokenizer.normalizer, tokenizer.pre_tokenizer = None, pre_tokenizers.WhitespaceSplit()
-    _train(tokenizer, (" ".join([word] * count) for word, count in counts.items()), vocabulary, special)
+    _train(tokenizer, (" ".join([word] * count) for word, count in counts.items()), vocabulary, SPECIAL)
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, cut
     return tokenizer
 
@@ -119,16 +119,15 @@ def _train(tokenizer: Tokenizer, texts: Iterable[str], vocabulary: int, special:
     tokenizer.train_from_iterator(texts, trainer)
 
 
-def character_tokenizer(texts: Iterable[str], least: int = 2, special: list[str] = WRITING) -> Tokenizer:
+def character_tokenizer(texts: Iterable[str], least: int = 2) -> Tokenizer:
     """A token a character that occurs at least ``least`` times; rarer ones are spelt in their UTF-8 bytes."""
-    counts: dict[str, int] = {}
+    counts: Counter[str] = Counter()
     for text in texts:
-        for letter in set(text):
-            counts[letter] = counts.get(letter, 0) + text.count(letter)
+        counts.update(text)
     letters = sorted(letter for letter, count in counts.items() if count >= least)
-    names = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
+    names = [*WRITING, *(f"<0x{byte:02X}>" for byte in range(256)), *letters]
     tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, [], byte_fallback=True, fuse_unk=False))
-    tokenizer.add_special_tokens(special)
+    tokenizer.add_special_tokens(WRITING)
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
     tokenizer.encode_special_tokens = True
     return tokenizer

@@ -76,8 +76,8 @@ def described(name: str) -> str:
 class ByMeaning:
     """Classes by the cosine between a text's vector and those of the descriptions."""
 
-    def __init__(self, embedder: Embedder, labels: Mapping[str, str], temperature: float = TEMPERATURE):
-        self.embedder, self.temperature = embedder, temperature
+    def __init__(self, embedder: Embedder, labels: Mapping[str, str]):
+        self.embedder = embedder
         self.vectors_CD, cut = embedder(list(labels.values()))
         if cut:
             raise UsageError(f"descriptions must be no longer than the model reads. Got {cut} that are. Shorten them.")
@@ -85,7 +85,7 @@ class ByMeaning:
     def __call__(self, texts: list[str]) -> tuple[np.ndarray, int]:
         """Probabilities [N, C], and how many texts were cut to what the model reads."""
         vectors_ND, cut = self.embedder(texts)
-        return _softmax((vectors_ND @ self.vectors_CD.T).astype(np.float64) / self.temperature), cut
+        return _softmax((vectors_ND @ self.vectors_CD.T).astype(np.float64) / TEMPERATURE), cut
 
     def fingerprint(self) -> str:
         return fingerprint(self.embedder.model, self.embedder.source.tokenizer)

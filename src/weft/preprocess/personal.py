@@ -12,7 +12,6 @@ from weft.data.pictures import pixel_type
 from weft.data.table import Table, shown
 from weft.files import json_text
 from weft.preprocess.letters import Redactor
-from weft.progress import Silent
 
 
 class Survey:
@@ -49,17 +48,12 @@ class Survey:
         return lines
 
 
-def survey(table: Table, rows: int | None = None, say: Silent | None = None) -> Survey:
+def survey(table: Table, rows: int | None = None) -> Survey:
     """Look through a table, batch by batch; of ``rows`` only the first."""
     found = Survey()
-    if rows is not None:
-        for batch in table.head(rows).to_batches():
-            found.add(batch)
-        return found
-    with (say or Silent()).bar("reading", table.row_count() or 0) as bar:
-        for raw in table.batches():
-            found.add(shown(raw.batch, table.columns))
-            bar.advance(raw.batch.num_rows)
+    shown_batches = (shown(raw.batch, table.columns) for raw in table.batches())
+    for batch in shown_batches if rows is None else table.head(rows).to_batches():
+        found.add(batch)
     return found
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from weft.data.split import TEST, TRAIN, VALID, uniform
+from weft.data.split import TRAIN, uniform
 from weft.data.table import Table
 from weft.features.canaries import Canary
 from weft.results.audit.leaks import Beside, canaries_section, membership_section
-from weft.runs.judged import split_of
+from weft.runs.judged import JudgedRows
 
 if TYPE_CHECKING:
     from weft.runs.run import Run
@@ -40,11 +40,10 @@ def judge_members(run: Run, source: Table, shadows: tuple[Shadow, ...] = ()) -> 
     """The section ``members``; None where the table is not that of the training, or the run gives no such figure."""
     if run.figures.get("task") not in (None, "next_token", "masked_token"):
         return None
-    if source.fingerprint() != run.figures["data"]["fingerprint"]:
+    judged = JudgedRows.of(run.path, run.figures, source, everything=False)
+    if (parts := judged.parts) is None:
         return None
-    parts = split_of(run.path)
-    other = TEST if (parts == TEST).any() else VALID
-    picked = np.sort(np.concatenate([_some(np.flatnonzero(parts == part)) for part in (TRAIN, other)]))
+    picked = np.sort(np.concatenate([_some(np.flatnonzero(parts == part)) for part in (TRAIN, judged.part)]))
 
     def chosen(rows: np.ndarray) -> np.ndarray:
         return np.isin(rows, picked)

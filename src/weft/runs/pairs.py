@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -20,7 +19,6 @@ from weft.inference.embed import Embedder
 from weft.preprocess.clean import ColumnPlan
 from weft.preprocess.letters import Letters
 from weft.preprocess.paired import PairCleaner
-from weft.progress import Silent
 from weft.results.explain.reading import Nearness
 from weft.results.metrics import with_intervals
 from weft.results.retrieval import Retrieval, Score, rank_metrics
@@ -51,16 +49,8 @@ class PairRun(AskedRun):
                 texts = {name: clean.columns[name][place].as_py() for name in cleaner.plans}
                 yield row, Nearness(self._embedder, texts)
 
-    def predict(self, table: Any, allow_missing: bool = False) -> Any:
-        raise self._no_column()
-
-    def predict_file(self, source: Any, out: str | Path, allow_missing: bool = False, keep: tuple[str, ...] = (),
-                     say: Silent | None = None, columns: tuple[str, ...] = (), partition_by: str | None = None
-                     ) -> dict[str, Any]:  # fmt: skip
-        raise self._no_column()
-
-    def _no_column(self) -> UsageError:
-        return UsageError(
+    def _predictor(self, allow_missing: bool) -> NoReturn:
+        raise UsageError(
             f"{self.path}: must be a run that predicts a column. This one gives vectors: weft embed {self.path} "
             f'DATA -o index.parquet, then weft search {self.path} index.parquet "QUERY"; or run.embed(texts).'
         )

@@ -22,10 +22,9 @@ import pyarrow as pa
 import weft.inference.names  # noqa: F401 (how a model of names is opened)
 from weft import config, memory
 from weft.config import Settings
-from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import RawBatch, Table, kind_of_table
 from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean, listing
-from weft.features.columns import COLUMNS_FILE, Columns
+from weft.features.columns import Columns
 from weft.features.groups import GroupColumns
 from weft.features.targets import ClassTarget, NumberTarget, known, most_rows
 from weft.files import MANIFEST, sha256, verify_manifest
@@ -33,7 +32,7 @@ from weft.inference.delivery import Delivery
 from weft.inference.output import kept, schema_of
 from weft.inference.parts import Piece, steps, write_job
 from weft.inference.predict import Predictor, Sample, predict_codes, without_in_words
-from weft.models.row import GroupShift, RowConfig, RowModels
+from weft.models.row import RowModels
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.letters import Letters
 from weft.progress import Silent
@@ -47,9 +46,9 @@ from weft.results.outcomes import Outcomes
 from weft.results.report import in_notebook, write_report
 from weft.results.summary import judge
 from weft.runs.audit import Asked, audit
-from weft.runs.judged import split_of
+from weft.runs.judged import JudgedRows, split_of
 from weft.runs.leaks import Shadow
-from weft.runs.weights import load_weights, save_weights
+from weft.runs.weights import load_model
 
 SETTINGS_FILE, REPORT_FILE = "weft.yaml", "report.json"
 BEST_FILE = "best.yaml"
@@ -278,10 +277,8 @@ class Run:
     ) -> _Judged:
         """Outputs and true codes of the rows to judge, and the codes of their groups where any are asked for."""
         predictor = Predictor(self.columns, self.model, allow_missing)
-        same = not everything and source.fingerprint() == self.figures["data"]["fingerprint"]
-        parts = split_of(self.path) if same else None
-        judged = TEST if parts is None or (parts == TEST).any() else VALID
-        drawn, rejected = Sample(most_rows(self.model.width), parts, judged), 0
+        judged = JudgedRows.of(self.path, self.figures, source, everything)
+        drawn, rejected = Sample(most_rows(self.model.width), judged.parts, judged.part), 0
         by = groups.by if groups is not None else ()
         for part in predictor.stream(source, with_target=True, keep=by, chosen=drawn.wanted):
             truth = self.columns.target.encode(part.clean.columns[self.columns.target.name])
@@ -293,8 +290,7 @@ class Run:
             raise DataError(
                 f"{source.name}: must hold rows with a known target '{self.columns.target.name}'. Got none."
             )
-        words = (f"{NAMES[judged]} rows of the training data" if same else "all rows") + drawn.words()
-        return _Judged(columns, rejected, words, predictor.without)
+        return _Judged(columns, rejected, judged.words() + drawn.words(), predictor.without)
 
     def explain(
         self, table: Any, method: str = "shap", of: str | None = None, evaluations: int = EVALUATIONS, seed: int = 0,
@@ -397,27 +393,6 @@ def check_readable(name: str, clean: CleanBatch) -> None:
     """Raises DataError for the first row of a table that was set aside."""
     for bad in clean.rejected:
         raise DataError(f"{name}: row {bad.row}, column '{bad.column}': {bad.reason}. Correct it.")
-
-
-def save_model(folder: Path, model: RowModels, row: RowConfig) -> None:
-    """Write the model of a run whose columns are there already."""
-    shift = None if model.shift is None else {"columns": model.shift.columns, "positive": model.shift.positive}
-    shape = {
-        "architecture": "weft.RowModels", "copies": len(model.copies), "score": model.score, "shift": shift,
-        "row": row.to_dict(),
-    }  # fmt: skip
-    save_weights(folder, model, shape, COLUMNS_FILE)
-
-
-def load_model(folder: Path, columns: Columns) -> RowModels:
-    """The model of a run. Raises CheckpointError where shape, weights and columns do not belong together."""
-
-    def build(shape: dict[str, Any]) -> RowModels:
-        row = RowConfig.from_dict(shape["row"])
-        shift = GroupShift(**shape["shift"]) if shape.get("shift") else None
-        return RowModels(columns.codecs, columns.target, row, shape["copies"], shape.get("score"), shift)
-
-    return load_weights(folder, build, COLUMNS_FILE)
 
 
 def _like(given: Any, table: pa.Table) -> Any:

@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from weft.errors import CheckpointError
+from weft.features.columns import COLUMNS_FILE, Columns
 from weft.files import sha256, write_whole
 from weft.models.backbone import best_device
 from weft.models.quantised import load_state
+from weft.models.row import GroupShift, RowConfig, RowModels
 
 MODEL_FILE, CONFIG_FILE = "model.safetensors", "config.json"
 Model = TypeVar("Model", bound=nn.Module)
@@ -52,3 +54,24 @@ def load_weights(folder: Path, build: Callable[[dict[str, Any]], Model], file: s
 
 def _binding(file: Path) -> dict[str, str]:
     return {f"{file.stem}_sha256": sha256(file)}
+
+
+def save_model(folder: Path, model: RowModels, row: RowConfig) -> None:
+    """Write the model of a run whose columns are there already."""
+    shift = None if model.shift is None else {"columns": model.shift.columns, "positive": model.shift.positive}
+    shape = {
+        "architecture": "weft.RowModels", "copies": len(model.copies), "score": model.score, "shift": shift,
+        "row": row.to_dict(),
+    }  # fmt: skip
+    save_weights(folder, model, shape, COLUMNS_FILE)
+
+
+def load_model(folder: Path, columns: Columns) -> RowModels:
+    """The model of a run. Raises CheckpointError where shape, weights and columns do not belong together."""
+
+    def build(shape: dict[str, Any]) -> RowModels:
+        row = RowConfig.from_dict(shape["row"])
+        shift = GroupShift(**shape["shift"]) if shape.get("shift") else None
+        return RowModels(columns.codecs, columns.target, row, shape["copies"], shape.get("score"), shift)
+
+    return load_weights(folder, build, COLUMNS_FILE)

@@ -52,8 +52,9 @@ from weft.results.summary import (
     verdict,
 )
 from weft.runs.judged import split_of
-from weft.runs.run import Run, load_model, save_model
+from weft.runs.run import Run
 from weft.runs.texts import TextRun
+from weft.runs.weights import load_model, save_model
 from weft.tasks.distil import ask_teacher, beside_teacher
 from weft.tasks.fairness import fair_training, fairness_section
 from weft.tasks.paraphrases import open_translators, write_paraphrases
