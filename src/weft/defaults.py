@@ -14,7 +14,6 @@ from weft.features.codecs import TextCodec
 from weft.features.columns import Columns
 from weft.features.events import Events
 from weft.features.next_items import NextItems
-from weft.features.targets import NumberTarget
 from weft.models.backbone import BackboneConfig, machine_has_bfloat16
 from weft.models.pretrained import PictureModel, TextModel
 from weft.models.ranking import RankingConfig
@@ -53,7 +52,7 @@ class Facts:
     @classmethod
     def of(cls, columns: Columns, rows: int, source: TextModel | PictureModel | None = None) -> Facts:
         target = columns.target
-        classes = None if isinstance(target, NumberTarget) else len(target.classes)
+        classes = len(target.classes) or None
         types = frozenset(columns.types.values())
         lengths = {c.name: c.max_tokens if isinstance(c, TextCodec) else 0 for c in columns.codecs}
         return cls(rows, "text" in types, classes, source, types, lengths)

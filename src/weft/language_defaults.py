@@ -14,7 +14,7 @@ from weft.errors import SettingsError
 from weft.features.documents import Marks
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.recurrent import Recurrent
-from weft.models.transformer import Block, Transformer, TransformerConfig
+from weft.models.transformer import Attention, Block, Transformer
 from weft.training.loop import Recipe
 
 CONTEXT = 256
@@ -114,6 +114,5 @@ def with_dropout(model: LanguageModel, dropout: float) -> None:
 def without_map_dropout(model: LanguageModel) -> None:
     """No dropout of attention's map: fused kernels then keep none, a third less time and half the memory."""
     for module in model.modules():
-        config = getattr(module, "config", None)
-        if isinstance(config, TransformerConfig):
-            module.config = replace(config, attention_dropout=0.0)  # type: ignore[assignment]
+        if isinstance(module, (Transformer, Block, Attention)):
+            module.config = replace(module.config, attention_dropout=0.0)

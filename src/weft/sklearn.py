@@ -154,7 +154,7 @@ class WeftClassifier(ClassifierMixin, _Estimator):
         preprocess = config.from_mapping({"target": "y", "preprocess": dict(self.preprocess or {})}).preprocess
         names = _names(self.classes_, Letters.of(preprocess))
         self._fit(X, pa.array(names).take(pa.array(places)))
-        learnt = [names.index(name) for name in self.run_.columns.target.classes]  # type: ignore[union-attr]
+        learnt = [names.index(name) for name in self.run_.columns.target.classes]
         self._places = np.array(learnt, np.int64)
         return self
 

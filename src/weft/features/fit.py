@@ -66,7 +66,7 @@ def fit_codecs(
             for codec, other in zip(codecs, some, strict=True):
                 codec.join(other)
             if target is not None:
-                target.merge(answers)  # type: ignore[arg-type]
+                target.merge(answers)
     else:
         letters = sum(_observe(codecs, target, batch) for batch in batches(names))
     if target is not None:
@@ -127,7 +127,7 @@ def fit_apart(
             answers.observe(batch.columns[target.name])
         fit_codecs(own, batches, tokenizer)
         if number:
-            target.merge(answers)  # type: ignore[arg-type]
+            target.merge(answers)
             for codec, other in zip(codecs, own, strict=True):
                 codec.merge(other)
     target.finish()

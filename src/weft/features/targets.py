@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -42,7 +42,7 @@ class ClassTarget:
             if entry["values"] != self.out_of_scope:
                 self._counts[entry["values"]] += entry["counts"]
 
-    def merge(self, other: ClassTarget) -> None:
+    def merge(self, other: Any) -> None:
         """Be as one that saw the rows of both; none has finished."""
         self._counts.update(other._counts)
 
@@ -89,7 +89,7 @@ class LabelsTarget:
         self.rows += len(array) - array.null_count
         self._counts.update(pc.list_flatten(array).to_pylist())
 
-    def merge(self, other: LabelsTarget) -> None:
+    def merge(self, other: Any) -> None:
         """Be as one that saw the rows of both; none has finished."""
         self.rows += other.rows
         self._counts.update(other._counts)
@@ -128,6 +128,8 @@ class NumberTarget:
 
     type = "number"
     dtype = np.float32
+    classes: ClassVar[list[str]] = []
+    """A number has none."""
 
     def __init__(self, name: str, mean: float = 0.0, deviation: float = 1.0):
         self.name, self.mean, self.deviation = name, mean, deviation
@@ -137,7 +139,7 @@ class NumberTarget:
         values = numbers(array)
         self._moments.add(values[~np.isnan(values)])
 
-    def merge(self, other: NumberTarget) -> None:
+    def merge(self, other: Any) -> None:
         """Be as one that saw the rows of both; none has finished."""
         self._moments.merge(other._moments)
 

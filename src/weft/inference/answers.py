@@ -21,7 +21,7 @@ from weft.data.table import RawBatch, Table
 from weft.features.batching import collate, in_turn, tokens_to_read
 from weft.features.ragged import take
 from weft.features.windows import WINDOW, Frame, Windows, cut_windows
-from weft.inference.predict import Reader
+from weft.inference.predict import Predicted, Reader
 from weft.models.language import LanguageModel
 from weft.preprocess.clean import CleanBatch
 from weft.preprocess.paired import AnswerCleaner
@@ -58,15 +58,6 @@ class Answers:
     def joined(cls, parts: Sequence[Answers]) -> Answers:
         parts = [cls.none(), *parts]
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)))
-
-
-@dataclass
-class Answered:
-    """Answers of clean rows, the rows as they came, and those set aside."""
-
-    raw: RawBatch
-    clean: CleanBatch
-    output: Answers
 
 
 class Answerer:
@@ -184,14 +175,14 @@ class AnswerPredictor(Answerer):
 
     def stream(
         self, table: Table, keep: Sequence[str] = (), answer: str | None = None, start: str | None = None
-    ) -> Iterator[Answered]:
+    ) -> Iterator[Predicted]:
         """Answers batch by batch, in order. Raises as :meth:`reader`."""
         for raw, clean in self.reader(table, keep, answer, start).over(table):
             yield self.answer(raw, clean)
 
-    def answer(self, raw: RawBatch, clean: CleanBatch) -> Answered:
+    def answer(self, raw: RawBatch, clean: CleanBatch) -> Predicted:
         """The answers to clean rows."""
-        return Answered(raw, clean, self(*(clean.columns[n].to_pylist() for n in (self.question, self.context))))
+        return Predicted(raw, clean, self(*(clean.columns[n].to_pylist() for n in (self.question, self.context))))
 
     def reader(
         self, table: Table, keep: Sequence[str] = (), answer: str | None = None, start: str | None = None

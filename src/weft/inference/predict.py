@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -31,12 +31,11 @@ _SEED = 11  # of the rows to judge; not that of a split, whose draws these would
 
 @dataclass
 class Predicted:
-    """Answers to clean rows: as :meth:`RowModels.predict` gives them, or texts [N]; the rows as they came, and those
-    set aside."""
+    """Answers to clean rows, as their model gives them; the rows as they came, and those set aside."""
 
     raw: RawBatch
     clean: CleanBatch
-    output: np.ndarray
+    output: Any
 
 
 def predict_codes(model: RowModels, codes: RowCodes, rows: int, exact: bool = False) -> np.ndarray:

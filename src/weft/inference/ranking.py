@@ -181,7 +181,7 @@ class RankingPredictor:
     def answer(self, raw: RawBatch, read: tuple[CleanBatch, Events]) -> Predicted:
         """The recommendations for clean rows with their events."""
         clean, events = read
-        return Predicted(raw, clean, self.ranker.recommend(events, self.top, self.taken))  # type: ignore[arg-type]
+        return Predicted(raw, clean, self.ranker.recommend(events, self.top, self.taken))
 
     def reader(self, table: Table, keep: Sequence[str] = ()) -> Reader[tuple[CleanBatch, Events]]:
         """How rows and the events of each are read.

@@ -77,12 +77,20 @@ def redacted(redactor: Redactor, array: pa.Array, column: str) -> pa.Array:
     if not pa.types.is_nested(array.type):
         return array
     cells = array.to_pylist()
-    texts: list[str] = []
-    _each(cells, lambda text: texts.append(text) or text)  # type: ignore[func-returns-value]
+    texts = list(_texts(cells))
     if not texts:
         return array
     safe = iter(redactor(pa.array(texts, pa.string()), column).to_pylist())
     return pa.array(_each(cells, lambda text: next(safe)), array.type)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in lists, tuples and dicts, in the order of :func:`_each`."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple, dict)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts(part)
 
 
 def _each(value: Any, change: Any) -> Any:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -309,14 +309,16 @@ def _times(name: str, array: pa.Array, pattern: str | None) -> tuple[pa.Array, d
     return _parsed(array, lambda text: parse_time(text, pattern), f"must be a time like the others ({pattern})")
 
 
-def _parsed(array: pa.Array, parse: object, reason: str) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
+def _parsed(
+    array: pa.Array, parse: Callable[[str], float | None], reason: str
+) -> tuple[pa.Array, dict[int, tuple[str, str]]]:
     """Text cells through ``parse``; words for missing become missing, the rest is named as bad."""
     values: list[float | None] = []
     bad: dict[int, tuple[str, str]] = {}
     for place, cell in enumerate(array.to_pylist()):
         value = None
         if cell is not None and not says_missing(cell):
-            value = parse(cell)  # type: ignore[operator]
+            value = parse(cell)
             if value is None:
                 bad[place] = (f"{reason}, is {cell[:60]!r}", cell)
         values.append(value)

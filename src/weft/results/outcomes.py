@@ -42,7 +42,7 @@ class Outcomes:
     @property
     def classes(self) -> list[str]:
         """Classes or labels; none of a number."""
-        return [] if isinstance(self.target, NumberTarget) else self.target.classes
+        return self.target.classes
 
     @property
     def probabilities(self) -> np.ndarray:

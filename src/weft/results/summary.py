@@ -33,7 +33,7 @@ def train_baselines(
     target: Target,
 ) -> list[Baseline]:  # fmt: skip
     """Trivial, linear and boosted trees, on raw columns; outputs in the target's own unit."""
-    classes = None if isinstance(target, NumberTarget) else len(target.classes)
+    classes = len(target.classes) or None
     truth = in_unit(target, train_truth) if isinstance(target, NumberTarget) else train_truth
     rows = len(next(iter(test.values())))
     found = [

@@ -234,7 +234,7 @@ class Run:
             codes = self.columns.encode(CleanBatch(np.arange(rows), columns, []))
             return predict_codes(self.model, codes, rows)[..., :width]
 
-        classes = getattr(self.columns.target, "classes", [])
+        classes = self.columns.target.classes
         width = len(classes) or None
         of = self._positive() if asked.of is None else self._class(asked.of)
         clean = Predictor(self.columns, self.model, asked.allow_missing).clean(source)
@@ -266,7 +266,7 @@ class Run:
 
     def _class(self, name: str) -> int:
         """The place of a class. Raises UsageError where the target has none of that name."""
-        classes = getattr(self.columns.target, "classes", [])
+        classes = self.columns.target.classes
         if self.model.kind != "class" or name not in classes:
             known_here = f"It may be {listing(classes)}." if classes else "The target has none. Leave it out."
             raise UsageError(f"of: must be a class of the target. Got {name!r}. {known_here}")
@@ -314,7 +314,7 @@ class Run:
             raise UsageError(
                 f"method: must be one of {listing(METHODS)}. Got {method!r}.{did_you_mean(method, METHODS)}"
             )
-        classes = getattr(self.columns.target, "classes", [])
+        classes = self.columns.target.classes
         if of is not None and of not in classes:
             known_here = f"It may be {listing(classes)}." if classes else "The target is a number. Leave it out."
             raise UsageError(f"of: must be an answer of the run. Got {of!r}.{did_you_mean(of, classes)} {known_here}")
@@ -369,7 +369,7 @@ class Run:
 
     def _positive(self) -> int | None:
         positive = self.figures["target"].get("positive")
-        return self.columns.target.classes.index(positive) if positive is not None else None  # type: ignore[union-attr]
+        return self.columns.target.classes.index(positive) if positive is not None else None
 
     def _predictor(self, allow_missing: bool) -> Any:
         """What answers the rows of a table: ``reader``, ``answer``, ``as_columns``, ``cut`` and ``without``."""

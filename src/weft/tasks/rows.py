@@ -78,8 +78,8 @@ def positive_problem(settings: Settings, columns: Columns) -> None:
         raise SettingsError(
             [f"target.positive: is for a target of two classes. '{target.name}' is not one. Remove it."]
         )
-    if wanted is not None and wanted not in target.classes:  # type: ignore[union-attr]
-        raise SettingsError([f"target.positive: must be one of {target.classes}. Got {wanted!r}."])  # type: ignore[union-attr]
+    if wanted is not None and wanted not in target.classes:
+        raise SettingsError([f"target.positive: must be one of {target.classes}. Got {wanted!r}."])
 
 
 def out_of_scope_problem(settings: Settings, target: Target, store: Store) -> None:

@@ -15,7 +15,6 @@ import torch
 
 from weft.features.columns import Columns
 from weft.features.store import RowCodes
-from weft.features.targets import NumberTarget
 from weft.inference.predict import predict_codes
 from weft.models.backbone import machine_has_bfloat16
 from weft.models.row import RowModels
@@ -55,7 +54,7 @@ class Games:
         self.bfloat16 = width >= 128 and machine_has_bfloat16(self.device.type)
         self.evaluations = 0
         target = columns.target
-        self.classes = [] if isinstance(target, NumberTarget) else target.classes
+        self.classes = target.classes
         rows = len(clean.rows)
         full = [np.ones(len(p), bool) for p in self.players.rows]
         self.output = self._predict(np.arange(rows), full, exact=True)
