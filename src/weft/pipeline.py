@@ -32,7 +32,7 @@ WAYS: dict[str, Callable[[Settings, Table | None, Path, Silent, bool], Steps]] =
 
 def check_processes(settings: Settings, count: int) -> None:
     """Raises SettingsError where so many processes cannot train as the settings say."""
-    t, task = settings.training, settings.target.task
+    t = settings.training
     if t.parallel is not None and count % t.parallel.tensor:
         wanted = t.parallel.tensor
         raise SettingsError(
@@ -40,17 +40,13 @@ def check_processes(settings: Settings, count: int) -> None:
              f"Start with --processes {wanted}, or change it."]
         )  # fmt: skip
     alone = {
-        "training.privacy": t.privacy, "training.federated": t.federated, "training.mixup": t.mixup,
-        "training.cutmix": t.cutmix, "training.fairness.how: penalty": t.fairness and t.fairness.how == "penalty",
-        "training.class_weight with consistency": t.class_weight and t.consistency,
-        "training.augment.back_translation": t.augment and t.augment.back_translation,
-        f"target.type: {task}": task in ("ranking", "embedding"),
-    }  # fmt: skip
-    odd = [name for name, on in alone.items() if on and count > 1]
+        "federated": (t.federated, "plays all owners in one process, one after the other", "or remove it"),
+        "search": (t.search, "tries settings in one process", "then train best.yaml with them"),
+    }
+    odd = [f"training.{name}: {what}. Got {count} processes. Leave out --processes, {do}."
+           for name, (given, what, do) in alone.items() if given and count > 1]  # fmt: skip
     if odd:
-        raise SettingsError(
-            [f"{name}: needs all rows of a step in one process. Leave out --processes." for name in odd]
-        )
+        raise SettingsError(odd)
 
 
 def run(

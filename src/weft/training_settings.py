@@ -284,6 +284,10 @@ class TrainingSettings(StrictSettings):
             raise ValueError(f"fairness by {self.fairness.how} looks at other rows. Take thresholds, or remove privacy")
         if self.patience:
             raise ValueError("patience: a private training makes all its steps, for which its noise is. Remove it")
+        if self.parallel:
+            raise ValueError(
+                "parallel: the gradient of a row is held whole. Remove it; its processes share rows as ever"
+            )
         if self.accumulate:
             raise ValueError("accumulate: rows of a private step are computed in parts anyway. Remove it")
         if self.precision == "bfloat16":

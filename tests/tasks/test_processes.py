@@ -16,9 +16,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.tasks.team_runs import JOBS, train
 from tests.texts import sentences
 
 from weft.cli import call
+from weft.tasks import ranking
+from weft.training import private
 
 # what sitecustomize may hold: saved at every step, the second process kills itself once at step 25
 KILLED = """
@@ -81,6 +84,29 @@ def test_a_process_that_is_killed_is_started_again_and_no_bit_is_lost(tmp_path: 
     assert curve(tmp_path / "whole") == curve(tmp_path / "killed")
 
 
+@pytest.mark.slow
+def test_losses_that_look_beyond_a_row_are_those_of_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, names in ((ranking, ("FULL", "DRAWN")), (private.secrets, ("token_bytes",))):
+        for name in names:
+            monkeypatch.setattr(module, name, getattr(module, name))  # which the runs change
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
+               "-m", "tests.tasks.team_runs", str(tmp_path / "two")]  # fmt: skip
+    started = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, env=started)
+    assert done.returncode == 0, done.stderr[-4_000:]
+    for name in JOBS:
+        train(name, tmp_path / "one")
+        ours, theirs = (curve(tmp_path / folder / name) for folder in ("two", "one"))
+        assert len(ours) == len(theirs) > 5
+        for a, b in zip(ours, theirs, strict=True):
+            assert a == pytest.approx(b, rel=1e-5, abs=1e-5), name
+        weights = load_file(tmp_path / "two" / name / "model.safetensors")
+        for key, value in load_file(tmp_path / "one" / name / "model.safetensors").items():
+            torch.testing.assert_close(weights[key], value, rtol=1e-4, atol=2e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
 @pytest.fixture
 def hosts() -> Iterator[list[str]]:
     """Two network namespaces, each with an address that the other reaches; skips where they cannot be made."""
@@ -125,17 +151,25 @@ def test_two_hosts_have_the_curve_of_one_process(hosts: list[str], tmp_path: Pat
     ("settings", "said"),
     [
         (
-            "training.privacy={epsilon: 8}",
-            "training.privacy: needs all rows of a step in one process. Leave out --processes.",
+            "target=text --set training.federated={}",
+            "training.federated: plays all owners in one process, one after the other. Got 2 processes. Leave out "
+            "--processes, or remove it.",
         ),
-        ("training.parallel={tensor: 3}", "must be a multiple of it. Got 2 and 3. Start with --processes 3"),
+        (
+            "training.search={}",
+            "training.search: tries settings in one process. Got 2 processes. Leave out --processes",
+        ),
+        ("training={privacy:{epsilon:8},parallel:{shard:true}}", "parallel: the gradient of a row is held whole"),
+        ("training.parallel={tensor:3}", "must be a multiple of it. Got 2 and 3. Start with --processes 3"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_they_start(
     settings: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = pipeline_file(tmp_path, {})
-    assert call(["run", str(file), "-o", str(tmp_path / "run"), "--processes", "2", "--set", settings]) == 2
+    assert (
+        call(["run", str(file), "-o", str(tmp_path / "run"), "--processes", "2", "--set", *settings.split(" ", 2)]) == 2
+    )
     assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
 from weft.training.language import fit_language
 from weft.training.loop import Loop, Recipe
+from weft.training.parallel import ALL
 from weft.training.tracking import Tracker
 
 RECIPE = Recipe(
@@ -33,10 +35,10 @@ RECIPE = Recipe(
 
 
 def gradients(model: Any, parts: list[Batch | TextBatch], folder: Path, **more: Any) -> tuple[float, list[np.ndarray]]:
-    loop = Loop(model, RECIPE, lambda rows, epoch: parts[0], np.arange(9), None, lambda m, team: 0.0, Tracker(folder),
-                Checkpoints(folder), Silent(), **more)  # fmt: skip
+    loop = Loop(model, RECIPE, lambda rows, epoch: parts[rows[0]], np.arange(9), None, lambda m, team: 0.0,
+                Tracker(folder), Checkpoints(folder), Silent(), **more)  # fmt: skip
     model.zero_grad()
-    loss = loop._gradients(parts, 0.0)
+    loss = loop._gradients([replace(ALL, rows=np.array([number])) for number in range(len(parts))], 0, 0.0)
     return loss.item(), [p.grad.numpy().copy() for p in model.parameters() if p.grad is not None]
 
 

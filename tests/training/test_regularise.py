@@ -26,6 +26,7 @@ from weft.models.recurrent import RecurrentConfig
 from weft.models.row import RowConfig, RowModel
 from weft.models.transformer import TransformerConfig
 from weft.training.loop import Recipe
+from weft.training.parallel import ALL
 from weft.training.regularise import Objective, cut_loss, distance, dropout_factor, mixed_loss
 
 RECIPE = Recipe(
@@ -51,6 +52,11 @@ def row_model(dropout=0.0, kind="class", backbone=None):
 
 def batch(target=Y):
     return Batch({"x": {"value": X, "spike": torch.zeros(8, dtype=torch.int32)}}, target, 8)
+
+
+def drawing(seed):
+    """All rows of a batch, with draws of a seed."""
+    return replace(ALL, random=np.random.default_rng(seed))
 
 
 def test_without_settings_the_loss_is_the_models_own():
@@ -89,11 +95,10 @@ def test_consistency_weighs_the_distance_of_two_passes():
 @pytest.mark.parametrize("kind", ["class", "number"])
 def test_mixup_mixes_what_is_read_and_the_answers_by_one_share(kind):
     model, target = row_model(kind=kind), Y if kind == "class" else X * 2
-    torch.manual_seed(5)
-    got = mixed_loss(model, batch(target), 0.4)
-    torch.manual_seed(5)
-    share = float(torch.distributions.Beta(0.4, 0.4).sample())
-    other = torch.randperm(8)
+    got = mixed_loss(model, batch(target), 0.4, drawing(5))
+    random = np.random.default_rng(5)
+    share = random.beta(0.4, 0.4)
+    other = torch.from_numpy(random.permutation(8))
     assert 0 < share < 1 and not torch.equal(other, torch.arange(8))
     read, linear = model.read(model.embedding(batch().columns)), model.linear(batch().columns)
     out = model.head(share * read + (1 - share) * read[other]) + share * linear + (1 - share) * linear[other]
@@ -103,8 +108,7 @@ def test_mixup_mixes_what_is_read_and_the_answers_by_one_share(kind):
     else:
         expected = (share * (out[:, 0] - target) ** 2 + (1 - share) * (out[:, 0] - target[other]) ** 2).mean()
     torch.testing.assert_close(got, expected)
-    torch.manual_seed(5)
-    assert torch.equal(Objective(model, replace(RECIPE, mixup=0.4))(batch(target), 0.5), got)
+    assert torch.equal(Objective(model, replace(RECIPE, mixup=0.4))(batch(target), 0.5, drawing(5)), got)
 
 
 def test_dropout_factors():
@@ -231,8 +235,7 @@ class TestCutMix:
         model, seen = self.model(), []
         plain = model.forward
         monkeypatch.setattr(model, "forward", lambda b: seen.append(b) or plain(b))
-        torch.manual_seed(seed)
-        loss = cut_loss(model, batch, 1.0)
+        loss = cut_loss(model, batch, 1.0, drawing(seed))
         (inner,) = seen
         return inner.columns["p"]["pixels"][:, 0], loss, plain(inner)
 

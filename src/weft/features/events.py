@@ -43,6 +43,13 @@ class Events:
     ratings: np.ndarray | None
     parts: np.ndarray
 
+    @classmethod
+    def mapped(cls, folder: Path) -> Events:
+        """Those that :func:`gather_events` wrote."""
+        there = {name: _mapped(folder / f"{name}.bin", k) for name, k in FIELDS if (folder / f"{name}.bin").exists()}
+        offsets = np.load(folder / "offsets.npy")
+        return cls(offsets, there["item"], there.get("time"), there.get("rating"), there["part"])
+
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
 
@@ -168,10 +175,12 @@ def _in_order(
         stream.close()
     for name in found:
         (folder / f"{name}.dealt").unlink()
+    for name in some:
+        if not some[name]:
+            (folder / f"{name}.bin").unlink()
     kept = bounds(counts)
-    read = {n: _mapped(folder / f"{n}.bin", kind) for n, kind in FIELDS if some.get(n, True)}
-    events = Events(kept, read["item"], read.get("time"), read.get("rating"), read["part"])
-    return events, int(offsets[-1] - kept[-1])
+    np.save(folder / "offsets.npy", kept)
+    return Events.mapped(folder), int(offsets[-1] - kept[-1])
 
 
 def _again(user: np.ndarray, time: np.ndarray, item: np.ndarray) -> np.ndarray:
@@ -208,6 +217,9 @@ def recode(events: Events, code: np.ndarray) -> None:
     """Give every item the code that stands in its place."""
     for piece in events.pieces():
         events.items[piece] = code[events.items[piece]]
+    for changed in (events.items, events.parts):
+        if isinstance(changed, np.memmap):
+            changed.flush()  # what other machines may open now
 
 
 def histories(events: Events, places: np.ndarray, users: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

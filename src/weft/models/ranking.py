@@ -167,7 +167,7 @@ class RankingModel(nn.Module):
     @torch.no_grad()
     def begin_with(self, counts: np.ndarray) -> None:
         """Start from the popularity of the items: ``counts``, training events of each [V]."""
-        known = torch.as_tensor(counts[: self.config.items], dtype=torch.float32) + 1
+        known = torch.tensor(counts[: self.config.items], dtype=torch.float32) + 1
         self.items.bias.weight[1:, 0] = (known / known.mean()).log()
 
     def loss(self, batch: HistoryBatch, smoothing: float = 0.0) -> Tensor:

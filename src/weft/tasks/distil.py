@@ -85,6 +85,7 @@ def _ask(name: str, columns: Columns, clean: CleanRows, file: Path, say: Silent)
                 taught[here] = np.log(np.maximum(answers[:, order], LEAST))
             start += len(batch.rows)
             bar.advance(len(batch.rows))
+    taught.flush()
     beside.replace(file)
     say.line(f"learns from the answers of {name} too ({teacher.figures['model']['parameters']:,} parameters)")
 

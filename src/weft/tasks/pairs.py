@@ -11,6 +11,7 @@ from weft.data.plan import Plan
 from weft.data.split import TRAIN, VALID
 from weft.data.task_plans import look_embedding
 from weft.errors import DataError
+from weft.features.store import Store
 from weft.features.twins import encode_pairs
 from weft.inference.embed import Embedder
 from weft.language_defaults import longest
@@ -23,6 +24,7 @@ from weft.results.beside import Judged, beside
 from weft.results.retrieval import SHOWN, Retrieval, bm25, rank_metrics, retrieval_sentence, tfidf
 from weft.runs.pairs import PairRun, nearness, pair_cleaner
 from weft.tasks.reading import ReadingSteps, Ready
+from weft.training.parallel import once
 from weft.training.reading import PairObjective
 
 LONGEST = 256
@@ -50,10 +52,13 @@ class PairSteps(ReadingSteps):
             )
         with self._timed("features"):
             tokenizer = self._tokenizer(clean, source, [self.query, plan.target])
-            shutil.rmtree(self.work / "store", ignore_errors=True)
-            store, cut = encode_pairs(
-                clean, self.query, plan.target, tokenizer, self.longest, self.work / "store", self.say
-            )
+            folder = self.work / "store"
+
+            def encode() -> tuple[Store, int]:
+                shutil.rmtree(folder, ignore_errors=True)
+                return encode_pairs(clean, self.query, plan.target, tokenizer, self.longest, folder, self.say)
+
+            store, cut = once(encode, lambda: (Store(folder), 0))
             self.say.step(
                 "features", f"{len(clean):,} pairs as tokens, at most {self.longest:,} a text"
                 + (f"; {cut:,} texts were longer and were cut" if cut else ""),

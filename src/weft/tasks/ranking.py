@@ -42,6 +42,7 @@ from weft.runs.ranking import RankingRun, cleaner_state, load_ranking_model, sav
 from weft.tasks.steps import Foretold, ForetoldSteps
 from weft.training.language import Trained
 from weft.training.pace import step_cost
+from weft.training.parallel import once
 from weft.training.private import sized
 from weft.training.ranking import fit_ranking
 
@@ -61,13 +62,16 @@ class RankingSteps(ForetoldSteps):
     def run(self) -> RankingRun:
         settings = self.settings
         plan, clean, found, cleaner, gathered = self._gather()
-        events = gathered.events
-        self._watched(gathered)
         with self._timed("features"):
-            catalogue = self._catalogue(gathered, cleaner.letters)
+            events, catalogue = once(
+                lambda: self._catalogue(gathered, cleaner.letters),
+                lambda: (Events.mapped(self.folder), Catalogue.load(self.out)),
+            )
+            self._watched(events)
             self._taken(events)
         with self._timed("model"):
             data, trained = self._model(events, catalogue)
+        assert gathered is not None  # this is the first process
         with self._timed("inference"):
             # from the files just written, so that a loaded run answers as the training did
             ranker = Ranker(load_ranking_model(self.out, catalogue), catalogue)
@@ -96,24 +100,24 @@ class RankingSteps(ForetoldSteps):
 
     def foretell(self) -> Foretold:
         plan, clean, _, cleaner, gathered = self._gather()
-        catalogue = self._catalogue(gathered, cleaner.letters)
-        self._taken(gathered.events)
-        data, model = self._build(gathered.events, catalogue)
-        cuts, recipe, events = data.cuts(), self.recipe, len(gathered.events.items)
+        events, catalogue = self._catalogue(gathered, cleaner.letters)
+        self._taken(events)
+        data, model = self._build(events, catalogue)
+        cuts, recipe = data.cuts(), self.recipe
         fetch = lambda some: data.batch(cuts, some, 0)  # noqa: E731
         rows = (len(np.unique(cuts.document)) if recipe.privacy else len(cuts)) * self.scale
         recipe = sized(recipe, rows)
         cost = step_cost(model.train(), recipe, model.loss, fetch, np.arange(len(cuts)))
         steps = math.ceil(rows / recipe.batch_rows) * recipe.epochs
         said = (
-            f"the first {len(clean):,} are of {self.counts['users']:,} users and {len(gathered.names):,} items, for "
+            f"the first {len(clean):,} are of {self.counts['users']:,} users and {self.items:,} items, for "
             f"which the model is"
         )
         shape = backbone_in_words(model.config.backbone)
-        return Foretold(plan, model, shape, recipe, steps, *cost, events, "events", said)
+        return Foretold(plan, model, shape, recipe, steps, *cost, len(events.items), "events", said)
 
-    def _gather(self) -> tuple[Plan, CleanRows, Ingested, Cleaner, Gathered]:
-        """Take the run folder, and put every user's events in order."""
+    def _gather(self) -> tuple[Plan, CleanRows, Ingested, Cleaner, Gathered | None]:
+        """Take the run folder, and let the first process put every user's events in order."""
         plan = look_ranking(self.settings, self.table)
         self.columns = EventColumns.of(plan, self.settings)
         self._claim()
@@ -121,14 +125,19 @@ class RankingSteps(ForetoldSteps):
             self.say.step("data", f"{self.table.name}: {plan.target_reason}")
         with self._timed("preprocess"):
             clean, found, cleaner = self._preprocess(plan)
-            shutil.rmtree(self.work / "events", ignore_errors=True)
-            gathered = gather_events(clean, self.columns, self.work / "events")
-            split = self.settings.data.split
-            self.by_event = bool(split.column or split.by or split.time)
-            if not self.by_event:
-                leave_last(gathered.events)
-            self._say_events(gathered)
+            self.folder = self.work / "events"
+            gathered = once(lambda: self._in_order(clean), lambda: None)
         return plan, clean, found, cleaner, gathered
+
+    def _in_order(self, clean: CleanRows) -> Gathered | None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        gathered = gather_events(clean, self.columns, self.folder)
+        split = self.settings.data.split
+        self.by_event = bool(split.column or split.by or split.time)
+        if not self.by_event:
+            leave_last(gathered.events)
+        self._say_events(gathered)
+        return gathered
 
     def _cleaner(self, plan: Plan) -> Cleaner:
         return event_cleaner(self.columns, plan, Letters.of(self.settings.preprocess))
@@ -149,21 +158,25 @@ class RankingSteps(ForetoldSteps):
             "users": int((lengths > 0).sum()),
             "once": int((lengths == 1).sum()),
         }
+        self.items = len(gathered.names)
         self.say.line(f"{len(events.items):,} events of {self.counts['users']:,} users: {self.split_words}")
         if gathered.repeated:
             self.say.line(f"{gathered.repeated:,} events came twice (same user, item and time) and count once")
         if self.counts["once"]:
             self.say.line(f"{self.counts['once']:,} users have one event: there is nothing to judge of them")
 
-    def _watched(self, gathered: Gathered) -> None:
+    def _watched(self, events: Events) -> None:
         """Raises DataError where there is nothing to learn from or to watch."""
-        if not all((gathered.events.parts == part).any() for part in (TRAIN, VALID)):
+        learn, watch = (int(((events.parts == part) & (events.items > 0)).sum()) for part in (TRAIN, VALID))
+        if not (learn and watch):
             raise DataError(
-                f"{self.table.name}: there must be events to learn from and to watch. Got {self.split_words}. "
-                f"Give users with three events or more, or another data.split."
+                f"{self.table.name}: there must be events of known items to learn from and to watch. Got {learn:,} and "
+                f"{watch:,}. Give users with three events or more, or another data.split."
             )
 
-    def _catalogue(self, gathered: Gathered, letters: Letters) -> Catalogue:
+    def _catalogue(self, gathered: Gathered | None, letters: Letters) -> tuple[Events, Catalogue]:
+        """The events with their items by code, and the catalogue."""
+        assert gathered is not None  # only the first process is asked
         settings, events = self.settings, gathered.events
         counts = np.zeros(len(gathered.names), np.int64)
         for piece in events.pieces():
@@ -179,7 +192,7 @@ class RankingSteps(ForetoldSteps):
         self.say.step("features", f"{len(catalogue):,} items can be recommended")
         for line in [*said, *([f"{self.unknown:,} test events are of items that cannot"] if self.unknown else [])]:
             self.say.line(line)
-        return catalogue
+        return events, catalogue
 
     def _taken(self, events: Events) -> None:
         """Whether what a user had may be recommended again: as set, or as the training events show."""

@@ -57,7 +57,7 @@ from weft.runs.texts import TextRun
 from weft.runs.weights import load_model, save_model
 from weft.tasks.distil import ask_teacher, beside_teacher
 from weft.tasks.fairness import fair_training, fairness_section
-from weft.tasks.paraphrases import open_translators, write_paraphrases
+from weft.tasks.paraphrases import PARAPHRASES, open_translators, write_paraphrases
 from weft.tasks.sources import open_source, see_as
 from weft.tasks.steps import Steps, check_matrices
 from weft.training.adapters import merge
@@ -192,8 +192,10 @@ class RowSteps(Steps):
         self.paraphrases, self.translated = None, None
         if through:
             names, parts = [n for n, kind in plan.types.items() if kind == "text"], split_of(self.out)
-            self.paraphrases, self.translated = write_paraphrases(
-                clean, parts, names, cleaner.letters, through, self.work / "paraphrases", self.say
+            folder = self.work / "paraphrases"
+            self.paraphrases, self.translated = once(
+                lambda: write_paraphrases(clean, parts, names, cleaner.letters, through, folder, self.say),
+                lambda: (CleanRows(folder / PARAPHRASES, parts), {}),
             )
 
     def _say_data(self, plan: Plan) -> None:

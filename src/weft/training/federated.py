@@ -12,6 +12,7 @@ central training. A private round (McMahan 2018) is a private step in which an o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from weft.errors import TrainingError
 from weft.training.loop import Loop, Recipe
+from weft.training.parallel import ALL
 from weft.training.private import PrivateLoop, clipped_sum
 
 
@@ -86,7 +88,7 @@ def owner_update(
     lost, moved = [], [torch.zeros_like(q) for q in start]
     for some in np.array_split(rows, min(federated.steps, len(rows))):
         loop.optimizer.zero_grad(set_to_none=True)
-        lost.append(loop._gradients([loop.fetch(some, epoch)], done).item())
+        lost.append(loop._gradients([replace(ALL, rows=some)], epoch, done).item())
         with torch.no_grad():
             for total, begun, (_, q) in zip(moved, start, loop._trained(), strict=True):
                 if q.grad is not None:

@@ -31,7 +31,7 @@ from weft.training import parallel
 from weft.training.checkpoint import Checkpoints
 from weft.training.muon import Muon, muon
 from weft.training.optimizers import Schedule, adamw
-from weft.training.parallel import Alone
+from weft.training.parallel import Alone, Part
 from weft.training.tracking import Tracker
 
 SECONDS_BETWEEN_SAVES = 60.0
@@ -135,9 +135,10 @@ class Loop:
         fetch: row numbers and the epoch -> Batch.
         validate: model, who reads the rows -> validation loss (lower is better).
         lengths: tokens of each row beyond the fixed ones, or None; rows of like length share a batch.
-        objective: batch, share of the training that is done -> loss; default: the model's own.
+        objective: batch, share of the training that is done, the rows it is of -> loss; default: the model's own.
         pace: how fast it goes, in words for a person.
         weigh: of a part of a batch, how many rows or tokens its loss is the mean of.
+        beside: whether what is fetched of a row depends on those beside it, so that each process fetches them all.
     """
 
     def __init__(
@@ -151,14 +152,15 @@ class Loop:
         tracker: Tracker,
         checkpoints: Checkpoints,
         say: Any,
-        objective: Callable[[Any, float], Tensor] | None = None,
+        objective: Callable[[Any, float, Part], Tensor] | None = None,
         pace: Callable[[Progress], str] = lambda progress: "",
         weigh: Callable[[Any], float] = lambda batch: batch.rows,
+        beside: bool = False,
     ):
-        self.objective = objective or (lambda batch, done: model.loss(batch))  # type: ignore[operator]
+        self.objective = objective or (lambda batch, done, part: model.loss(batch))  # type: ignore[operator]
         self.model, self.recipe, self.fetch, self.train, self.lengths = model, recipe, fetch, train, lengths
         self.validate, self.tracker, self.checkpoints, self.say = validate, tracker, checkpoints, say
-        self.pace, self.weigh = pace, weigh
+        self.pace, self.weigh, self.beside = pace, weigh, beside
         self.team = parallel.made(recipe)
         trained = sum(p.numel() for _, p in self._trained())
         # beside the weights: gradients, two moments, the average and the best
@@ -269,8 +271,9 @@ class Loop:
 
     def _descend(self, rows: np.ndarray, epoch: int, done: float) -> dict[str, float]:
         """Put the gradient of some rows into the parameters; returns what is recorded of it."""
-        mine, count = self.team.own_rows(rows)
-        loss = self._gradients([self.fetch(some, epoch) for some in _parts(mine, self.recipe.accumulate)], done, count)
+        random = np.random.Generator(np.random.Philox(key=[self.recipe.seed, self.progress.step]))
+        parts = [Part(self.team, some, random) for some in _parts(rows, self.recipe.accumulate)]
+        loss = self._gradients(parts, epoch, done)
         trained = [p for _, p in self._trained()]
         self.team.add_gradients(trained)
         length = self.team.clip(trained, self.recipe.clip)
@@ -282,18 +285,22 @@ class Loop:
             )
         return {"train_loss": loss.item(), "train_gradient": length.item()}
 
-    def _gradients(self, parts: list[Batch | TextBatch | HistoryBatch], done: float, count: float = 1.0) -> Tensor:
-        """The loss of the batch, its gradients in the parameters: the mean over all parts of what each is a mean of.
-
-        ``count``: how much the parts that are computed here count beside those of other processes.
-        """
+    def _gradients(self, parts: list[Part], epoch: int, done: float) -> Tensor:
+        """The loss of the batch, its gradients in the parameters: the mean over all parts of what each is a mean of."""
         team, device = self.team, _device(self.model)
-        weights = [1.0] if len(parts) == team.shares == 1 else [count * self.weigh(part) for part in parts]
+        batches, weights = [], []
+        for part in parts:
+            places, count = team.places(len(part.rows))
+            if self.beside:
+                batches.append(self.fetch(part.rows, epoch).row(torch.from_numpy(places)))
+            else:
+                batches.append(self.fetch(part.rows[places], epoch))
+            weights.append(1.0 if len(parts) == team.shares == 1 else count * self.weigh(batches[-1]))
         whole = max(float(team.add_up(torch.tensor(sum(weights)))), 1e-9)  # nothing may be asked for
         total = torch.zeros((), device=device)
-        for part, weight in zip(parts, weights, strict=True):
+        for part, batch, weight in zip(parts, batches, weights, strict=True):
             with torch.autocast(device, torch.bfloat16, enabled=self.recipe.bfloat16):
-                loss = team.within(partial(self.objective, part, done)) * (weight / whole)
+                loss = team.within(partial(self.objective, batch, done, part)) * (weight / whole)
             loss.backward()
             total = total + loss.detach()
         return team.add_up(total)

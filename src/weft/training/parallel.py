@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -50,9 +51,16 @@ class Alone:
         """What ``call`` returns, which goes through the model."""
         return call()
 
-    def own_rows(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
-        """Those of the rows of a step that this process computes, and how much they count."""
-        return rows, 1.0
+    def places(self, count: int) -> tuple[np.ndarray, float]:
+        """Which of so many rows this process computes, and how much they count."""
+        return np.arange(count), 1.0
+
+    def whole(self, own: Tensor, count: int) -> Tensor:
+        """Of so many rows what every process has of its :meth:`places` [n, ...], in their order [count, ...].
+
+        The gradient of a place is the sum of those that all processes have of it.
+        """
+        return own
 
     def read(self, batches: Sequence[np.ndarray], call: Callable[[np.ndarray], Tensor]) -> Tensor:
         """What ``call`` says of each row of some batches [N, ...], in their order, on the CPU."""
@@ -123,6 +131,27 @@ class Alone:
 
 
 ALONE = Alone()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of a step that are computed together, each by one share.
+
+    A loss may look at all of them through :meth:`whole`: what each share says, weighed, adds up to the mean.
+    """
+
+    team: Alone
+    rows: np.ndarray
+    random: np.random.Generator
+    """Of the seed and the step, so that all processes draw the same."""
+
+    def whole(self, own: Tensor) -> Tensor:
+        """What is ``own`` of the rows of this process, of all rows."""
+        return self.team.whole(own, len(self.rows))
+
+
+ALL = Part(ALONE, np.arange(0), np.random.default_rng(0))
+"""All rows of a batch that one process has."""
 joined: list[Any] = []
 """The kind of Alone that several processes are, once they have joined."""
 

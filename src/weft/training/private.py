@@ -28,6 +28,7 @@ from weft.errors import CheckpointError, SettingsError
 from weft.files import write_whole
 from weft.training.accountant import noise_for, spent
 from weft.training.loop import Loop, Privacy, Recipe
+from weft.training.parallel import ALL, once
 from weft.training_settings import TrainingSettings
 
 KEY_FILE, KEY_BYTES = "secret.key", 32
@@ -93,7 +94,7 @@ class PrivateLoop(Loop):
         recipe, account = account_of(recipe, len(train))
         super().__init__(model, recipe, fetch, train, *args, **named)
         self.progress.privacy = account
-        self.gradients = RowGradients(self.model, self.objective)
+        self.gradients = RowGradients(self.model, lambda batch, done: self.objective(batch, done, ALL))
         self.say.line(
             f"private: epsilon {account['epsilon']:g} at delta {account['delta']:.2g}; {account['rate']:.2%} of "
             f"{len(train):,} {'owners' if recipe.federated else 'rows'} a step, {self.total:,} steps, noise "
@@ -103,10 +104,9 @@ class PrivateLoop(Loop):
     def _resume(self) -> dict[str, Tensor] | None:
         saved = super()._resume()
         file = self.checkpoints.folder / KEY_FILE
-        if not file.exists():
-            if self.progress.step:
-                raise CheckpointError(f"{file}: must lie beside the checkpoints. It is gone. Start a new run with -o.")
-            _write_key(file)
+        if self.progress.step and not file.exists():
+            raise CheckpointError(f"{file}: must lie beside the checkpoints. It is gone. Start a new run with -o.")
+        once(lambda: None if file.exists() else _write_key(file), lambda: None)
         self.key = file.read_bytes()
         return saved
 
@@ -122,16 +122,18 @@ class PrivateLoop(Loop):
         p = self.progress
         assert p.privacy is not None
         total = {n: torch.zeros_like(q) for n, q in self._trained()}
-        for some in self._clipped(rows, p.privacy["clip"], done):
+        for some in self._clipped(rows[self.team.share :: self.team.shares], p.privacy["clip"], done):
             for name, value in some.items():
                 total[name] += value.view_as(total[name])
-        deviation = p.privacy["noise"] * p.privacy["clip"]
-        noise = gaussians(self._draw("noise", p.step), sum(q.numel() for q in total.values()))
-        place, expected = 0, p.privacy["rate"] * len(self.train)
+        place, expected, size = 0, p.privacy["rate"] * len(self.train), sum(q.numel() for q in total.values())
+        noise = np.zeros(size)
+        if not self.team.share:  # once: the sums of the other processes come without
+            noise = p.privacy["noise"] * p.privacy["clip"] * gaussians(self._draw("noise", p.step), size)
         for name, q in self._trained():
             own = torch.from_numpy(noise[place : place + q.numel()]).view(q.shape)
             place += q.numel()
-            q.grad = ((total[name].cpu().double() + deviation * own) / expected).to(q)
+            q.grad = ((total[name].cpu().double() + own) / expected).to(q)
+        self.team.add_gradients([q for _, q in self._trained()])
         return {}  # the loss and the gradient of rows without noise are not for anyone
 
     def _clipped(self, rows: np.ndarray, longest: float, done: float) -> Iterator[dict[str, Tensor]]:

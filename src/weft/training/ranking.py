@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from weft.data.split import VALID
 from weft.features.events import histories
@@ -18,7 +18,7 @@ from weft.training.checkpoint import Checkpoints
 from weft.training.federated import loop_of
 from weft.training.language import Trained
 from weft.training.loop import Recipe
-from weft.training.parallel import Alone
+from weft.training.parallel import ALONE, Alone, leave
 from weft.training.tracking import Tracker
 
 TOP = 10
@@ -48,7 +48,7 @@ def fit_ranking(
 
     def validate(trained: nn.Module, team: Alone) -> float:
         assert isinstance(trained, RankingModel)
-        return 1 - float(question_ndcg(trained, data, places, taken).mean())
+        return 1 - float(question_ndcg(trained, data, places, taken, team).mean())
 
     events = float(cuts.lengths().sum())
 
@@ -60,30 +60,35 @@ def fit_ranking(
     learnt, lengths = (each.owners, None) if each else (np.arange(len(cuts)), data.windows(cuts))
     loop = loop_of(recipe)(
         model, recipe, fetch, learnt, lengths, validate, Tracker(folder),
-        Checkpoints(folder / "checkpoints"), say, lambda batch, done: model.loss(batch, smoothing),
+        Checkpoints(folder / "checkpoints"), say, lambda batch, done, part: model.loss(batch, smoothing),
         pace=lambda p: f"{rate():,.0f} events a second",
+        weigh=lambda batch: float((batch.targets_BT != IGNORED).sum()), beside=data.candidates.drawn is not None,
     )  # fmt: skip
     progress = loop.run()
+    leave()
     model.eval()
     return Trained(progress, loop.steps_an_epoch, rate())
 
 
 @torch.no_grad()
-def question_ndcg(model: RankingModel, data: NextItems, places: np.ndarray, taken: bool) -> np.ndarray:
+def question_ndcg(
+    model: RankingModel, data: NextItems, places: np.ndarray, taken: bool, team: Alone = ALONE
+) -> Tensor:  # fmt: skip
     """NDCG among the first ten of all items, of the events at ``places`` [N]; each must be of the catalogue.
 
     An item with the score of the true one stands before it.
     """
-    found = np.zeros(len(places))
     vectors, bias = model.all_items(data.candidates.known_of, data.candidates.size)
-    for some in data.in_turn(places):
+
+    def gains(some: np.ndarray) -> Tensor:
         batch = data.questions(some).to(vectors.device)
         scores = model.scores(batch, vectors, bias)
         if not taken:
             row, item = histories(data.events, some)
             scores[row[item > 0], item[item > 0] - 1] = -torch.inf
         own = scores.gather(1, batch.targets_BT[batch.targets_BT != IGNORED][:, None] - 1)
-        rank = (~(scores < own)).sum(dim=1).cpu().numpy()
-        there = (rank <= TOP) & (own.squeeze(1) > -torch.inf).cpu().numpy()
-        found[np.searchsorted(places, some)] = np.where(there, 1 / np.log2(1 + rank), 0)
-    return found
+        rank = (~(scores < own)).sum(dim=1)
+        there = (rank <= TOP) & (own.squeeze(1) > -torch.inf)
+        return torch.where(there, 1 / (1 + rank.double()).log2(), 0.0)
+
+    return team.read(list(data.in_turn(places)), gains)

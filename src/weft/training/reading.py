@@ -21,7 +21,7 @@ from weft.training.checkpoint import Checkpoints
 from weft.training.federated import loop_of
 from weft.training.language import Trained
 from weft.training.loop import Recipe
-from weft.training.parallel import Alone, leave
+from weft.training.parallel import ALL, Alone, Part, leave
 from weft.training.tracking import Tracker
 
 TEMPERATURE = 0.05
@@ -68,21 +68,20 @@ class PairObjective(nn.Module):
         self.model = model
         self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
 
-    def loss(self, batch: Batch) -> Tensor:
-        query, document = batch.columns[QUERY], batch.columns[DOCUMENT]
-        cosines = self._vectors(query["tokens"]) @ self._vectors(document["tokens"]).T
-        same = _equal(query["same"]) | _equal(document["same"])
-        same.fill_diagonal_(False)
-        logits = (cosines.float() / self.log_temperature.exp().clamp(min=0.01)).masked_fill(same, -torch.inf)
-        right = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, right) + F.cross_entropy(logits.T, right)) / 2
+    def loss(self, batch: Batch, part: Part = ALL) -> Tensor:
+        """... over those of this process, beside the texts of the whole ``part``."""
+        texts = [batch.columns[name] for name in (QUERY, DOCUMENT)]
+        own = [self._vectors(text["tokens"]) for text in texts]
+        every = [part.whole(vectors) for vectors in own]
+        same = torch.stack([text["same"][:, None] == part.whole(text["same"]) for text in texts]).any(dim=0)
+        right = torch.from_numpy(part.team.places(same.shape[1])[0]).to(same.device)
+        same[torch.arange(len(right)), right] = False
+        heat = self.log_temperature.exp().clamp(min=0.01)
+        both = [(mine @ others.T).float() / heat for mine, others in zip(own, reversed(every), strict=True)]
+        return sum((F.cross_entropy(x.masked_fill(same, -torch.inf), right) for x in both), torch.zeros(())) / 2
 
     def _vectors(self, ids_BT: Tensor) -> Tensor:
         return F.normalize(self.model.pooled(ids_BT.clamp(min=0), ids_BT >= 0).float(), dim=1)
-
-
-def _equal(names_B: Tensor) -> Tensor:
-    return names_B[:, None] == names_B
 
 
 def fit_reading(
@@ -115,8 +114,9 @@ def fit_reading(
     torch.manual_seed(recipe.seed)
     learnt = (of_rows, each.owners, None) if each else (fetch, train, lengths)
     loop = loop_of(recipe)(
-        objective, recipe, *learnt, validate, Tracker(folder), Checkpoints(folder / "checkpoints"), say
-    )
+        objective, recipe, *learnt, validate, Tracker(folder), Checkpoints(folder / "checkpoints"), say,
+        (lambda batch, done, part: objective.loss(batch, part)) if isinstance(objective, PairObjective) else None,
+    )  # fmt: skip
     progress = loop.run()
     leave()
     objective.model.eval()

@@ -16,6 +16,7 @@ from weft.models.heads import ClassHead, LabelsHead
 from weft.models.row import RowModel
 from weft.training.fairness import Fairness
 from weft.training.loop import Distil, DropoutSchedule, Recipe
+from weft.training.parallel import ALL, Part
 
 
 class Objective:
@@ -25,27 +26,30 @@ class Objective:
         self.model, self.recipe, self.fair = model, recipe, fair
         self.dropouts = _dropouts(model)
 
-    def __call__(self, batch: Batch, done: float) -> Tensor:
-        """Mean loss of the rows; ``done`` is the share of the training that lies behind, 0 to 1."""
+    def __call__(self, batch: Batch, done: float, part: Part = ALL) -> Tensor:
+        """Mean loss of the rows, where they look at one another of all of the ``part``; ``done`` is the share of the
+        training that lies behind, 0 to 1."""
         recipe, model = self.recipe, self.model
         if recipe.dropout_schedule:
             for scale in self.dropouts:
                 scale(dropout_factor(recipe.dropout_schedule, done))
         if recipe.mixup:
-            return mixed_loss(model, batch, recipe.mixup)
+            return mixed_loss(model, batch, recipe.mixup, part)
         if recipe.cutmix:
-            return cut_loss(model, batch, recipe.cutmix)
+            return cut_loss(model, batch, recipe.cutmix, part)
         if self.fair is not None:
             assert batch.target is not None and batch.groups is not None
-            return self.fair.loss(model.answer(batch), batch.target, batch.groups)
+            return self.fair.loss(*map(part.whole, (model.answer(batch), batch.target, batch.groups)))
         if recipe.distil is not None:
             return taught_loss(model, batch, recipe.distil)
         if not recipe.consistency:
             return model.loss(batch)
-        batch = _twice(batch)
         assert batch.target is not None
-        out = model(batch)
-        return model.head.loss(out, batch.target) + recipe.consistency * distance(model, out)
+        # of all rows: the loss is a mean by the weights of classes, the distance one by rows
+        out = torch.cat([part.whole(half) for half in model(_twice(batch)).chunk(2)])
+        return model.head.loss(out, torch.cat([part.whole(batch.target)] * 2)) + recipe.consistency * distance(
+            model, out
+        )
 
 
 def taught_loss(model: RowModel, batch: Batch, distil: Distil) -> Tensor:
@@ -62,50 +66,53 @@ def taught_loss(model: RowModel, batch: Batch, distil: Distil) -> Tensor:
     return (1 - distil.weight) * model.head.loss(out, batch.target) + distil.weight * soft
 
 
-def mixed_loss(model: RowModel, batch: Batch, a: float) -> Tensor:
-    """Loss of what is read of each row, mixed with that of another row of the batch (manifold mixup, Verma 2019).
+def mixed_loss(model: RowModel, batch: Batch, a: float, part: Part = ALL) -> Tensor:
+    """Loss of what is read of each row, mixed with that of another row of the part (manifold mixup, Verma 2019).
 
-    read = s read_i + (1 - s) read_j,  loss = s loss(y_i) + (1 - s) loss(y_j),  s ~ Beta(a, a), one a batch.
+    read = s read_i + (1 - s) read_j,  loss = s loss(y_i) + (1 - s) loss(y_j),  s ~ Beta(a, a), one a part.
     """
     assert batch.target is not None
-    share = float(torch.distributions.Beta(a, a).sample())
-    other = torch.randperm(batch.rows).to(batch.target.device)
+    share, target = float(part.random.beta(a, a)), part.whole(batch.target)
+    other = torch.from_numpy(part.random.permutation(len(target))).to(target.device)
+    own = part.team.places(len(target))[0]
 
     def mix(x: Tensor) -> Tensor:
-        return share * x + (1 - share) * x[other]
+        return share * x + (1 - share) * part.whole(x)[other[own]]
 
     read = mix(model.read(model.embedding(batch.columns)))
     out = model.head(F.dropout(read, model.config.dropout, model.training))
     if model.linear is not None:
         out = out + mix(model.linear(batch.columns))
-    loss = model.head.loss
-    return share * loss(out, batch.target) + (1 - share) * loss(out, batch.target[other])
+    loss, out = model.head.loss, part.whole(out)
+    return share * loss(out, target) + (1 - share) * loss(out, target[other])
 
 
-def cut_loss(model: RowModel, batch: Batch, a: float) -> Tensor:
+def cut_loss(model: RowModel, batch: Batch, a: float, part: Part = ALL) -> Tensor:
     """Loss of pictures of which a rectangle comes from another row's (CutMix, Yun 2019).
 
     loss = s loss(y_i) + (1 - s) loss(y_j), where s is the share of its pixels that row i keeps: about Beta(a, a), one a
-    batch, less where the rectangle would leave the picture. A row without one of its pictures stays as it is.
+    part, less where the rectangle would leave the picture. A row without one of its pictures stays as it is.
     """
     assert batch.target is not None
-    share = float(torch.distributions.Beta(a, a).sample())
-    whole = torch.stack([fields["present"] for fields in batch.columns.values()]).all(dim=0).cpu()
-    other, here = torch.arange(batch.rows), whole.nonzero()[:, 0]
-    other[here] = here[torch.randperm(len(here))]
-    middle, length = torch.rand(2), (1 - share) ** 0.5
+    share, target = float(part.random.beta(a, a)), part.whole(batch.target)
+    there = torch.stack([fields["present"] for fields in batch.columns.values()]).amin(dim=0)
+    other, here = torch.arange(len(target)), part.whole(there).cpu().nonzero()[:, 0]
+    other[here] = here[part.random.permutation(len(here))]
+    other = other.to(target.device)
+    own = part.team.places(len(target))[0]
+    middle, length = torch.from_numpy(part.random.random(2)), (1 - share) ** 0.5
     low, high = (middle - length / 2).clamp(min=0), (middle + length / 2).clamp(max=1)
     columns, kept = {}, 0.0
     for name, fields in batch.columns.items():
         pixels = fields["pixels"].clone()
         side = pixels.shape[-1]
         (top, left), (bottom, right) = (((edge * side).round().long().tolist()) for edge in (low, high))
-        pixels[:, :, top:bottom, left:right] = fields["pixels"][other.to(pixels.device), :, top:bottom, left:right]
+        pixels[:, :, top:bottom, left:right] = part.whole(fields["pixels"][:, :, top:bottom, left:right])[other[own]]
         columns[name] = {**fields, "pixels": pixels}
         kept += 1 - (bottom - top) * (right - left) / side**2
-    out, kept = model(Batch(columns, batch.target, batch.rows)), kept / len(columns)
+    out, kept = part.whole(model(Batch(columns, batch.target, batch.rows))), kept / len(columns)
     loss = model.head.loss
-    return kept * loss(out, batch.target) + (1 - kept) * loss(out, batch.target[other.to(batch.target.device)])
+    return kept * loss(out, target) + (1 - kept) * loss(out, target[other])
 
 
 def distance(model: RowModel, out: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -85,6 +85,27 @@ class _Call(nn.Module):
 
     def forward(self, call: Callable[[], T]) -> T:
         return call()
+
+
+class _Whole(torch.autograd.Function):
+    """Rows of all shares from those that stand at the places ``own`` of one."""
+
+    @staticmethod
+    def forward(context: Any, rows: Tensor, own: slice, count: int, group: Any) -> Tensor:
+        context.own, context.group, context.rows = own, group, len(rows)
+        found = rows.new_zeros(count, *rows.shape[1:])
+        found[own] = rows[: len(found[own])]  # a row of another's is left out
+        dist.all_reduce(found, group=group)
+        return found
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total, group=context.group)
+        found = total.new_zeros(context.rows, *total.shape[1:])
+        mine = total[context.own]
+        found[: len(mine)] = mine
+        return found, None, None, None
 
 
 class Team(Alone):
@@ -209,10 +230,15 @@ class Team(Alone):
             self.root.reshard()
         return found
 
-    def own_rows(self, rows: np.ndarray) -> tuple[np.ndarray, float]:
-        if self.share >= len(rows):  # one of another's, which counts nothing, so that nobody waits for this process
-            return rows[:1], 0.0
-        return rows[self.share :: self.shares], 1.0  # rows of like length stand side by side
+    def places(self, count: int) -> tuple[np.ndarray, float]:
+        if self.share >= count:  # one of another's, which counts nothing, so that nobody waits for this process
+            return np.arange(count)[:1], 0.0
+        return np.arange(self.share, count, self.shares), 1.0  # rows of like length stand side by side
+
+    def whole(self, own: Tensor, count: int) -> Tensor:
+        return cast(
+            Tensor, _Whole.apply(own, slice(self.share, count, self.shares), count, self.mesh.get_group("data"))
+        )
 
     def read(self, batches: Sequence[np.ndarray], call: Callable[[np.ndarray], Tensor]) -> Tensor:
         found, stops = torch.empty(0), np.cumsum([len(rows) for rows in batches])
