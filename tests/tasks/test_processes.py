@@ -151,7 +151,7 @@ def test_two_hosts_have_the_curve_of_one_process(hosts: list[str], tmp_path: Pat
     ("settings", "said"),
     [
         (
-            "target=text --set training.federated={}",
+            "target=text; training.federated={}",
             "training.federated: plays all owners in one process, one after the other. Got 2 processes. Leave out "
             "--processes, or remove it.",
         ),
@@ -159,17 +159,16 @@ def test_two_hosts_have_the_curve_of_one_process(hosts: list[str], tmp_path: Pat
             "training.search={}",
             "training.search: tries settings in one process. Got 2 processes. Leave out --processes",
         ),
-        ("training={privacy:{epsilon:8},parallel:{shard:true}}", "parallel: the gradient of a row is held whole"),
-        ("training.parallel={tensor:3}", "must be a multiple of it. Got 2 and 3. Start with --processes 3"),
+        ("training={privacy: {epsilon: 8}, parallel: {shard: true}}", "parallel: the gradient of a row is held whole"),
+        ("training.parallel={tensor: 3}", "must be a multiple of it. Got 2 and 3. Start with --processes 3"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_they_start(
     settings: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = pipeline_file(tmp_path, {})
-    assert (
-        call(["run", str(file), "-o", str(tmp_path / "run"), "--processes", "2", "--set", *settings.split(" ", 2)]) == 2
-    )
+    laid = [part for setting in settings.split("; ") for part in ("--set", setting)]
+    assert call(["run", str(file), "-o", str(tmp_path / "run"), "--processes", "2", *laid]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
