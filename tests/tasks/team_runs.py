@@ -22,13 +22,18 @@ from weft.training.parallel import Helped
 
 
 def grouped() -> pa.Table:
-    """Rows whose class depends on their group, three of them rare."""
-    random = np.random.default_rng(1)
-    group = random.choice(["a", "b", "c"], 200, p=[0.6, 0.3, 0.1])
-    return numeric(200).append_column("group", pa.array(group))
+    """Rows of three groups, one of them rare, and of two classes, one of them rare."""
+    table = numeric(200)
+    group = np.random.default_rng(1).choice(["a", "b", "c"], 200, p=[0.6, 0.3, 0.1])
+    rare = np.where(table["y"].to_numpy() > 7.5, "rare", "usual")
+    return (
+        table.drop_columns(["y", "label"])
+        .append_column("label", pa.array(rare))
+        .append_column("group", pa.array(group))
+    )
 
 
-NUMBERS = {"a": "number", "b": "number", "c": "number", "group": "off", "y": "off"}
+NUMBERS = {"a": "number", "b": "number", "c": "number", "group": "off"}
 RANKING = {"target": {"column": "item", "type": "ranking", "user": "user", "time": "when"}}
 PAIRS = {"target": {"column": "zh", "type": "embedding"}, "features": {"en": "text"}}
 LABEL = {"target": "label", "features": NUMBERS, "model": {"copies": 1}}

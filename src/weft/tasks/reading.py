@@ -158,7 +158,7 @@ class ReadingSteps(TextModelSteps):
         objective, tuned = self._objective(ready), self.settings.model.from_ is not None
         self.backbone = objective.model.config.backbone
         recipe = reading_recipe(self.settings, rows, ready.batch, self.backbone.width, self.device, tuned)
-        return objective.to(self.device), recipe
+        return objective, recipe
 
     def foretell(self) -> Foretold:
         ready = self._ready()

@@ -15,6 +15,7 @@ from weft.features.pieces import OneEach
 from weft.features.store import Store
 from weft.features.twins import DOCUMENT, QUERY
 from weft.features.windows import WINDOW
+from weft.models.backbone import best_device
 from weft.models.language import LanguageModel
 from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
@@ -66,10 +67,10 @@ class PairObjective(nn.Module):
     def __init__(self, model: LanguageModel):
         super().__init__()
         self.model = model
-        self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log())
+        self.log_temperature = nn.Parameter(torch.tensor(TEMPERATURE).log().to(best_device()))
 
     def loss(self, batch: Batch, part: Part = ALL) -> Tensor:
-        """... over those of this process, beside the texts of the whole ``part``."""
+        """... of the pairs of this process, beside the texts of all of the ``part``."""
         texts = [batch.columns[name] for name in (QUERY, DOCUMENT)]
         own = [self._vectors(text["tokens"]) for text in texts]
         every = [part.whole(vectors) for vectors in own]
@@ -77,8 +78,9 @@ class PairObjective(nn.Module):
         right = torch.from_numpy(part.team.places(same.shape[1])[0]).to(same.device)
         same[torch.arange(len(right)), right] = False
         heat = self.log_temperature.exp().clamp(min=0.01)
-        both = [(mine @ others.T).float() / heat for mine, others in zip(own, reversed(every), strict=True)]
-        return sum((F.cross_entropy(x.masked_fill(same, -torch.inf), right) for x in both), torch.zeros(())) / 2
+        there, back = ((mine @ others.T).float() / heat for mine, others in zip(own, reversed(every), strict=True))
+        losses = [F.cross_entropy(cosines.masked_fill(same, -torch.inf), right) for cosines in (there, back)]
+        return torch.stack(losses).mean()
 
     def _vectors(self, ids_BT: Tensor) -> Tensor:
         return F.normalize(self.model.pooled(ids_BT.clamp(min=0), ids_BT >= 0).float(), dim=1)
