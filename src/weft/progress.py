@@ -129,6 +129,10 @@ class _AnewBar(_LineBar):
             self._owner.console.file.write("\r" + " " * self._width + "\r")
 
 
+def minutes_in_words(minutes: float) -> str:
+    return f"{minutes:g} minute" + ("s" if minutes != 1 else "")
+
+
 def duration(seconds: float) -> str:
     """``42 s``, ``3 min``, ``1 h 20 min``."""
     if seconds < 90:

@@ -83,6 +83,17 @@ def test_check_foretells_what_the_run_builds(here, capsys):
     assert told["seconds_at_most"] > 0 and told["memory_bytes"] > 4 * told["parameters"]
 
 
+def test_rows_of_a_small_csv_are_counted_and_commands_can_be_typed(here, capsys):
+    table = mixed(150).select(["price", "bought"])
+    notes = [f'it said "{number}", and more' * (1 + 3 * (number > 100)) for number in range(150)]
+    pacsv.write_csv(table.append_column("note", [notes]), "my table.csv")
+    assert call(["init", "my table.csv", "--target", "bought", "-o", "my weft.yaml"]) == 0
+    assert "weft check 'my weft.yaml'" in capsys.readouterr().out
+    assert call(["check", "my weft.yaml", "--set", "training.minutes=1"]) == 0
+    told = capsys.readouterr().out
+    assert "rows      150 of" in told and "weft run 'my weft.yaml'" in told
+
+
 def test_the_schema_is_written_to_stdout_or_a_file(here, capsys):
     assert call(["schema"]) == 0
     told = json.loads(capsys.readouterr().out)

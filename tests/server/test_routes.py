@@ -141,6 +141,10 @@ def test_predictions_are_those_of_the_run_and_a_bad_row_costs_only_itself(ask, t
         assert mine["probability of yes"] == pytest.approx(theirs["probability of yes"], abs=1e-6)
     status, some = post(ask, "/predict", rows=[rows[0], rows[1] | {"price": "cheap"}, rows[2]])
     assert status == 200 and "price" in some["predictions"][1]["error"]
+    misspelt = {k.replace("price", "prices"): v for k, v in rows[0].items()}
+    refused = post(ask, "/predict", rows=[misspelt])[1]["error"]["message"]
+    assert "'price'" in refused and "send them as null" in refused and "--" not in refused
+    assert post(ask, "/predict", rows=[rows[0] | {"price": None}])[0] == 200
     # bit for bit: a row's answer does not depend on those beside it
     assert some["predictions"][0] == found["predictions"][0] and some["predictions"][2] == found["predictions"][2]
 

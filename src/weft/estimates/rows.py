@@ -46,6 +46,8 @@ from weft.training.pace import ends_in_words, step_cost
 from weft.training.private import sized
 from weft.training.regularise import Objective
 
+COUNTED = 1 << 26
+"""Bytes of files whose rows are counted where the files do not say how many they are."""
 SAMPLE_ROWS, READ_ROWS = 4_096, 64
 COMPARED = {"off": 32, "exact": 32, "near": 32 + 24 * 16}
 """Bytes of a row on disk while copies are looked for."""
@@ -214,6 +216,11 @@ def rows_of(table: Table) -> tuple[int, bool]:
     exact = table.row_count()
     if exact is not None:
         return exact, True
+    if sum(p.size for p in table.parts) <= COUNTED:
+        rows = 0
+        for raw in table.batches([next(iter(table.columns))]):
+            rows = raw.end(rows)
+        return rows, True
     first = next(table.batches(), None)
     if first is None or not len(first.rows):
         return 0, True

@@ -18,7 +18,7 @@ from weft.data.table import Table
 from weft.errors import DataError
 from weft.estimates.rows import TRAINING, copies_in_words, memory_parts, rows_of, shape_of, size_in_words
 from weft.pipeline import WAYS
-from weft.progress import Silent, duration
+from weft.progress import Silent, duration, minutes_in_words
 from weft.tasks.steps import Foretold, ForetoldSteps
 from weft.training.pace import ends_in_words
 
@@ -49,7 +49,7 @@ def estimate_task(settings: Settings) -> dict[str, Any]:
     most, an_epoch, about = told.steps * told.seconds * 1.1, told.steps // recipe.epochs, "" if exact else "about "
     limit, size = f"{recipe.epochs:,} epochs of {an_epoch:,} steps", told.size * scale
     if recipe.minutes:
-        most, limit = min(most, 60 * recipe.minutes), f"{recipe.minutes:g} minutes"
+        most, limit = min(most, 60 * recipe.minutes), minutes_in_words(recipe.minutes)
     rate = size * _learnt(settings) / (an_epoch * told.seconds)
     return {
         "plan": plan.to_dict(),

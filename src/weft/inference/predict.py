@@ -131,8 +131,9 @@ class Predictor:
         columns = [*read, *(name for name in keep if name not in read)]
         return Reader(columns, cleaner.batch_rows, lambda raw: cleaner(filled(raw, absent)))
 
-    def absent(self, where: str, there: Collection[str]) -> list[str]:
-        """Columns that the model reads and that are not there. Raises as :meth:`stream`."""
+    def absent(self, where: str, there: Collection[str], without: str = "go on without (--allow-missing)") -> list[str]:
+        """Columns that the model reads and that are not there. Raises as :meth:`stream`, and says how to go on
+        ``without``."""
         names = [codec.name for codec in self.columns.codecs]
         absent = [name for name in names if name not in there]
         others = [name for name in there if name not in (*names, self.columns.target.name)]
@@ -140,7 +141,7 @@ class Predictor:
         if len(absent) == len(names) or (near and not self.allow_missing):
             raise DataError(
                 f"{where}: must hold the columns the model was trained on. Got no {listing(absent)}.{near} "
-                f"Rename or add them" + (", or go on without (--allow-missing), which costs quality." if near else ".")
+                f"Rename or add them" + (f", or {without}, which costs quality." if near else ".")
             )
         return absent
 

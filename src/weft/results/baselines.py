@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,7 @@ def linear(
 ) -> Baseline:
     """Logistic or ridge regression: scaled numbers, one-hot categories, TF-IDF of words and pairs of words, pixels."""
     start = time.monotonic()
-    encoder = _Linear(types)
-    x, z = encoder.fit(train), encoder.transform(test)
+    x, z = _linear_matrices(types, train, test)
     words = " on TF-IDF of the texts" if "text" in types.values() else ""
     thresholds = None
     if classes is None:
@@ -74,10 +74,7 @@ def linear(
         title = f"Logistic regression{words}, one a label"
     else:
         model = LogisticRegression(max_iter=300).fit(x, target)
-        output, title = (
-            _spread(model.predict_proba(z), model.classes_, classes),
-            f"Logistic regression{words}",
-        )
+        output, title = _spread(model.predict_proba(z), model.classes_, classes), f"Logistic regression{words}"
     return Baseline("linear", title, "", output, time.monotonic() - start, thresholds)
 
 
@@ -92,18 +89,13 @@ def boosted_trees(
     start = time.monotonic()
     x, z, categorical = _tree_matrix(used, train, test)
     thresholds = None
-    if classes is None:
-        model: Any = HistGradientBoostingRegressor(categorical_features=categorical, random_state=0).fit(x, target)
-        output = model.predict(z)
-    elif target.ndim == 2:
-
-        def make() -> Any:
-            return HistGradientBoostingClassifier(categorical_features=categorical, random_state=0)
-
+    kind = HistGradientBoostingRegressor if classes is None else HistGradientBoostingClassifier
+    make = partial(kind, categorical_features=categorical, random_state=0)
+    if target.ndim == 2:
         output, thresholds = _each_label(make, x, target, z)
     else:
-        model = HistGradientBoostingClassifier(categorical_features=categorical, random_state=0).fit(x, target)
-        output = _spread(model.predict_proba(z), model.classes_, classes)
+        model = make().fit(x, target)
+        output = model.predict(z) if classes is None else _spread(model.predict_proba(z), model.classes_, classes)
     note = "the texts are left out" if len(used) < len(types) else ""
     return Baseline("trees", "Gradient-boosted trees", note, output, time.monotonic() - start, thresholds)
 
@@ -123,75 +115,61 @@ def _each_label(make: Callable[[], Any], x: Any, target: np.ndarray, z: Any) -> 
     return fitted(np.arange(len(target)), z), thresholds
 
 
-class _Linear:
-    def __init__(self, types: Mapping[str, str]):
-        self.types = dict(types)
-        self.parts: dict[str, Any] = {}
+def _linear_matrices(types: Mapping[str, str], train: Columns, test: Columns) -> list[Any]:
+    """What the linear model reads of the training and the test rows."""
+    readers = [(name, read) for name, kind in types.items() if (read := _reader(kind, train[name])) is not None]
+    found = []
+    for columns in (train, test):
+        joined: Any = np.zeros((len(next(iter(columns.values()))), 1))
+        if readers:
+            joined = sparse.hstack([read(columns[name]) for name, read in readers]).tocsr()
+            joined = joined if joined.shape[1] > 2_000 else joined.toarray()
+        found.append(joined)
+    return found
 
-    def fit(self, columns: Columns) -> Any:
-        for name, kind in self.types.items():
-            if kind == "text":
-                texts = _texts(columns[name])
-                wide = sum(any("\u2e80" <= c <= "\u9fff" for c in t) for t in texts[:1000]) > 0.3 * len(texts[:1000])
-                vector = TfidfVectorizer(
-                    analyzer="char" if wide else "word", ngram_range=(1, 2), min_df=2, max_features=200_000,
-                    token_pattern=None if wide else r"(?u)\b\w+\b", sublinear_tf=True,
-                )  # fmt: skip
-                try:
-                    self.parts[name] = vector.fit(texts)
-                except ValueError:  # no word occurs twice
-                    self.parts[name] = None
-            elif kind == "sequence":
-                bag = TfidfVectorizer(analyzer=list, max_features=200_000, sublinear_tf=True)
-                lists = _items(columns[name])
-                self.parts[name] = bag.fit(lists) if any(lists) else None
-            elif kind == "category":
-                self.parts[name] = OneHotEncoder(handle_unknown="ignore", max_categories=1_000).fit(
-                    _words(columns[name])
-                )
-            elif kind == "image":
-                self.parts[name] = _side(columns[name])
-            else:
-                values = _numbers(columns[name])
-                middle = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
-                self.parts[name] = (middle, StandardScaler().fit(np.nan_to_num(values, nan=middle)))
-        return self.transform(columns)
 
-    def transform(self, columns: Columns) -> Any:
-        blocks: list[Any] = []
-        for name, kind in self.types.items():
-            part = self.parts[name]
-            if part is None:
-                continue
-            if kind == "text":
-                blocks.append(part.transform(_texts(columns[name])))
-            elif kind == "sequence":
-                blocks.append(part.transform(_items(columns[name])))
-            elif kind == "category":
-                blocks.append(part.transform(_words(columns[name])))
-            elif kind == "image":
-                blocks.append(sparse.csr_matrix(np.nan_to_num(_pixels(columns[name], part))))
-            else:
-                middle, scaler = part
-                values = _numbers(columns[name])
-                blocks.append(sparse.csr_matrix(scaler.transform(np.nan_to_num(values, nan=middle))))
-                blocks.append(sparse.csr_matrix(np.isnan(values).astype(np.float64)))
-        if not blocks:
-            return np.zeros((len(next(iter(columns.values()))), 1))
-        joined = sparse.hstack(blocks).tocsr()
-        return joined if joined.shape[1] > 2_000 else joined.toarray()
+def _reader(kind: str, learnt: pa.Array) -> Callable[[pa.Array], Any] | None:
+    """What makes numbers of a column, learnt from its training rows; None where they hold nothing to learn."""
+    if kind == "text":
+        texts = _texts(learnt)
+        wide = sum(any("\u2e80" <= c <= "\u9fff" for c in t) for t in texts[:1000]) > 0.3 * len(texts[:1000])
+        vector = TfidfVectorizer(
+            analyzer="char" if wide else "word", ngram_range=(1, 2), min_df=2, max_features=200_000,
+            token_pattern=None if wide else r"(?u)\b\w+\b", sublinear_tf=True,
+        )  # fmt: skip
+        try:
+            vector.fit(texts)
+        except ValueError:  # no word occurs twice
+            return None
+        return lambda array: vector.transform(_texts(array))
+    if kind == "sequence":
+        bag = TfidfVectorizer(analyzer=list, max_features=200_000, sublinear_tf=True)
+        lists = _items(learnt)
+        return (lambda array: bag.transform(_items(array))) if any(lists) and bag.fit(lists) else None
+    if kind == "category":
+        coder = OneHotEncoder(handle_unknown="ignore", max_categories=1_000).fit(_words(learnt))
+        return lambda array: coder.transform(_words(array))
+    if kind == "image":
+        side = _side(learnt)
+        return lambda array: sparse.csr_matrix(np.nan_to_num(_pixels(array, side)))
+    values = _numbers(learnt)
+    middle = float(np.nanmedian(values)) if np.isfinite(values).any() else 0.0
+    scaler = StandardScaler().fit(np.nan_to_num(values, nan=middle))
+
+    def read(array: pa.Array) -> Any:
+        values = _numbers(array)
+        scaled = scaler.transform(np.nan_to_num(values, nan=middle))
+        return sparse.csr_matrix(np.hstack([scaled, np.isnan(values).astype(np.float64)]))
+
+    return read
 
 
 def _tree_matrix(types: Mapping[str, str], train: Columns, test: Columns) -> tuple[np.ndarray, np.ndarray, list[int]]:
     x, z, categorical = [], [], []
     for name, kind in types.items():
         if kind == "category":
-            coder = OrdinalEncoder(
-                handle_unknown="use_encoded_value",
-                unknown_value=np.nan,
-                encoded_missing_value=np.nan,
-                max_categories=250,
-            )
+            coder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan,
+                                   encoded_missing_value=np.nan, max_categories=250)  # fmt: skip
             x.append(coder.fit_transform(_words(train[name])))
             z.append(coder.transform(_words(test[name])))
             if np.nanmax(x[-1], initial=0) < 254:

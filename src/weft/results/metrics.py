@@ -7,7 +7,8 @@ sorted twice. Names and definitions are scikit-learn's, against which they are t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 
@@ -33,6 +34,9 @@ class Estimate:
         """As JSON, which has no NaN: what cannot be told is None."""
         found = {"value": self.value, "low": self.low, "high": self.high}
         return {k: v if np.isfinite(v) else None for k, v in found.items()}
+
+
+UNKNOWN = Estimate(float("nan"), float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -154,21 +158,22 @@ def with_intervals(metrics: dict[str, Weighted], rows: int, seed: int = 0, width
 
     ``width``: numbers that a metric reads of each row.
     """
+    drawn = _resampled(lambda w: [metric(w) for metric in metrics.values()], rows, seed, width)
+    return {name: _settled(name, _estimate(values), rows) for name, values in zip(metrics, drawn.T, strict=True)}
+
+
+def _resampled(figures: Callable[[np.ndarray], list[float]], rows: int, seed: int, width: int = 1) -> np.ndarray:
+    """Figures [1 + repeats, K] of the rows themselves and of resamples of them."""
     repeats = int(np.clip(2e7 / max(rows * width, 1), 200, 1000))
     random = np.random.default_rng(seed)
-    ones = np.ones(rows)
-    draws: dict[str, list[float]] = {name: [] for name in metrics}
-    for _ in range(repeats):
-        weights = np.bincount(random.integers(0, rows, rows), minlength=rows).astype(np.float64)
-        for name, metric in metrics.items():
-            draws[name].append(metric(weights))
-    return {name: _settled(name, _estimate(metric(ones), draws[name]), rows) for name, metric in metrics.items()}
+    drawn = (np.bincount(random.integers(0, rows, rows), minlength=rows).astype(np.float64) for _ in range(repeats))
+    return np.array([figures(w) for w in chain([np.ones(rows)], drawn)])
 
 
 def share(hits: float, rows: int) -> Estimate:
     """A share of rows with Wilson's score interval (1927), which holds near 0 and 1 too."""
     if not rows:
-        return Estimate(float("nan"), float("nan"), float("nan"))
+        return UNKNOWN
     z, p = 1.959964, hits / rows
     middle = (p + z * z / (2 * rows)) / (1 + z * z / rows)
     half = z / (1 + z * z / rows) * float(np.sqrt(p * (1 - p) / rows + z * z / (4 * rows * rows)))
@@ -186,19 +191,12 @@ def _settled(name: str, found: Estimate, rows: int) -> Estimate:
         return share(found.value * rows, rows)
     best = 100.0 if name in ("bleu", "chrf") else 1.0
     perfect = METRICS[name].higher_is_better and bool(np.isclose(found.value, best))
-    return Estimate(found.value, float("nan"), float("nan")) if perfect else found
+    return replace(UNKNOWN, value=found.value) if perfect else found
 
 
 def difference(ours: dict[str, Weighted], theirs: dict[str, Weighted], key: str, rows: int, seed: int = 0) -> Estimate:
     """Ours minus theirs on the same rows, with the interval of the difference (paired resamples)."""
-    repeats = int(np.clip(2e7 / max(rows, 1), 200, 1000))
-    random = np.random.default_rng(seed)
-    draws = []
-    for _ in range(repeats):
-        weights = np.bincount(random.integers(0, rows, rows), minlength=rows).astype(np.float64)
-        draws.append(ours[key](weights) - theirs[key](weights))
-    ones = np.ones(rows)
-    return _estimate(ours[key](ones) - theirs[key](ones), draws)
+    return _estimate(_resampled(lambda w: [ours[key](w) - theirs[key](w)], rows, seed)[:, 0])
 
 
 def reliability(probabilities: np.ndarray, target: np.ndarray, bins: int = 10) -> list[dict[str, float]]:
@@ -213,10 +211,11 @@ def reliability(probabilities: np.ndarray, target: np.ndarray, bins: int = 10) -
     ]
 
 
-def _estimate(value: float, draws: list[float]) -> Estimate:
-    clean = np.array(draws)[np.isfinite(draws)]
+def _estimate(values: np.ndarray) -> Estimate:
+    """Of the figure of the rows themselves, and of its resamples."""
+    clean = values[1:][np.isfinite(values[1:])]
     low, high = np.quantile(clean, [0.025, 0.975]) if len(clean) else (float("nan"), float("nan"))
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(values[0]), float(low), float(high))
 
 
 def mean_of(values: np.ndarray, sizes: np.ndarray | float = 1.0) -> Weighted:

@@ -6,7 +6,7 @@ list its items.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,19 +33,23 @@ _MEASURED = {"number": "its value", "text": "its length in letters", "labels": "
              "sequence": "the number of its items"}  # fmt: skip
 
 
-def quality(types: Mapping[str, str], target: tuple[str, str], clean: CleanRows, judged: int) -> dict[str, Any]:
+def quality(
+    types: Mapping[str, str], target: tuple[str, str], clean: CleanRows, judged: int, warned: Sequence[str] = ()
+) -> dict[str, Any]:
     """What ``report.json`` says of each column, and what of it a person should know (``said``).
 
     Args:
         types: of the columns that are read.
         target: its name and type.
         judged: the part whose rows are held against those that are learnt from.
+        warned: what was said before of columns that tell the answer; of those it is not said again.
     """
     every = {**types, target[0]: {"class": "category"}.get(target[1], target[1])}
     learnt, other = (_measured(every, clean, part) for part in (TRAIN, judged))
     columns = [_column(n, kind, learnt[n], other[n], len(every)) for n, kind in every.items()]
-    alone = stands_out(types, target, learnt, other)
-    said: list[Said] = [(_SAID["alone" if target[1] == "class" else "alone_number"], alone)] if alone else []
+    alone, said = stands_out(types, target, learnt, other), list[Said]()
+    if alone and not any(line.startswith(f"'{alone['column']}' ") for line in warned):
+        said.append((_SAID["alone" if target[1] == "class" else "alone_number"], alone))
     said += [line for c in columns for line in _said(c, NAMES[judged], c["name"] == target[0])]
     rows = {NAMES[part]: len(next(iter(m.values()))) for part, m in ((TRAIN, learnt), (judged, other))}
     return {"rows": rows, "columns": columns, "said": said}

@@ -6,13 +6,13 @@ Shape suffixes: B questions at once, V items.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from weft.features.events import Events, histories
 from weft.inference.ranking import best
-from weft.results.metrics import Estimate, Weighted, mean_of, with_intervals
+from weft.results.metrics import UNKNOWN, Estimate, Weighted, mean_of, with_intervals
 
 TOP = 10
 MOST_QUESTIONS, MOST_SCORES = 100_000, 2_000_000_000
@@ -56,11 +56,9 @@ class Ranked:
     def estimates(self) -> dict[str, Estimate]:
         """The same with intervals over users; the share of the catalogue that is recommended at all has none."""
         covered = float((self.recommended > 0).mean())
-        nothing = float("nan")
         return with_intervals(self.metrics(), self.rows) | {
-            "coverage": Estimate(covered, nothing, nothing),
-            "gini": Estimate(gini(self.recommended), nothing, nothing),
-        }
+            "coverage": replace(UNKNOWN, value=covered), "gini": replace(UNKNOWN, value=gini(self.recommended)),
+        }  # fmt: skip
 
 
 def some_questions(events: Events, part: int, size: int, seed: int) -> tuple[np.ndarray, int]:

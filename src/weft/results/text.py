@@ -12,6 +12,7 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import regex
@@ -57,8 +58,7 @@ class TextScores:
         self.families, self.language, self.rows = tuple(families), language, 0
         self._statistics: dict[str, list[np.ndarray]] = {family: [] for family in families}
         self._references: set[int] = set()
-        self._bleu = BLEU()
-        self._chrf = CHRF()
+        self._sacre: dict[str, Any] = {"bleu": BLEU(), "chrf": CHRF()}
 
     def add(self, written: Sequence[str], references: Sequence[Sequence[str]]) -> None:
         """Take in some rows: a text each, and for each row the one or more texts that would have been right.
@@ -80,7 +80,7 @@ class TextScores:
         if self.language is None:
             self.language = language_of(text for row in references for text in row)
         if not self.rows:
-            self._bleu = BLEU(tokenize=_bleu_tokenizer(self.language))
+            self._sacre["bleu"] = BLEU(tokenize=_bleu_tokenizer(self.language))
         self._references.update(map(len, references))
         for family, kept in self._statistics.items():
             kept.append(self._family(family, written, references))
@@ -97,8 +97,7 @@ class TextScores:
         most = max(map(len, references))
         # sacrebleu takes the first references of all rows, then the second ones, None where a row has no more
         turned = [[row[i] if i < len(row) else None for row in references] for i in range(most)]
-        metric = self._bleu if family == "bleu" else self._chrf
-        return np.array(metric._extract_corpus_statistics(written, turned), np.int32)  # type: ignore[arg-type]
+        return np.array(self._sacre[family]._extract_corpus_statistics(written, turned), np.int32)
 
     def metrics(self) -> dict[str, Weighted]:
         """Each figure as a function of the weights of the rows: BLEU and chrF of 0 to 100, the others of 0 to 1.
@@ -109,15 +108,13 @@ class TextScores:
         if not self.rows:
             raise DataError("metrics of texts need rows. Got none.")
         found: dict[str, Weighted] = {}
-        for family, keys in FAMILIES.items():
-            if family not in self._statistics:
-                continue
+        for family in (f for f in FAMILIES if f in self._statistics):
             table = np.concatenate(self._statistics[family])
             self._statistics[family] = [table]
-            if family in ("bleu", "chrf"):
-                found[family] = _of_sums(table, self._bleu if family == "bleu" else self._chrf)
+            if family in self._sacre:
+                found[family] = _of_sums(table, self._sacre[family])
             else:
-                found |= {key: mean_of(table[:, place]) for place, key in enumerate(keys)}
+                found |= {key: mean_of(table[:, place]) for place, key in enumerate(FAMILIES[family])}
         return found
 
     def estimates(self, seed: int = 0) -> dict[str, Estimate]:
@@ -130,10 +127,9 @@ class TextScores:
         self._references.add(many)
         found = {}
         for family in self.families:
-            if family in ("bleu", "chrf"):
-                metric = self._bleu if family == "bleu" else self._chrf
-                metric.num_refs = many
-                found[family] = str(metric.get_signature())
+            if family in self._sacre:
+                self._sacre[family].num_refs = many
+                found[family] = str(self._sacre[family].get_signature())
             elif family == "rouge":
                 found[family] = "F1, mean of rows|units: characters of Chinese and Japanese, else words|case:lc|stem:no"
             else:
@@ -164,7 +160,7 @@ def _bleu_tokenizer(language: str) -> str:
     return "ja-mecab"
 
 
-def _of_sums(table: np.ndarray, metric: BLEU | CHRF) -> Weighted:
+def _of_sums(table: np.ndarray, metric: Any) -> Weighted:
     return lambda w: float(metric._compute_score_from_stats((w @ table).tolist()).score)
 
 

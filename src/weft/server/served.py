@@ -216,7 +216,7 @@ class Served:
             known = {codec.name for codec in self.run.columns.codecs}
             predictor = Predictor(self.run.columns, self.run.model)
             for own in dict.fromkeys(tuple(row) for row in rows if row.keys() - known):
-                predictor.absent("rows", own)
+                predictor.absent("rows", own, "send them as null")
         images = {c.name for c in self.run.columns.codecs if c.type == "image"} if type(self.run) is Run else set()
         columns = {
             name: pa.array([_picture(row.get(name), name) for row in rows], pa.binary())

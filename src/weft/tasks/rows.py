@@ -420,7 +420,7 @@ class RowSteps(Steps):
         if self.settings.training.private is not None:
             return None
         target, part = columns.target, TEST if clean.count(TEST) else VALID
-        found = quality(columns.types, (target.name, target.type), clean, part)
+        found = quality(columns.types, (target.name, target.type), clean, part, plan.warnings)
         if isinstance(target, ClassTarget):
             # a model that may decline says so in a column after those of the classes
             rows, answers, truth = [judged], [output[:, : len(target.classes)]], [store.target(judged)]

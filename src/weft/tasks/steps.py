@@ -43,7 +43,7 @@ from weft.preprocess.clean import Cleaner
 from weft.preprocess.duplicates import copies_said
 from weft.preprocess.ingest import COPIES_FILE, CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.preprocess.letters import Redactor
-from weft.progress import Silent, duration
+from weft.progress import Silent, duration, minutes_in_words
 from weft.results.card import WATTS, write_card
 from weft.results.pages import Phrases
 from weft.results.private import privacy_in_words
@@ -396,7 +396,7 @@ class TextModelSteps(ForetoldSteps):
             "model",
             f"{backbone_in_words(model.config.backbone)}, {sum(p.numel() for p in model.parameters()):,} parameters; "
             f"{length}; "
-            + (f"at most {recipe.minutes:g} minutes" if recipe.minutes else f"at most {recipe.epochs:,} epochs")
+            + (f"at most {minutes_in_words(recipe.minutes)}" if recipe.minutes else f"at most {recipe.epochs:,} epochs")
             + (", bfloat16" if recipe.bfloat16 else ""),
         )
 

@@ -19,7 +19,7 @@ from weft.config import Settings
 from weft.errors import SettingsError, UsageError, WeftError, listing
 from weft.files import write_whole
 from weft.models.backbone import BackboneConfig
-from weft.progress import Bar, Silent, duration
+from weft.progress import Bar, Silent, duration, minutes_in_words
 from weft.training.loop import Recipe
 from weft.training_settings import Searched
 
@@ -175,7 +175,7 @@ class _Search:
 
     def run(self) -> tuple[Settings, dict[str, Any]]:
         most, minutes = self.asked.trials, self.asked.minutes
-        limit = f" in {minutes:g} minutes" if minutes else ""
+        limit = f" in {minutes_in_words(minutes)}" if minutes else ""
         self.say.step("search", f"at most {most:,} trials{limit}, of {listing(self.names, 20)}")
         if self.trials:
             self.say.line(f"{len(self.trials):,} trials are there already")

@@ -7,6 +7,7 @@ A figure is a mean over rows: a share with Wilson's interval (1927), a mean with
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import NormalDist
 from typing import Any
 
@@ -16,7 +17,7 @@ from scipy.stats import t as student
 from weft.features.groups import Members
 from weft.features.targets import ClassTarget, LabelsTarget
 from weft.results.groups import SMALL
-from weft.results.metrics import Estimate, Weighted, reliability, share, with_intervals
+from weft.results.metrics import UNKNOWN, Estimate, Weighted, reliability, share, with_intervals
 from weft.results.outcomes import Outcomes
 
 Values = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -65,7 +66,7 @@ def mean_of(values: np.ndarray) -> Estimate:
     if np.isin(values, (0, 1)).all():
         return share(float(values.sum()), len(values))
     if len(values) == 1:
-        return Estimate(float(values[0]), float("nan"), float("nan"))
+        return replace(UNKNOWN, value=float(values[0]))
     half = float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     middle = float(values.mean())
     return Estimate(middle, middle - half, middle + half)
@@ -171,11 +172,10 @@ def difference(a: Estimate, b: Estimate, wider: float = 1.0) -> Estimate:
 
 def ratio(a: Estimate, b: Estimate, wider: float = 1.0) -> Estimate:
     """a / b of two independent shares, as :func:`difference` of their logarithms."""
-    nothing = Estimate(float("nan"), float("nan"), float("nan"))
     if not b.value > 0 or a.value < 0:
-        return nothing
+        return UNKNOWN
     if min(a.value, a.low, b.low) <= 0:
-        return Estimate(a.value / b.value, float("nan"), float("nan"))
+        return replace(UNKNOWN, value=a.value / b.value)
     x, y = (Estimate(*np.log([e.value, e.low, e.high]).tolist()) for e in (a, b))
     d = difference(x, y, wider)
     return Estimate(*np.exp([d.value, d.low, d.high]).tolist())
