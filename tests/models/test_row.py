@@ -16,6 +16,7 @@ from weft.features.codecs import MISSING, UNKNOWN, CategoryCodec
 from weft.features.columns import Columns
 from weft.features.fit import fit_columns
 from weft.features.ragged import take
+from weft.inference import predict
 from weft.inference.predict import predict_codes
 from weft.models.embeddings import CategoryEmbedding, PiecewiseLinear, TextEmbedding, calendar
 from weft.models.linear import LinearPath
@@ -63,6 +64,22 @@ def test_a_row_does_not_depend_on_its_batch(parts):
     torch.testing.assert_close(together, mixed_up, atol=1e-5, rtol=0)
     by_budget = predict_codes(models, {c: {n: take(a, rows) for n, a in f.items()} for c, f in codes.items()}, 60)
     np.testing.assert_allclose(by_budget, together.numpy(), atol=1e-5)
+
+
+def test_a_wide_model_answers_in_bfloat16_as_it_is_now(parts, monkeypatch):
+    columns, _, clean = parts
+    monkeypatch.setattr(predict, "machine_has_bfloat16", lambda device: True)
+    torch.manual_seed(0)
+    models = RowModels(columns.codecs, columns.target, RowConfig(TransformerConfig(256, 1, 4), 16, 0.0, ()), 2).eval()
+    codes, state, before = columns.encode(clean), set(models.state_dict()), np.zeros((60, 2))
+    for _ in range(2):
+        exact, quick = (predict_codes(models, codes, 60, e) for e in (True, False))
+        assert 0 < np.abs(exact - quick).max() < 0.03 < np.abs(exact - before).max()
+        before = exact
+        with torch.no_grad():  # as training does, in place
+            models.each()[0].backbone.blocks[0].feed_forward.down.weight.mul_(-3)
+            models.each()[1].head.read.down.bias.add_(torch.tensor([2.0, -2.0]))
+    assert set(models.state_dict()) == state
 
 
 def test_every_column_matters_and_its_order_does_not(parts):

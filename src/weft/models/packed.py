@@ -32,19 +32,26 @@ class PackedLinear(nn.Module):
         if rows != slice(None) or torch.is_grad_enabled():
             bias = None if self.bias is None else self.bias[rows]
             return nn.functional.linear(x, self.weight[rows], bias)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(x.to(self.packed.dtype), self.packed, self.bias, "none", [], "")
 
 
-def pack(model: LanguageModel) -> None:
-    """Pack the large matrices of a model in place, where oneDNN can run them."""
-    weight = next(model.backbone.parameters())
+def pack_layers(model: nn.Module, dtype: torch.dtype) -> bool:
+    """Pack the large linear layers of a model in place as numbers of a kind; False where oneDNN cannot run them."""
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
-    if not known or weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
-        return
+    if not known or next(model.parameters()).device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
+        return False
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear) and child.weight.numel() >= LEAST:
-                setattr(parent, name, PackedLinear(child.weight, child.bias))
+                bias = None if child.bias is None else child.bias.to(dtype)
+                setattr(parent, name, PackedLinear(child.weight.to(dtype), bias))
+    return True
+
+
+def pack(model: LanguageModel) -> None:
+    """Pack the large matrices of a model that writes in place, its output's too, where oneDNN can run them."""
+    if not pack_layers(model, next(model.backbone.parameters()).dtype):
+        return
     table = model.table
     tied = model.config.tied and model.config.output == "linear" and isinstance(table, nn.Embedding)
     if tied and table.weight.numel() >= LEAST:

@@ -218,7 +218,8 @@ class RowModels(nn.Module):
 
         A model that declines gives one number more a row: how far its score is above the threshold.
         """
-        self.eval()
+        if self.training:
+            self.eval()
         copies = self.each()
         outputs = [copy(batch) for copy in copies]
         answers = [copy.head.answer(out) for copy, out in zip(copies, outputs, strict=True)]

@@ -30,6 +30,7 @@ from weft.models.fused import RMSNorm, gated_silu
 from weft.models.mapped import mapped
 from weft.models.positions import RotaryScaling, Turn, rotate, rotation, sinusoids
 from weft.models.tokens import Tokens
+from weft.models.unpadded import Unpadded
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class Attention(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Unpadded | None,
         causal: bool,
         turn: Turn | None,
         source_BSD: Tensor | None = None,
@@ -194,6 +195,8 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Output [B, T, D], and the attention map [B, H, T, S] where ``transparent``; T is ``first`` if given."""
         c = self.config
+        if isinstance(mask, Unpadded):
+            return self.out(mask.attend(self.qkv(x_BTD), c.key_width)), None
         if source_BSD is None:
             q, key, value = self._own(x_BTD, first, turn)
             if cache is not None and cache.apart:
@@ -327,7 +330,7 @@ class Block(nn.Module):
     def forward(
         self,
         x_BTD: Tensor,
-        mask: Tensor | None,
+        mask: Tensor | Unpadded | None,
         causal: bool,
         turn: Turn | None,
         source: Tokens | None,
@@ -407,6 +410,8 @@ class Transformer(nn.Module):
         c = self.config
         if c.cross != (source is not None):
             raise ValueError("a Transformer with cross-attention, and no other, must be given a source.")
+        if cache is None and states is None and first is None and self._unpads(tokens):
+            return self._unpadded(tokens)
         x = self._placed(tokens, 0 if cache is None else cache.length)
         if torch.is_autocast_enabled(x.device.type) and not torch.is_grad_enabled() and c.attention == "reading":
             x = x.to(
@@ -432,6 +437,23 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.length += tokens.shape[1]
         return self.norm(x[:, :first])
+
+    def _unpads(self, tokens: Tokens) -> bool:
+        """Whether to read the rows without their padding: where what is read is not exact anyhow."""
+        c, x = self.config, tokens.states_BTD
+        plain = c.attention == "reading" and c.positions != "rotary" and c.key_groups == c.heads
+        quick = x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and not torch.is_grad_enabled()
+        ragged = tokens.mask_BT is not None and tokens.segments_BT is None and not mapped(x)
+        return plain and quick and ragged and not c.qk_norm and not c.cross
+
+    def _unpadded(self, tokens: Tokens) -> Tensor:
+        assert tokens.mask_BT is not None
+        rows = Unpadded(tokens.mask_BT)
+        x, places, columns = map(rows.list, (tokens.states_BTD, tokens.positions_BT, tokens.columns_BT))
+        x = self._placed(Tokens(x, None, places, columns), 0).to(torch.get_autocast_dtype("cpu"))
+        for block in self.blocks:
+            x = block(x, rows, False, None, None, None, None)
+        return rows.padded(self.norm(x))
 
     def new_cache(self) -> Cache:
         return Cache()
