@@ -122,28 +122,36 @@ def resident() -> int:
 
 @dataclass(frozen=True)
 class Used:
-    """What a step took: seconds, the most that was resident (bytes, mapped files included), bytes written."""
+    """What a step took: seconds, those of processors, the most that was resident (bytes, mapped files included), bytes
+    written."""
 
     seconds: float
+    cpu: float
     peak: int
     written: int
 
     def of(self, rows: int) -> dict[str, float]:
         """As ``report.json`` has it, for a step that saw so many rows."""
         return {
-            "seconds": round(self.seconds, 2), "peak_memory": self.peak, "rows": rows,
+            "seconds": round(self.seconds, 2), "cpu_seconds": round(self.cpu, 2),
+            "peak_memory": self.peak, "rows": rows,
             "rows_a_second": round(rows / max(self.seconds, 1e-9)), "written": self.written,
         }  # fmt: skip
+
+
+def cpu_seconds() -> float:
+    """Of processors, by this process and the children that it waited for."""
+    return sum(os.times()[:4])
 
 
 @contextmanager
 def measured(found: list[Used]) -> Iterator[None]:
     """Append to ``found`` what the block used. Outside Linux the peak is that of the whole process."""
-    started, before = time.monotonic(), _written()
+    started, cpu, before = time.monotonic(), cpu_seconds(), _written()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     yield
-    found.append(Used(time.monotonic() - started, _status("VmHWM"), _written() - before))
+    found.append(Used(time.monotonic() - started, cpu_seconds() - cpu, _status("VmHWM"), _written() - before))
 
 
 def used_in_words(used: dict[str, float]) -> str:

@@ -11,13 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from weft.cli import call
-from weft.estimates.rehearsal import Rehearsed, carried_over
+from weft.estimates import rehearsal
+from weft.estimates.rehearsal import Rehearsed, Watching, carried_over
 
 USED = {
-    "preprocess": {"seconds": 2.0, "peak_memory": 600e6},
-    "model": {"seconds": 23.0, "peak_memory": 900e6},
-    "results": {"seconds": 4.0, "peak_memory": 800e6},
+    "preprocess": {"seconds": 2.0, "cpu_seconds": 1.0, "peak_memory": 600e6},
+    "model": {"seconds": 23.0, "cpu_seconds": 11.5, "peak_memory": 900e6},
+    "results": {"seconds": 4.0, "cpu_seconds": 2.0, "peak_memory": 800e6},
 }
+TOOK = ((0.2, 0.1), (20.0, 10.0))
 TOLD = {
     "rows": 4_000, "steps": 1_000, "copies": 1, "memory_steps": {"preprocess": {"rows_bytes": 40e6}},
     "recipe": {"epochs": 4, "batch_rows": 10, "minutes": None},
@@ -26,7 +28,7 @@ TOLD = {
 
 def test_what_is_not_rehearsed_is_carried_over_by_rows_and_steps() -> None:
     """Half of the rows, 100 steps in 20 s: the other 900 take 180, four checks of 400 rows a third of their steps."""
-    found = carried_over(Rehearsed(2_000, False, 100, USED, 0, 0.5, ""), TOLD, 20, 0.1)
+    found = carried_over(Rehearsed(2_000, False, 100, USED, 0, *TOOK, ""), TOLD, 0.1)
     steps = found["steps"]
     assert steps["preprocess"]["seconds"] == 4.0 and steps["results"]["seconds"] == 8.0
     assert steps["model"]["seconds"] == pytest.approx(3 + 1_000 * 0.2 + 4 * 40 * 0.2 / 3)
@@ -35,24 +37,37 @@ def test_what_is_not_rehearsed_is_carried_over_by_rows_and_steps() -> None:
     assert [step["memory_bytes"] for step in steps.values()] == [620e6, 900e6, 800e6]
 
 
+def test_a_step_is_that_of_the_later_half_and_without_a_look_at_the_validation_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Six steps: two that warm up, one that is looked after, three that count or are warm."""
+    say, clock = Watching(), iter([0, 9, 17, 18, 60, 62, 65])
+    monkeypatch.setattr(rehearsal, "_now", lambda: (t := next(clock), t / 2))
+    with say.bar("training", 1) as bar:
+        for step in range(6):
+            if step == 3:
+                say.checked(0.5, 1.0)
+            bar.advance(0.1)
+    assert say.took == [(9, 4.5), (8, 4.0), (1, 0.5), (2, 1.0), (3, 1.5)]
+    assert say.step_took() == (2.0, 1.0) and say.trained == (65, 32.5)
+
+
 def test_lengths_that_were_not_met_are_looked_for_until_an_epoch_is_over() -> None:
     """An epoch has 250 steps, of which 125 were made: one doubling more."""
-    steps = carried_over(Rehearsed(4_000, True, 125, USED, 70_000_000, 0.5, ""), TOLD, 20, 0.1)["steps"]
+    steps = carried_over(Rehearsed(4_000, True, 125, USED, 70_000_000, *TOOK, ""), TOLD, 0.1)["steps"]
     assert [step["memory_bytes"] for step in steps.values()] == [600e6, 970e6, 870e6]
-    steps = carried_over(Rehearsed(4_000, True, 300, USED, 70_000_000, 0.5, ""), TOLD, 20, 0.1)["steps"]
+    steps = carried_over(Rehearsed(4_000, True, 300, USED, 70_000_000, *TOOK, ""), TOLD, 0.1)["steps"]
     assert steps["model"]["memory_bytes"] == 900e6
 
 
 def test_a_training_that_ended_within_its_rehearsal_is_what_it_was() -> None:
-    whole = carried_over(Rehearsed(4_000, True, 1_000, USED, 0, 0.5, "all 4 epochs were done"), TOLD, 20, 0.1)
+    whole = carried_over(Rehearsed(4_000, True, 1_000, USED, 0, *TOOK, "all 4 epochs were done"), TOLD, 0.1)
     assert whole["seconds"] == 29.0 and whole["memory_bytes"] == 900e6
 
 
 def test_the_minutes_of_a_file_bound_its_training() -> None:
     told = TOLD | {"recipe": TOLD["recipe"] | {"minutes": 1.0}}  # type: ignore[operator]
-    assert (
-        carried_over(Rehearsed(4_000, True, 100, USED, 0, 0.5, ""), told, 20, 0.1)["steps"]["model"]["seconds"] == 63.0
-    )
+    assert carried_over(Rehearsed(4_000, True, 100, USED, 0, *TOOK, ""), told, 0.1)["steps"]["model"]["seconds"] == 63.0
 
 
 def test_a_file_is_rehearsed_by_its_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -71,7 +71,7 @@ def of_file(settings: Settings, told: dict[str, Any], probe: float | None) -> di
         split = settings.data.split
         judged = (0 if split.column else split.test) or split.valid
         rehearsed = rehearse(settings, told["rows"], probe, told.get("copies", 1), memory.bound())
-        found["rehearsed"] = carried_over(rehearsed, told, probe, judged)
+        found["rehearsed"] = carried_over(rehearsed, told, judged)
         words |= _in_words(found["rehearsed"], rehearsed.whole)
     return found
 
@@ -102,6 +102,7 @@ def _in_words(found: dict[str, Any], whole: bool) -> dict[str, str]:
         "memory": f"{size_in_words(found['memory_bytes'])} at most, libraries included: "
         + ", ".join(f"{name} {size_in_words(used['memory_bytes'])}" for name, used in steps)
         + ("" if found["memory_bytes"] <= memory.bound() else ". IT IS NOT ENOUGH. Give more with --memory"),
-        "time": f"{duration(found['seconds'])} if every epoch is done, {duration(found['cpu_seconds'])} of CPU: "
-        + ", ".join(f"{name} {duration(used['seconds'])}" for name, used in steps),
+        "time": f"{duration(found['cpu_seconds'])} of CPU if every epoch is done, {duration(found['seconds'])} by the "
+        f"clock where it has {found['cpu_seconds'] / max(found['seconds'], 1e-9):.2f} seconds of CPU a second, as just "
+        "now: " + ", ".join(f"{name} {duration(used['seconds'])}" for name, used in steps),
     }  # fmt: skip

@@ -10,11 +10,13 @@ import json
 import math
 import multiprocessing
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from weft import memory
@@ -26,27 +28,50 @@ from weft.progress import Bar, Silent
 from weft.runs.run import REPORT_FILE
 from weft.tasks.steps import ForetoldSteps
 
+TIMES = "seconds", "cpu_seconds"
 HEAD_ROWS, HEAD_BYTES = 50_000, 64_000_000
 """Of a longer table so much is rehearsed on."""
 
 
-class Watching(Silent):
-    """Says nothing, and notes what is resident after each step of training."""
+class Watching(Silent, Bar):
+    """Says nothing, and notes of each step of training what is then resident and what it took: seconds, and those of
+    processors."""
 
     def __init__(self) -> None:
         self.held: list[int] = []
+        self.took: list[tuple[float, float]] = []
+        """Of steps that no look at the validation rows followed."""
+        self.trained = 0.0, 0.0
+        """All the training took."""
 
     @contextmanager
     def bar(self, label: str, total: float) -> Iterator[Bar]:
-        yield _Noting(self.held) if label == "training" else Bar()
+        if label != "training":
+            yield Bar()
+            return
+        begun = self._last = _now()
+        self._checked = False
+        yield self
+        self.trained = self.trained[0] + self._last[0] - begun[0], self.trained[1] + self._last[1] - begun[1]
 
-
-class _Noting(Bar):
-    def __init__(self, held: list[int]):
-        self._held = held
+    def checked(self, done: float, loss: float) -> None:
+        self._checked = True
 
     def advance(self, amount: float, note: str = "") -> None:
-        self._held.append(memory.resident())
+        before, self._last = self._last, _now()
+        if not self._checked:
+            self.took.append((self._last[0] - before[0], self._last[1] - before[1]))
+        self._checked = False
+        self.held.append(memory.resident())
+
+    def step_took(self) -> tuple[float, float]:
+        """Seconds, and those of processors, of a step in the later half, when all is warm: the mean."""
+        late = self.took[len(self.took) // 2 :] or [self.trained]
+        return fmean(clock for clock, _ in late), fmean(cpu for _, cpu in late)
+
+
+def _now() -> tuple[float, float]:
+    return time.monotonic(), memory.cpu_seconds()
 
 
 @dataclass(frozen=True)
@@ -60,8 +85,10 @@ class Rehearsed:
     used: dict[str, dict[str, float]]
     grown: int
     """Bytes by which the most that was resident grew over the second half of the steps."""
-    busy: float
-    """Seconds of processors for each second of the clock: below the number of threads where others are at work."""
+    a_step: tuple[float, float]
+    """Seconds of a step of training, by the clock and of processors."""
+    trained: tuple[float, float]
+    """All that the training took."""
     stopped: str
     """Why the training ended, where it did so before its time."""
 
@@ -109,14 +136,13 @@ def _run(settings: Settings, rows: int, out: Path, bound: int) -> Rehearsed:
     done = sum("train_loss" in record for record in records)
     half = max(say.held[: len(say.held) // 2], default=0)
     grown = max(0, max(say.held) - half) if half else 0
-    busy = report["energy"]["cpu_seconds"] / max(0.1, math.fsum(report["seconds"].values()))
     end = "" if "minutes were over" in stopped else stopped
-    return Rehearsed(seen, seen == rows, done, report["memory"]["steps"], grown, busy, end)
+    return Rehearsed(seen, seen == rows, done, report["memory"]["steps"], grown, say.step_took(), say.trained, end)
 
 
-def carried_over(found: Rehearsed, told: dict[str, Any], seconds: float, judged: float) -> dict[str, Any]:
-    """Memory and seconds of the whole run by step, from a rehearsal of so many ``seconds`` and what was ``told`` of it
-    without one; ``judged``: a share of the rows."""
+def carried_over(found: Rehearsed, told: dict[str, Any], judged: float) -> dict[str, Any]:
+    """Memory and seconds of the whole run by step, from a rehearsal and what was ``told`` of it without one;
+    ``judged``: a share of the rows."""
     scale, whole = told["rows"] / found.rows, {}
     most = most_rows(None)
     judging = min(told["rows"] * judged, most) / max(1.0, min(found.rows * judged, most))
@@ -127,19 +153,21 @@ def carried_over(found: Rehearsed, told: dict[str, Any], seconds: float, judged:
         times = {"model": 1.0, "inference": judging, "results": judging}.get(step, scale)
         grown = (1 - 1 / scale) * told.get("memory_steps", {}).get(step, {}).get("rows_bytes", 0)
         unseen = lengths if step in ("model", "inference", "results") else 0
-        whole[step] = {"seconds": used["seconds"] * times, "memory_bytes": int(used["peak_memory"] + grown + unseen)}
-    if not found.stopped:
-        a_step = seconds / found.steps
-        checks = told["recipe"]["epochs"] * found.rows * scale * judged / told["recipe"]["batch_rows"] * a_step / 3
-        training = told["steps"] * a_step + checks
-        if told["recipe"]["minutes"]:
-            training = min(training, 60 * told["recipe"]["minutes"] * told.get("copies", 1))
-        whole["model"]["seconds"] += training - seconds
+        whole[step] = {key: used[key] * times for key in TIMES}
+        whole[step]["memory_bytes"] = int(used["peak_memory"] + grown + unseen)
+    steps, model = told["steps"], whole["model"]
+    if found.stopped:
+        for key in TIMES:
+            model[key] *= steps / found.steps
     else:
-        whole["model"]["seconds"] *= told["steps"] / found.steps
-    seconds = math.fsum(step["seconds"] for step in whole.values())
+        # a look at the validation rows goes one way only
+        steps += told["recipe"]["epochs"] * told["rows"] * judged / told["recipe"]["batch_rows"] / 3
+        if told["recipe"]["minutes"]:
+            steps = min(steps, 60 * told["recipe"]["minutes"] * told.get("copies", 1) / found.a_step[0])
+        for key, once, all_ in zip(TIMES, found.a_step, found.trained, strict=True):
+            model[key] += steps * once - all_
     return {
         "steps": whole, "rows": found.rows, "training_steps": found.steps,
         "memory_bytes": max(step["memory_bytes"] for step in whole.values()),
-        "seconds": seconds, "cpu_seconds": seconds * found.busy,
+        **{key: math.fsum(step[key] for step in whole.values()) for key in TIMES},
     }  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 from abc import ABC, abstractmethod
@@ -120,7 +119,7 @@ class Steps(ABC):
         self.holding = ExitStack()
         """Closed when the run ends: until then no other one may write into its folder."""
         self.seconds: dict[str, float] = {}
-        self.cpu = sum(os.times()[:4])  # of this process and its children, before anything of the run
+        self.cpu = memory.cpu_seconds()  # before anything of the run
         self.used: dict[str, dict[str, float]] = {}
         """What each step took."""
         self.read = 0
@@ -293,7 +292,7 @@ class Steps(ABC):
         if self.redact is not None:
             counts = self.redact.found.items()
             figures["redact"] = self.redact.to_dict() | {"found": [[*where, n] for where, n in counts]}
-        cpu = sum(os.times()[:4]) - self.cpu + parallel.helped_seconds
+        cpu = memory.cpu_seconds() - self.cpu + parallel.helped_seconds
         figures["energy"] = {
             "cpu_seconds": round(cpu, 1), "watts_a_core": WATTS, "watt_hours": round(cpu * WATTS / 3600, 4),
         }  # fmt: skip
