@@ -23,17 +23,11 @@ class RMSNorm(nn.RMSNorm):
     """y = w x / sqrt(mean(x^2) + eps), over the last dimension (Zhang & Sennrich 2019)."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return super().forward(x.to(self.weight.dtype))  # autocast may have halved what comes in
         if _trained_here(x) and x.dtype == self.weight.dtype == torch.float32 and self.eps is not None:
             return Normed.apply(x, self.weight, self.eps)
-        if torch.is_grad_enabled():
-            return super().forward(x)
-        x = x.to(self.weight.dtype)  # which autocast may have halved
-        if x.device.type != "cpu" or x.dim() < 3 or x.shape[-2] > 1:
-            return super().forward(x)
-        # one token a text, whatever is beside it, costs by its kernels rather than by what they read:
-        # (x, -x) has the mean 0 and the variance mean(x^2), so that its layer norm, one kernel, is this norm
-        both = torch.cat([x, -x], dim=-1)
-        return F.layer_norm(both, both.shape[-1:], None, None, self.eps or 0.0)[..., : x.shape[-1]] * self.weight
+        return super().forward(x)
 
 
 class Normed(torch.autograd.Function):
@@ -89,4 +83,4 @@ class GatedSiLU(torch.autograd.Function):
 
 
 def _trained_here(x: Tensor) -> bool:
-    return x.device.type == "cpu" and torch.is_grad_enabled() and not mapped(x)
+    return torch.is_grad_enabled() and x.device.type == "cpu" and not mapped(x)

@@ -7,9 +7,12 @@ the input becomes hardly depends on how many rows come with it.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from weft.models.fused import RMSNorm
 from weft.models.language import LanguageModel
+from weft.models.transformer import Block, Transformer
 
 LEAST = 1 << 16
 """Numbers of a matrix below which the detour costs more than it saves."""
@@ -28,11 +31,36 @@ class PackedLinear(nn.Module):
         """The matrix in its usual order, made anew."""
         return self.packed.to_dense()
 
-    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        if rows != slice(None) or torch.is_grad_enabled():
-            bias = None if self.bias is None else self.bias[rows]
-            return nn.functional.linear(x, self.weight[rows], bias)
-        return torch.ops.mkldnn._linear_pointwise(x.to(self.packed.dtype), self.packed, self.bias, "none", [], "")
+    def forward(self, x: Tensor, rows: slice | None = None) -> Tensor:
+        if rows is None and not torch.is_grad_enabled():
+            return torch.ops.mkldnn._linear_pointwise.default(
+                x.to(self.packed.dtype), self.packed, self.bias, "none", [], ""
+            )
+        rows = rows or slice(None)
+        return F.linear(x, self.weight[rows], None if self.bias is None else self.bias[rows])
+
+    __call__ = forward  # without hooks: it is called a hundred times a token
+
+
+class PackedNorm(nn.Module):
+    """RMSNorm of one token a text in two kernels, as it costs by their number rather than by what they read.
+
+    x and -x together have the mean 0 and the variance mean(x^2), so that their layer norm is this norm.
+    """
+
+    def __init__(self, norm: RMSNorm):
+        super().__init__()
+        self.norm = norm
+        self.signs = norm.weight.new_tensor([[1.0], [-1.0]])
+        self.both = norm.weight.detach().expand(2, -1).contiguous()
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        if x_BTD.shape[1] > 1 or torch.is_grad_enabled():
+            return self.norm(x_BTD)
+        signed_B2D = x_BTD * self.signs
+        return F.layer_norm(signed_B2D, signed_B2D.shape[1:], self.both, None, self.norm.eps or 0.0).narrow(1, 0, 1)
+
+    __call__ = forward
 
 
 def pack_layers(model: nn.Module, dtype: torch.dtype) -> bool:
@@ -40,7 +68,8 @@ def pack_layers(model: nn.Module, dtype: torch.dtype) -> bool:
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
     if not known or next(model.parameters()).device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
         return False
-    for parent in list(model.modules()):
+    # not of the layers themselves, each of which is freed before the next is packed
+    for parent in [m for m in model.modules() if not isinstance(m, nn.Linear)]:
         for name, child in parent.named_children():
             if isinstance(child, nn.Linear) and child.weight.numel() >= LEAST:
                 bias = None if child.bias is None else child.bias.to(dtype)
@@ -52,6 +81,11 @@ def pack(model: LanguageModel) -> None:
     """Pack the large matrices of a model that writes in place, its output's too, where oneDNN can run them."""
     if not pack_layers(model, next(model.backbone.parameters()).dtype):
         return
+    for parent in model.backbone.modules():
+        if isinstance(parent, (Block, Transformer)):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, RMSNorm):
+                    setattr(parent, name, PackedNorm(child))
     table = model.table
     tied = model.config.tied and model.config.output == "linear" and isinstance(table, nn.Embedding)
     if tied and table.weight.numel() >= LEAST:

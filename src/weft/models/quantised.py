@@ -123,23 +123,34 @@ class Linear8(nn.Module):
         """The numbers that its codes stand for, made anew."""
         return torch.ops.quantized.linear_unpack(self.packed)[0].dequantize()
 
-    def forward(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+    def forward(self, x: Tensor, rows: slice | None = None) -> Tensor:
         if torch.is_grad_enabled():
+            rows = rows or slice(None)
             return F.linear(x, self.weight.to(x.dtype)[rows], None if self.bias is None else self.bias[rows])
-        flat = x.flatten(0, -2)
-        with torch.autocast("cpu", enabled=False):
-            if len(flat) <= AT_ONCE:
-                y = self._product(flat)
-            else:
-                y = torch.empty(len(flat), len(self.scale))
-                for start in range(0, len(flat), AT_ONCE):
-                    y[start : start + AT_ONCE] = self._product(flat[start : start + AT_ONCE])
-        return y.view(*x.shape[:-1], -1)[..., rows].to(x.dtype)
+        flat = x.flatten(0, -2).float()
+        if torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                y = self._products(flat)
+        else:
+            y = self._products(flat)
+        y = y.view(*x.shape[:-1], -1).to(x.dtype)
+        return y if rows is None else y[..., rows]
+
+    __call__ = forward  # it answers only, without hooks, and is called some hundred times a token
+
+    def _products(self, x_NK: Tensor) -> Tensor:
+        if len(x_NK) <= AT_ONCE:
+            return self._product(x_NK)
+        y = torch.empty(len(x_NK), len(self.scale))
+        for start in range(0, len(x_NK), AT_ONCE):
+            y[start : start + AT_ONCE] = self._product(x_NK[start : start + AT_ONCE])
+        return y
 
     def _product(self, x_NK: Tensor) -> Tensor:
-        most = torch.linalg.vector_norm(x_NK, torch.inf, dim=-1, keepdim=True).float().clamp_(min=1e-12)
+        most = torch.linalg.vector_norm(x_NK, torch.inf, dim=-1, keepdim=True).clamp_(min=1e-12)
         # 127 steps to either side of 128, of numbers from -1 to 1
-        y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(x_NK / most, 1 / 127, 128, self.packed)
+        multiply = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+        y = multiply(x_NK / most, 1 / 127, 128, self.packed)
         return y.mul_(most) if self.bias is None else torch.addcmul(self.bias, y, most)
 
 
