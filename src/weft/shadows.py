@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from weft import pipeline
-from weft.config import SplitSettings
 from weft.data.split import TEST, TRAIN, VALID, uniform
 from weft.data.table import Table, shown
+from weft.data_settings import SplitSettings
 from weft.errors import UsageError
 from weft.progress import Silent
 from weft.runs.judged import split_of

@@ -20,6 +20,7 @@ ORDER = [
         "errors",
         "config",
         "settings_errors",
+        "data_settings",
         "training_settings",
         "yaml_text",
         "files",

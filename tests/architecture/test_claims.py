@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 from test_architecture import loaded
 
-from weft import config, training_settings
+from weft import config, data_settings, training_settings
 from weft.cli import app, audit, explain, export
 from weft.engine import ENGINES
 from weft.models.families import FAMILIES
@@ -43,7 +43,7 @@ def test_whatever_can_be_asked_for_is_claimed() -> None:
     wanted = {
         "weft": {name for name in app if not name.startswith("-")},
         "target": literals(settings["TargetSettings"]["type"]) | set(get_args(config.Task)) - {"row"},
-        "column": set(get_args(config.ColumnType)),
+        "column": set(get_args(data_settings.ColumnType)),
         "family": set(FAMILIES),
         "backbone": literals(settings["ModelSettings"]["backbone"]),
         "cell": literals(settings["ModelSettings"]["cell"]),

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from weft.config import SplitSettings
 from weft.data.split import TEST, TRAIN, VALID, Splitter, uniform
+from weft.data_settings import SplitSettings
 from weft.errors import DataError
 
 

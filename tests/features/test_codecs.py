@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from weft.config import FeatureSettings
 from weft.data.histories import HISTORY
+from weft.data_settings import FeatureSettings
 from weft.features.codecs import CODECS, Ragged, TextCodec
 from weft.features.targets import ClassTarget, NumberTarget
 from weft.features.tokenizer import train_tokenizer

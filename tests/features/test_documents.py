@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from tests.texts import sentences
 
-from weft.config import SplitSettings
 from weft.data.split import TEST, TRAIN, VALID, Splitter
+from weft.data_settings import SplitSettings
 from weft.features import documents as module
 from weft.features.documents import Documents, Marks, encode_documents, learn_tokenizer
 from weft.features.tokenizer import END

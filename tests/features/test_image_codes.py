@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageEnhance
 from tests.features.test_codecs import clean_pictures
 
-from weft.config import FeatureSettings
+from weft.data_settings import FeatureSettings
 from weft.features.images import ImageCodec
 from weft.features.picture_augment import (
     ERASED_AREA,

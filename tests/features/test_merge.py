@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 from tests.texts import sentences
 
-from weft.config import FeatureSettings, TargetSettings
+from weft.config import TargetSettings
+from weft.data_settings import FeatureSettings
 from weft.features.categories import CategoryCodec
 from weft.features.codecs import NumberCodec, TextCodec
 from weft.features.fit import fit_apart

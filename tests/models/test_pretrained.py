@@ -75,7 +75,7 @@ SETTINGS = {
 
 def row_model(source, table):
     """An untrained RowModel that reads ``table`` from the checkpoint, and the codes of its rows."""
-    from weft.config import FeatureSettings
+    from weft.data_settings import FeatureSettings
     from weft.features.columns import Columns
     from weft.features.fit import CODECS
     from weft.features.targets import ClassTarget

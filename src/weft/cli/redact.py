@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from weft.cli import Json, Many, Memory, Out, answer, aside
-from weft.config import RedactSettings
 from weft.data.personal import KINDS
+from weft.data_settings import RedactSettings
 from weft.errors import UsageError, did_you_mean, listing
 from weft.inference.redact import redact_table
 from weft.memory import limit

@@ -15,8 +15,8 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import date
 from typing import NamedTuple, get_args
 
-from weft.config import Personal
 from weft.data.names import ADDRESS_HINT, NAME_HINT, find_addresses, find_names
+from weft.data_settings import Personal
 
 KINDS: tuple[Personal, ...] = get_args(Personal)
 DIGIT_HINT = (

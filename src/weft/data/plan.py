@@ -8,13 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from weft.config import FeatureSettings, Settings
+from weft.config import Settings
 from weft.data import columns as kinds
 from weft.data.histories import history_separator, is_history
 from weft.data.labels import guess_labels, guess_separator, is_labels, kind_in_words
 from weft.data.personal import masked
 from weft.data.pictures import PicturePlan, kind_of, needs_range
 from weft.data.table import Table
+from weft.data_settings import FeatureSettings
 from weft.errors import DataError, SettingsError, did_you_mean, listing
 
 LOOKED_AT = 2_000

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from weft.config import SplitSettings
+from weft.data_settings import SplitSettings
 from weft.errors import DataError, listing
 
 TRAIN, VALID, TEST = 0, 1, 2

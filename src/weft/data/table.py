@@ -330,6 +330,26 @@ def kind_of_table(data: Any) -> str:
     return type(data).__module__.partition(".")[0].lstrip("_")
 
 
+def like(given: Any, table: pa.Table) -> Any:
+    """``table`` as the kind of table that was given: pandas, polars, DuckDB, a Hugging Face dataset or Arrow."""
+    kind = kind_of_table(given)
+    if kind == "pandas":
+        return table.to_pandas().set_index(given.index)
+    if kind == "polars":
+        import polars
+
+        return polars.from_arrow(table)
+    if kind == "duckdb":
+        import duckdb
+
+        return duckdb.from_arrow(table)
+    if kind == "datasets":
+        import datasets
+
+        return datasets.Dataset(table)
+    return table
+
+
 def _tensors(values: Any) -> Any:
     """A NumPy array of pictures [N, H, W] or [N, H, W, C] as Arrow has it; anything else as it came."""
     if isinstance(values, np.ndarray) and values.ndim in (3, 4):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from weft.config import Settings, SplitSettings
+from weft.config import Settings
 from weft.data import columns as kinds
 from weft.data.dialogues import is_dialogue
 from weft.data.histories import is_history, looks_like_history
 from weft.data.plan import LOOKED_AT, Plan, absent, add_split, is_text, separator_of
 from weft.data.table import Table
+from weft.data_settings import SplitSettings
 from weft.errors import DataError, SettingsError, did_you_mean, listing
 from weft.yaml_text import scalar
 

@@ -20,8 +20,9 @@ from statistics import fmean
 from typing import Any
 
 from weft import memory
-from weft.config import Settings, SplitSettings
+from weft.config import Settings
 from weft.data.table import Table
+from weft.data_settings import SplitSettings
 from weft.features.targets import most_rows
 from weft.pipeline import WAYS
 from weft.progress import Bar, Silent

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from weft import memory
-from weft.config import Settings, SplitSettings
+from weft.config import Settings
 from weft.data.table import Table
+from weft.data_settings import SplitSettings
 from weft.errors import DataError
 from weft.estimates.rows import TRAINING, copies_in_words, memory_parts, rows_of, shape_of, size_in_words
 from weft.pipeline import WAYS

@@ -68,6 +68,12 @@ def _tensor(array: np.ndarray | Ragged, multiple: int = 1) -> Tensor:
     return torch.from_numpy(padded)
 
 
+def padded_ids(ids: Ragged, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Some rows of ids as int64 [B, T], 0 where a row is over, and which places hold one [B, T]."""
+    found = _tensor(ids.take(rows))
+    return found.clamp(min=0), found >= 0
+
+
 def shuffled(
     rows: np.ndarray, lengths: np.ndarray | Lengths | None, size: int, seed: int, epoch: int, first: int = 0
 ) -> Iterator[np.ndarray]:

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
-from weft.config import ItemsSettings
 from weft.data import columns as kinds
 from weft.data.table import Table
+from weft.data_settings import ItemsSettings
 from weft.errors import CheckpointError, DataError, SettingsError, did_you_mean, listing
 from weft.features.codecs import Codec, TextCodec
 from weft.features.columns import TOKENIZER_FILE, codecs_from, codecs_state

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from weft.config import FeatureSettings
+from weft.data_settings import FeatureSettings
 from weft.features.codec import Codec, Codes
 
 MISSING, UNKNOWN, FIRST = 0, 1, 2

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from weft.config import FeatureSettings
+from weft.data_settings import FeatureSettings
 
 Codes = dict[str, Any]
 """By field: an array of a row each, or a ``Ragged`` of rows of different lengths."""

@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from weft.config import FeatureSettings
+from weft.data_settings import FeatureSettings
 from weft.features.categories import FIRST as FIRST
 from weft.features.categories import MISSING as MISSING
 from weft.features.categories import UNKNOWN as UNKNOWN

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from tokenizers import Tokenizer
 
-from weft.config import FeatureSettings
 from weft.data.table import RawBatch
+from weft.data_settings import FeatureSettings
 from weft.errors import CheckpointError
 from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.store import TARGET, RowCodes

@@ -13,9 +13,10 @@ import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from weft import engine
-from weft.config import FeatureSettings, Settings
+from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import TRAIN
+from weft.data_settings import FeatureSettings
 from weft.errors import DataError, SettingsError
 from weft.features.codecs import CODECS, Codec, TextCodec
 from weft.features.columns import Columns

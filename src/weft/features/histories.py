@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from weft.config import FeatureSettings
+from weft.data_settings import FeatureSettings
 from weft.features.categories import UNKNOWN, CategoryCodec
 from weft.features.codec import Codec, Codes
 from weft.features.ragged import Ragged, bounds, spans

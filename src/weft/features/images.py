@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from weft.config import FeatureSettings
 from weft.data.pictures import KEPT
+from weft.data_settings import FeatureSettings
 from weft.features.codec import Codec, Codes
 from weft.preprocess.pictures import resized, unpacked
 

@@ -18,7 +18,9 @@ import torch.nn.functional as F
 from weft.data.columns import SAMPLE_ROWS, guess
 from weft.data.table import RawBatch, Rejected, Table
 from weft.errors import UsageError, listing
-from weft.features.batching import in_turn, tokens_to_read
+from weft.features.batching import in_turn, padded_ids, tokens_to_read
+from weft.features.ragged import Ragged
+from weft.features.twins import whole_texts
 from weft.inference.output import kept
 from weft.inference.predict import Reader
 from weft.models.backbone import best_device
@@ -67,20 +69,11 @@ class Embedder:
         """
         if self.redact is not None:
             texts = [self.redact.text(text) for text in texts]
-        encodings = self.source.tokenizer.encode_batch(texts, add_special_tokens=True)
-        longest = self.source.longest or 8_192
-        ids = [e.ids for e in encodings]
-        cut = sum(len(i) > longest for i in ids)
-        # the closing token of a text that is cut stays at its end
-        ids = [i if len(i) <= longest else [*i[: longest - 1], i[-1]] for i in ids]
-        vectors = np.zeros((len(texts), self.width), np.float32)
-        lengths = np.array([len(i) for i in ids], np.int64)
+        ids, cut = whole_texts(texts, self.source.tokenizer, self.source.longest or 8_192)
+        tokens, vectors = Ragged.of(ids), np.zeros((len(texts), self.width), np.float32)
+        lengths = tokens.lengths()
         for rows in in_turn(np.flatnonzero(lengths), lengths, tokens_to_read(self.width, self.device)):
-            most = int(lengths[rows].max())
-            batch = torch.zeros(len(rows), most, dtype=torch.int64)
-            for place, row in enumerate(rows):
-                batch[place, : lengths[row]] = torch.tensor(ids[row])
-            mask = torch.arange(most) < torch.from_numpy(lengths[rows])[:, None]
+            batch, mask = padded_ids(tokens, rows)
             found = self.model.pooled(batch.to(self.device), mask.to(self.device), how=self.how)  # type: ignore[arg-type]
             vectors[rows] = F.normalize(found.float(), dim=1).cpu().numpy()
         return vectors, cut

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from tokenizers import Encoding
 
-from weft.config import Personal
 from weft.data.personal import KINDS, Found
+from weft.data_settings import Personal
 from weft.errors import CheckpointError, listing
-from weft.features.batching import in_turn, tokens_to_read
+from weft.features.batching import in_turn, padded_ids, tokens_to_read
+from weft.features.ragged import Ragged
 from weft.inference.parts import fingerprint
 from weft.models.backbone import best_device
 from weft.models.language import LanguageModel
@@ -69,16 +70,14 @@ class NameModel:
             (row, start) for row, e in enumerate(encodings)
             for start in range(0, max(1, len(e) - 2 * margin), self.room - 2 * margin)
         ]  # fmt: skip
-        ids = [[*self.before, *encodings[row].ids[start : start + self.room], *self.after] for row, start in pieces]
+        inside = (encodings[row].ids[start : start + self.room] for row, start in pieces)
+        ids = Ragged.of([[*self.before, *some, *self.after] for some in inside])
         codes = [np.zeros(len(e), np.int64) for e in encodings]
-        lengths = np.array([len(i) for i in ids], np.int64)
+        lengths = ids.lengths()
         for chosen in in_turn(
             np.arange(len(ids)), lengths, tokens_to_read(self.model.config.backbone.width, self.device)
         ):
-            batch = torch.zeros(len(chosen), int(lengths[chosen].max()), dtype=torch.int64)
-            for place, piece in enumerate(chosen):
-                batch[place, : lengths[piece]] = torch.tensor(ids[piece])
-            mask = torch.arange(batch.shape[1]) < torch.from_numpy(lengths[chosen])[:, None]
+            batch, mask = padded_ids(ids, chosen)
             best = self.model.tags(batch.to(self.device), mask.to(self.device)).argmax(dim=-1).cpu().numpy()
             for place, piece in enumerate(chosen):
                 row, start = pieces[piece]

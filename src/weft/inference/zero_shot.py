@@ -21,7 +21,8 @@ from tokenizers import Tokenizer
 
 from weft.data.table import RawBatch, Table
 from weft.errors import UsageError, listing
-from weft.features.batching import in_turn
+from weft.features.batching import in_turn, padded_ids
+from weft.features.ragged import Ragged
 from weft.inference.delivery import Delivery
 from weft.inference.embed import Embedder, text_reader
 from weft.inference.generate import encode_prompt
@@ -154,14 +155,11 @@ class ByWriting:
         """Sums [N] of log p over the tokens of each line from its start on."""
         found = np.zeros(len(lines))
         device = self.model.device
-        lengths = np.array([len(line) for line in lines], np.int64)
+        tokens = Ragged.of(lines)
+        lengths = tokens.lengths()
         for rows in in_turn(np.arange(len(lines)), lengths, TOKENS_AT_ONCE, 0):
-            most = int(lengths[rows].max())
-            ids = torch.zeros(len(rows), most, dtype=torch.int64)
-            for place, row in enumerate(rows):
-                ids[place, : lengths[row]] = torch.tensor(lines[row])
-            places, first = torch.arange(most), torch.tensor([starts[row] for row in rows])[:, None]
-            mask = places < torch.from_numpy(lengths[rows])[:, None]
+            ids, mask = padded_ids(tokens, rows)
+            places, first = torch.arange(ids.shape[1]), torch.tensor([starts[row] for row in rows])[:, None]
             # a model that rewrites reads what all lines begin with both ways
             prefix = (places < first).to(device) if self.model.config.backbone.attention == "rewriting" else None
             states = self.model.hidden(ids.to(device), mask.to(device), prefix_BT=prefix)

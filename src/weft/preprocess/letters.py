@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from weft.config import Personal, PreprocessSettings, RedactSettings
 from weft.data.personal import HINTS, Found, find, mask, merged, replace
+from weft.data_settings import Personal, PreprocessSettings, RedactSettings
 from weft.errors import SettingsError
 
 _CONTROL = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x{80}-\x{9f}]"

@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from weft.config import SplitSettings
 from weft.data.plan import group_types
 from weft.data.split import NAMES, TEST, VALID
 from weft.data.table import RawBatch, Table
 from weft.data.task_plans import look_ranking
+from weft.data_settings import SplitSettings
 from weft.errors import DataError, UsageError
 from weft.features.catalogue import CATALOGUE_FILE, Catalogue
 from weft.features.events import Gathered, gather_events, leave_last, recode

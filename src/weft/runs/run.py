@@ -22,7 +22,7 @@ import pyarrow as pa
 import weft.inference.names  # noqa: F401 (how a model of names is opened)
 from weft import config, memory
 from weft.config import Settings
-from weft.data.table import RawBatch, Table, kind_of_table
+from weft.data.table import RawBatch, Table, like
 from weft.errors import CheckpointError, DataError, RunError, UsageError, did_you_mean, listing
 from weft.features.columns import Columns
 from weft.features.groups import GroupColumns
@@ -129,11 +129,11 @@ class Run:
         if predictor.without and not allow_missing:
             warnings.warn(f"{source.name}: {without_in_words(predictor.without)}", stacklevel=2)
         if not pieces:
-            return _like(table, pa.table(predictor.as_columns(self._no_rows())))
+            return like(table, pa.table(predictor.as_columns(self._no_rows())))
         place = np.full(total, -1, np.int64)
         place[np.concatenate(rows)] = np.arange(sum(map(len, rows)))
         found = pa.concat_tables(pieces).combine_chunks()
-        return _like(table, found.take(pa.array(place, mask=place < 0)))
+        return like(table, found.take(pa.array(place, mask=place < 0)))
 
     def predict_file(self, source: Any, out: str | Path, allow_missing: bool = False, keep: tuple[str, ...] = (),
                      say: Silent | None = None, columns: tuple[str, ...] = (), partition_by: str | None = None
@@ -393,23 +393,3 @@ def check_readable(name: str, clean: CleanBatch) -> None:
     """Raises DataError for the first row of a table that was set aside."""
     for bad in clean.rejected:
         raise DataError(f"{name}: row {bad.row}, column '{bad.column}': {bad.reason}. Correct it.")
-
-
-def _like(given: Any, table: pa.Table) -> Any:
-    """``table`` as the kind of table that was given: pandas, polars, DuckDB, a Hugging Face dataset or Arrow."""
-    kind = kind_of_table(given)
-    if kind == "pandas":
-        return table.to_pandas().set_index(given.index)
-    if kind == "polars":
-        import polars
-
-        return polars.from_arrow(table)
-    if kind == "duckdb":
-        import duckdb
-
-        return duckdb.from_arrow(table)
-    if kind == "datasets":
-        import datasets
-
-        return datasets.Dataset(table)
-    return table
