@@ -72,6 +72,6 @@ def pareto_lines(found: dict[str, Any]) -> list[str]:
         told = ""
         if point["quality"] is not None:
             told = f"{point['milliseconds']:9.3f}  {point['quality']:.4f}"
-            told += f"  ({-point['loss']:+.2f} points)" if place else ""
+            told += f"  ({0.0 - point['loss']:+.2f} points)" if place else ""
         lines.append(f"{point['kind']:10} {point['megabytes']:9.1f}  {told}".rstrip())
     return lines

@@ -36,7 +36,10 @@ class LoraLinear(Joined):
 
     def forward(self, x: Tensor, rows: slice | None = None) -> Tensor:
         b = self.lora_b if rows is None else self.lora_b[rows]
-        return super().forward(x, rows) + SCALE * F.linear(F.linear(x, self.lora_a), b)
+        y = super().forward(x, rows)
+        # added by the product itself: nothing else of the size of y is made
+        few = F.linear(x, self.lora_a).flatten(0, -2)
+        return torch.addmm(y.flatten(0, -2), few, b.T, alpha=SCALE).view_as(y)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
