@@ -6,8 +6,8 @@
 A JSON line each. ``train``: tokens a second in bfloat16 of Weft's own loop and of Hugging Face's Trainer with
 torch.compile, in turn, each as a share of the measured peak of one product of bfloat16 matrices (6 operations a
 parameter and token, and those of attention). ``generate``: tokens a second of greedy writing, batches of 1 and 16,
-beside transformers with a static cache. ``classify``: texts a second of `run.predict` with MiniLM. And the device's
-peak memory.
+beside transformers with a static cache and the same weights. ``classify``: texts a second of `run.predict` with MiniLM.
+And the peak of the device's memory of each way.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 from classify import rows_of, weft_labels
 from machine import in_turn, machine
 from weft.features.pieces import TextBatch
+from weft.models.checkpoints import load_hf
 from weft.models.language import Continuation, LanguageConfig, LanguageModel
 from weft.models.transformer import TransformerConfig
 from weft.progress import Silent
@@ -51,6 +52,20 @@ class Shape:
 
 
 TINY = Shape(64, 2, 2, 128, 500, 32, 8)
+
+
+def made(device: str, builders: dict[str, Callable[[], Way]]) -> tuple[dict[str, Way], dict[str, float]]:
+    """Each way, built and run once, and the GB of the device that this took at most, those of the others apart."""
+    ways, peaks = {}, {}
+    for name, build in builders.items():
+        before = torch.cuda.memory_allocated() if device == "cuda" else 0
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        ways[name] = synchronised(device, build())
+        ways[name]()
+        if device == "cuda":
+            peaks[name] = round((torch.cuda.max_memory_allocated() - before) / 1e9, 2)
+    return ways, peaks
 
 
 def synchronised(device: str, way: Way) -> Way:
@@ -131,48 +146,60 @@ def trainer_steps(s: Shape, rows: int, steps: int, device: str) -> Way:
         use_cpu=device == "cpu", torch_compile=device == "cuda", logging_strategy="no", save_strategy="no",
         disable_tqdm=True,
     )  # fmt: skip
-    made = Trainer(model, arguments, train_dataset=rows_of_ids)
-    made.remove_callback(PrinterCallback)
+    trains = Trainer(model, arguments, train_dataset=rows_of_ids)
+    trains.remove_callback(PrinterCallback)
 
     def once() -> float:
-        made.train()
+        trains.train()
         return rows * s.context * steps
 
     return once
 
 
 def train(s: Shape, rows: int, rounds: int, device: str) -> dict[str, Any]:
-    model, steps = writer(s, device), 2 if s is TINY else 10
-    ways = {"weft": weft_steps(model, s, rows, steps, device), "trainer": trainer_steps(s, rows, steps, device)}
-    rates = in_turn({name: synchronised(device, way) for name, way in ways.items()}, rounds)
+    model, steps = writer(s, device), 2 if s is TINY else 50
+    ways, peaks = made(device, {
+        "weft": lambda: weft_steps(model, s, rows, steps, device),
+        "trainer": lambda: trainer_steps(s, rows, steps, device),
+    })  # fmt: skip
+    rates = in_turn(ways, rounds)
     peak = peak_flops(device, 256 if s is TINY else 8_192)
     share = {name: round(r["a_second"] * flops_a_token(model, s) / peak, 3) for name, r in rates.items()}
     return {"rates": rates, "peak_tflops": round(peak / 1e12, 2), "share_of_peak": share,
-            "parameters": sum(p.numel() for p in model.parameters())}  # fmt: skip
+            "parameters": sum(p.numel() for p in model.parameters()), "peak_device_gb": peaks}  # fmt: skip
 
 
 def generate(s: Shape, rows: int, rounds: int, device: str) -> dict[str, Any]:
     kind = torch.bfloat16 if device == "cuda" else torch.float32
-    model, other = writer(s, device).to(kind).eval(), llama(s).to(device, kind).eval()
+    torch.manual_seed(0)
+    other = llama(s).eval()
+    with tempfile.TemporaryDirectory() as folder:
+        other.save_pretrained(folder)
+        model = load_hf(folder).model.to(device, kind).eval()
+    assert isinstance(model, LanguageModel)
+    other = other.to(device, kind)
 
-    def ours(many: int) -> float:
-        ids = torch.ones(many, 16, dtype=torch.int64, device=device)
-        text = Continuation(model, ids)
+    def ours(many: int) -> torch.Tensor:
+        text = Continuation(model, torch.ones(many, 16, dtype=torch.int64, device=device))
+        said = []
         for _ in range(s.written):
-            text.step(text.logits_BV.argmax(dim=-1))
-        return many * s.written
+            said.append(text.logits_BV.argmax(dim=-1))
+            text.step(said[-1])
+        return torch.stack(said, dim=1)
 
-    def theirs(many: int) -> float:
+    def theirs(many: int) -> torch.Tensor:
         ids = torch.ones(many, 16, dtype=torch.int64, device=device)
-        other.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=s.written, min_new_tokens=s.written,
-                       do_sample=False, cache_implementation="static")  # fmt: skip
-        return many * s.written
+        found = other.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=s.written,
+                               min_new_tokens=s.written, do_sample=False, cache_implementation="static")  # fmt: skip
+        return found[:, 16:]
 
-    ways: dict[str, Way] = {}
+    builders: dict[str, Callable[[], Way]] = {}
     for many in (1, 16):
-        ways[f"weft, {many}"] = synchronised(device, lambda many=many: ours(many))
-        ways[f"transformers, static cache, {many}"] = synchronised(device, lambda many=many: theirs(many))
-    return {"rates": in_turn(ways, rounds)}
+        builders[f"weft, {many}"] = lambda many=many: lambda: ours(many).numel()
+        builders[f"transformers, static cache, {many}"] = lambda many=many: lambda: theirs(many).numel()
+    ways, peaks = made(device, builders)
+    return {"rates": in_turn(ways, rounds), "peak_device_gb": peaks,
+            "equal_first_tokens": bool((ours(1)[:, :4] == theirs(1)[:, :4]).all())}  # fmt: skip
 
 
 def classify(s: Shape, rows: int, rounds: int, device: str) -> dict[str, Any]:
@@ -180,8 +207,15 @@ def classify(s: Shape, rows: int, rounds: int, device: str) -> dict[str, Any]:
     cut, many = (100, 100) if s is TINY else (1_000, 20_000)
     said, exact = weft_labels(texts[:cut], labels[:cut])
     some = texts[cut : cut + many]
-    rates = in_turn({"weft": lambda: len(said(some)), "weft, float32": lambda: len(exact(some))}, rounds)
-    return {"rates": rates, "equal": statistics.mean(a == b for a, b in zip(said(some), exact(some), strict=True))}
+    ways, peaks = made(
+        device, {"weft": lambda: lambda: len(said(some)), "weft, float32": lambda: lambda: len(exact(some))}
+    )
+    rates = in_turn(ways, rounds)
+    return {
+        "rates": rates,
+        "peak_device_gb": peaks,
+        "equal": statistics.mean(a == b for a, b in zip(said(some), exact(some), strict=True)),
+    }
 
 
 WORK = {"train": train, "generate": generate, "classify": classify}
@@ -198,13 +232,10 @@ def main() -> None:
     if device == "cpu" and not given.tiny:
         raise SystemExit("this benchmark needs a GPU; --tiny runs its steps at a tiny size on any machine.")
     for name in given.work:
-        if device == "cuda":
-            torch.cuda.reset_peak_memory_stats()
         found = WORK[name](TINY if given.tiny else Shape(), given.rows, given.rounds, device)
-        peak = round(torch.cuda.max_memory_allocated() / 1e9, 2) if device == "cuda" else None
         which = torch.cuda.get_device_name() if device == "cuda" else "cpu"
         print(json.dumps({"benchmark": "gpu", "work": name, "tiny": given.tiny, "device": which, **found,
-                          "peak_device_gb": peak, **machine("transformers")}), flush=True)  # fmt: skip
+                          **machine("transformers")}), flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
