@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import fsspec
 
@@ -67,13 +66,9 @@ def send(local: Path, address: str) -> None:
     """Copy a file, which appears whole, or the files of a folder, and after the last of them ``DONE``."""
     with asking(address):
         filesystem, path = fsspec.core.url_to_fs(address.rstrip("/"))
-        _put(filesystem, local, path)
-
-
-def _put(filesystem: Any, local: Path, path: str) -> None:
-    if local.is_file():
-        filesystem.put_file(str(local), path)
-        return
-    for file in sorted(f for f in local.rglob("*") if f.is_file()):
-        filesystem.put_file(str(file), f"{path}/{file.relative_to(local)}")
-    filesystem.pipe_file(f"{path}/{DONE}", b"")
+        if local.is_file():
+            filesystem.put_file(str(local), path)
+            return
+        for file in sorted(f for f in local.rglob("*") if f.is_file()):
+            filesystem.put_file(str(file), f"{path}/{file.relative_to(local)}")
+        filesystem.pipe_file(f"{path}/{DONE}", b"")

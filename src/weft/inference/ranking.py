@@ -216,12 +216,11 @@ class RankingPredictor:
         rows = self.users.rows(clean.columns[name])
         there = rows >= 0
         reason = f"is no user of the training; give a history in '{self.columns.item}' instead, which may be empty"
-        unknown = [
-            Rejected(int(clean.rows[i]), name, reason, clean.columns[name][int(i)].as_py()[:1000])
-            for i in np.flatnonzero(~there)
-        ]
-        chosen = clean.chosen(there)
-        return CleanBatch(chosen.rows, chosen.columns, [*clean.rejected, *unknown]), self.users.events(rows[there])
+        unknown = {
+            i: Rejected(int(clean.rows[i]), name, reason, clean.columns[name][i].as_py()[:1000])
+            for i in np.flatnonzero(~there).tolist()
+        }
+        return clean.without(unknown), self.users.events(rows[there])
 
     def as_columns(self, output: Recommended) -> dict[str, pa.Array]:
         """``prediction``: a list of items a row, the best first; ``score``: the probability of each."""

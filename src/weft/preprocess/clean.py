@@ -71,9 +71,17 @@ class CleanBatch:
 
     def chosen(self, mask: np.ndarray) -> CleanBatch:
         """Some of the rows."""
-        return CleanBatch(
-            self.rows[mask], {n: a.filter(pa.array(mask)) for n, a in self.columns.items()}, self.rejected
-        )
+        columns = {name: array.filter(pa.array(mask)) for name, array in self.columns.items()}
+        return CleanBatch(self.rows[mask], columns, self.rejected)
+
+    def without(self, bad: Mapping[int, Rejected]) -> CleanBatch:
+        """The rows but some, by their places, which are set aside too."""
+        if not bad:
+            return self
+        keep = np.ones(len(self.rows), bool)
+        keep[list(bad)] = False
+        found = self.chosen(keep)
+        return CleanBatch(found.rows, found.columns, [*self.rejected, *bad.values()])
 
 
 class Cleaner:
@@ -117,17 +125,11 @@ class Cleaner:
         if self.target is not None:
             for row in np.flatnonzero(columns[self.target].is_null().to_numpy(zero_copy_only=False)).tolist():
                 reasons.setdefault(row, Rejected(int(raw.rows[row]), self.target, MISSING_TARGET, ""))
-        rows = raw.rows
-        if reasons:
-            keep = np.ones(len(rows), dtype=bool)
-            keep[list(reasons)] = False
-            columns = {name: array.filter(pa.array(keep)) for name, array in columns.items()}
-            rows = rows[keep]
         lines = []
         for bad_line in raw.rejected:
             reason, text = self.letters.quoted(bad_line.reason, bad_line.text)
             lines.append(replace(bad_line, reason=reason, text=text))
-        return CleanBatch(rows, columns, [*lines, *reasons.values()])
+        return CleanBatch(raw.rows, columns, lines).without(reasons)
 
     def _read(
         self, name: str, array: pa.Array, plan: ColumnPlan, folder: Path | None
@@ -153,7 +155,8 @@ class Cleaner:
         elif plan.type == "dialogue":
             values, wrong = self._dialogues(name, array)
         elif plan.type == "document":
-            values, wrong = self._documents(name, array), {}
+            lines = pc.replace_substring(array, pattern="\r\n", replacement="\n")
+            values, wrong = _null_where_empty(self.letters(lines, name)), {}
         elif plan.type == "verbatim":
             values, wrong = _null_where_empty(self.letters(array, name)), {}
         elif plan.type == "category":  # each different word once
@@ -203,10 +206,6 @@ class Cleaner:
         said = iter(self.letters(flat, name).to_pylist())
         clean = [None if c is None else dump_dialogue([{**m, "content": next(said)} for m in c]) for c in cells]
         return pa.array(clean, pa.string()), bad
-
-    def _documents(self, name: str, array: pa.Array) -> pa.Array:
-        array = pc.replace_substring(array, pattern="\r\n", replacement="\n")
-        return _null_where_empty(self.letters(array, name))
 
     def to_dict(self) -> dict:
         return {

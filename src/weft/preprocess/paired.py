@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
 
 from weft.data.table import RawBatch, Rejected
 from weft.preprocess.clean import CleanBatch, Cleaner, ColumnPlan
@@ -29,7 +28,7 @@ class PairCleaner(Cleaner):
         for name in self.needed:
             for place in np.flatnonzero(clean.columns[name].is_null().to_numpy(zero_copy_only=False)).tolist():
                 bad.setdefault(place, Rejected(int(clean.rows[place]), name, self.reason, ""))
-        return _without(clean, bad)
+        return clean.without(bad)
 
 
 class AnswerCleaner(PairCleaner):
@@ -57,7 +56,7 @@ class AnswerCleaner(PairCleaner):
             place: Rejected(int(clean.rows[place]), self.answer, reason, answers[place][:1000])
             for place in np.flatnonzero(found < -1).tolist()
         }
-        return _without(clean, bad)
+        return clean.without(bad)
 
 
 def answer_starts(clean: CleanBatch, context: str, answer: str, start: str | None) -> np.ndarray:
@@ -84,12 +83,3 @@ def _start(context: str, answer: str | None, given: float | None) -> int:
         places.append(place)
         place = context.find(answer, place + 1)
     return min(places, key=lambda p: abs(p - given)) if places else -2
-
-
-def _without(clean: CleanBatch, bad: Mapping[int, Rejected]) -> CleanBatch:
-    if not bad:
-        return clean
-    keep = np.ones(len(clean.rows), bool)
-    keep[list(bad)] = False
-    columns = {name: array.filter(pa.array(keep)) for name, array in clean.columns.items()}
-    return CleanBatch(clean.rows[keep], columns, [*clean.rejected, *bad.values()])
