@@ -30,8 +30,8 @@ from weft.features.groups import GroupColumns
 from weft.features.targets import ClassTarget, LabelsTarget, NumberTarget
 from weft.results.audit import words
 from weft.results.audit.figures import by_members, difference, mean_of, ratio, values_of
-from weft.results.audit.groups import groups_section
 from weft.results.audit.page import TITLES, in_words
+from weft.results.audit.words import groups_section
 from weft.results.metrics import METRICS, Estimate
 from weft.results.outcomes import Outcomes
 from weft.results.pages import Phrases, chinese

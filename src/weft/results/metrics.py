@@ -146,11 +146,7 @@ def number_metrics(prediction: np.ndarray, target: np.ndarray) -> dict[str, Weig
         spread = float((w * (target - mean) ** 2).sum())
         return 1 - float((w * squared).sum()) / spread if spread > 0 else float("nan")
 
-    return {
-        "mae": mean_of(absolute),
-        "rmse": lambda w: float(np.sqrt(np.average(squared, weights=w))),
-        "r2": r2,
-    }
+    return {"mae": mean_of(absolute), "rmse": lambda w: float(np.sqrt(np.average(squared, weights=w))), "r2": r2}
 
 
 def with_intervals(metrics: dict[str, Weighted], rows: int, seed: int = 0, width: int = 1) -> dict[str, Estimate]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -71,7 +72,8 @@ def environment(language: str = "en") -> Environment:
     )
     found.filters["count"] = lambda n: f"{n:,}"
     found.filters["duration"] = duration
-    found.globals |= {"figure": _figure, "t": Phrases(language)}
+    made = datetime.now(UTC).date().isoformat()
+    found.globals |= {"figure": _figure, "t": Phrases(language), "made": made}
     return found
 
 

@@ -100,13 +100,8 @@ def markov(events: Events, counts: np.ndarray) -> Score:
     for piece in events.pieces():
         items, parts = events.items[piece], events.parts[piece]
         owner = events.owners(np.arange(piece.start, piece.stop))
-        step = (
-            (owner[1:] == owner[:-1])
-            & (parts[1:] == TRAIN)
-            & (parts[:-1] == TRAIN)
-            & (items[1:] > 0)
-            & (items[:-1] > 0)
-        )
+        known = (parts == TRAIN) & (items > 0)
+        step = (owner[1:] == owner[:-1]) & known[1:] & known[:-1]
         before, after = items[:-1][step] - 1, items[1:][step] - 1
         found = found + sparse.csr_matrix((np.ones(len(before)), (before, after)), (size, size))
     total = np.asarray(found.sum(axis=1)).ravel()

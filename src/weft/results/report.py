@@ -68,9 +68,7 @@ def write_report(folder: Path, figures: dict[str, Any], language: str = "en") ->
     declined = figures.get("declines")
     if declined and declined["curve"]:
         drawings["declines"] = svg.risk_coverage(
-            declined["curve"],
-            declined["coverage"]["value"],
-            "Share of wrong answers as more rows are answered",
+            declined["curve"], declined["coverage"]["value"], "Share of wrong answers as more rows are answered"
         )
     if curves.get("learning"):
         drawings["learning"] = svg.learning(

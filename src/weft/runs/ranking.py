@@ -41,7 +41,7 @@ from weft.preprocess.events import EventCleaner, EventColumns
 from weft.preprocess.ingest import GROUP, CleanRows, ingest
 from weft.progress import Silent
 from weft.results.audit.figures import by_weights, exposure
-from weft.results.audit.groups import said_of
+from weft.results.audit.words import said_of
 from weft.results.explain.recommending import Recommendation
 from weft.results.ranking import Ranked, rank_questions, some_questions
 from weft.runs.asked import AskedRun

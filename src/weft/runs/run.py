@@ -37,9 +37,9 @@ from weft.preprocess.clean import CleanBatch
 from weft.preprocess.letters import Letters
 from weft.progress import Silent
 from weft.results.abstention import judge_abstention
-from weft.results.audit.groups import groups_section
 from weft.results.audit.personal import personal_section
 from weft.results.audit.swaps import swaps_section
+from weft.results.audit.words import groups_section
 from weft.results.explain.nearest import find_nearest
 from weft.results.explain.why import EVALUATIONS, METHODS, Explanation, explain
 from weft.results.outcomes import Outcomes

@@ -19,7 +19,7 @@ from weft.inference.generate import Written, write
 from weft.inference.rewrite import Rewriter
 from weft.inference.sampling import Sampling
 from weft.results.audit.figures import by_weights
-from weft.results.audit.groups import said_of
+from weft.results.audit.words import said_of
 from weft.results.explain.asked import words_of
 from weft.results.explain.writing import Source
 from weft.results.language import Surprise

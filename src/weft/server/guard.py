@@ -40,13 +40,6 @@ _POLICY = (
 log = logging.getLogger("weft.server")
 
 
-class TooLarge(HTTPException):
-    """The body is larger than the server takes."""
-
-    def __init__(self) -> None:
-        super().__init__(413, f"the body must have at most {MOST_BYTES:,} bytes. Ask in parts.")
-
-
 class Guard:
     """Stands before ``app``; its arguments are those of :func:`weft.server.app.create_app`."""
 
@@ -148,7 +141,7 @@ def _host(header: str) -> str:
 
 
 def _counted(receive: Receive) -> Receive:
-    """Raises TooLarge once a body has more bytes than the server takes."""
+    """Raises HTTPException (413) once a body has more bytes than the server takes."""
     read = 0
 
     async def counted() -> Message:
@@ -156,7 +149,7 @@ def _counted(receive: Receive) -> Receive:
         event = await receive()
         read += len(event.get("body", b""))
         if read > MOST_BYTES:
-            raise TooLarge
+            raise HTTPException(413, f"the body must have at most {MOST_BYTES:,} bytes. Ask in parts.")
         return event
 
     return counted

@@ -16,7 +16,7 @@ from weft.features.targets import ClassTarget, NumberTarget, Target
 from weft.models.row import GroupShift
 from weft.preprocess.ingest import GROUP, CleanRows
 from weft.preprocess.letters import Letters
-from weft.results.audit.groups import groups_section
+from weft.results.audit.words import groups_section
 from weft.results.outcomes import Outcomes
 from weft.results.summary import positive_class
 from weft.training.fairness import Fairness

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +43,9 @@ def in_words(found: dict[str, Any], language: str = "en") -> dict[str, list[str]
 def write_page(path: Path, found: dict[str, Any], language: str = "en") -> Path:
     """One page of an audit, without script, links or anything from elsewhere."""
     page = environment(language).get_template("audit.html")
-    made = datetime.now(UTC).date().isoformat()
     t = Phrases(language)
     write_whole(path, page.render(
-        f=found, made=made, weft=version("weft"), titles=TITLES, METRICS=METRICS, lines=lambda said: lines(said, t),
+        f=found, titles=TITLES, METRICS=METRICS, lines=lambda said: lines(said, t),
         judged=lambda section: judged(section, t),
     ))  # fmt: skip
     return path

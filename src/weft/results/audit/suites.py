@@ -134,8 +134,7 @@ def pairs_section_of(likelihood: Likelihood, path: Path, say: Silent) -> dict[st
     names, chosen = ("advantaged", "disadvantaged", "gold-direction"), []
     for row in _told(list(_rows(path, names)), say):
         a, b, direction = (row[n] for n in names)
-        stereotype, other = (b, a) if direction == "stereo" else (a, b)
-        ours, theirs = pair_scores(likelihood, stereotype, other)
+        ours, theirs = pair_scores(likelihood, *((b, a) if direction == "stereo" else (a, b)))
         chosen.append(float(ours > theirs))
     return _preferences({"": np.array(chosen)})
 
@@ -193,12 +192,8 @@ def bbq_section(model: LanguageModel, tokenizer: Tokenizer, path: Path, say: Sil
             prompt = f"{row['context']} {row['question']}"
             groups = {str(g).lower() for g in row["additional_metadata"]["stereotyped_groups"]}
             infos = [row["answer_info"][f"ans{i}"] for i in range(3)]
-            asked = (
-                row["category"],
-                row["context_condition"] == "disambig",
-                int(row["label"]),
-                row["question_polarity"],
-            )
+            told = row["context_condition"] == "disambig"
+            asked = (row["category"], told, int(row["label"]), row["question_polarity"])
         except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: line {number + 1} must be a question of BBQ. Got: {error!r}.") from None
         said = {c.text: c for c in score_choices(model, tokenizer, prompt, [f" {c}" for c in choices])}
@@ -235,9 +230,8 @@ def bbq_figures(answers: list[tuple[str, bool, int, str, tuple[int, bool, bool]]
     parts = {}
     for kind in ("", *kinds):
         mine = [a for a in answers if kind in ("", a[0])]
-        parts[kind or "all"] = {
-            name: of([a for a in mine if a[1] == t]) for name, t in (("told", True), ("untold", False))
-        }
+        each = (("told", True), ("untold", False))
+        parts[kind or "all"] = {name: of([a for a in mine if a[1] == t]) for name, t in each}
     whole = parts["all"]
     said: list[Said] = []
     if whole["told"]["rows"] and whole["untold"]["rows"]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from weft.results.audit.figures import LEAST, UNITED
+from weft.features.groups import Members
+from weft.features.targets import ClassTarget
+from weft.results.audit.figures import LEAST, UNITED, by_members, values_of
 from weft.results.groups import SMALL
+from weft.results.outcomes import Outcomes
 from weft.results.pages import Phrases
 
 Said = tuple[str | list[str], dict[str, Any]]
@@ -54,6 +57,22 @@ _NOTE = (
     "A gap says that groups fare differently, not why: they may differ in what the columns tell, in how well they are "
     "measured, or in how rightly the past decided. A model without the column may have the gap as well."
 )
+
+
+def groups_section(parts: Sequence[Members], said: Outcomes) -> dict[str, Any]:
+    """Figures and sentences of each way to part the rows, as JSON."""
+    values = values_of(said)
+    of = None if said.positive is None else said.classes[said.positive]
+    drawn = (said.probabilities, said.truth) if isinstance(said.target, ClassTarget) else ()
+    return said_of([by_members(members, values, *drawn) for members in parts], len(said), of)
+
+
+def said_of(columns: list[dict[str, Any]], rows: int, of: str | None = None) -> dict[str, Any]:
+    """The section of figures by column, with what is said of them."""
+    return {
+        "rows": rows, "of": of, "said": notes(columns),
+        "columns": [{**found, "said": column_in_words(found, of)} for found in columns],
+    }  # fmt: skip
 
 
 def column_in_words(found: dict[str, Any], of: str | None) -> list[Said]:

@@ -90,11 +90,9 @@ def overview(
     shares_RK = _by_column(games, clock, seed)
     mean = np.abs(shares_RK).mean(axis=0) if len(shares_RK) else np.zeros(len(names))
     order = np.argsort(-mean, kind="stable").tolist()
-    error = (
-        np.abs(shares_RK).std(axis=0, ddof=1) / np.sqrt(len(shares_RK)) if len(shares_RK) > 1 else np.zeros(len(mean))
-    )
-    classes = games.classes
-    kinds = {codec.name: codec.type for codec in columns.codecs}
+    several = len(shares_RK) > 1
+    error = np.abs(shares_RK).std(axis=0, ddof=1) / np.sqrt(len(shares_RK)) if several else np.zeros(len(mean))
+    classes, kinds = games.classes, columns.types
     one_way = of is not None or not classes
     return {
         "method": "shap", "rows": len(shares_RK), "budget": seconds,

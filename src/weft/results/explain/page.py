@@ -7,8 +7,6 @@ from ``report.json``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +45,7 @@ def write_page(path: Path, found: Sequence[Explanation | Writing], run: str, tab
     """One page of the rows explained, without script, links or anything from elsewhere."""
     page = environment(language).get_template("explain.html")
     rows = [drawn(told(why), Phrases(language)) for why in found]
-    made = datetime.now(UTC).date().isoformat()
-    write_whole(path, page.render(rows=rows, run=run, table=table, made=made, weft=version("weft")))
+    write_whole(path, page.render(rows=rows, run=run, table=table))
     return path
 
 

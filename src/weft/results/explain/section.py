@@ -69,10 +69,7 @@ def pick_examples(said: Outcomes) -> dict[str, np.ndarray]:
             turn.append(counts[c])
             counts[c] += 1
         typical = typical[np.argsort(turn, kind="stable")]
-    return {
-        "typical": typical[:EXAMPLES],
-        "surprising": wrong[np.argsort(-surprise[wrong], kind="stable")][:EXAMPLES],
-    }
+    return {"typical": typical[:EXAMPLES], "surprising": wrong[np.argsort(-surprise[wrong], kind="stable")][:EXAMPLES]}
 
 
 def shown(f: dict[str, Any], number: bool, judged: int, t: Phrases) -> dict[str, Any]:
