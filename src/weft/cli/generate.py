@@ -143,26 +143,26 @@ def generate(
     if chat:
         talk = Conversation(model, tokenizer, _chat(run, tokenizer), sampling, system, clean)
         return _answer(talk, prompt, json) if prompt is not None else _converse(talk, json)
-    read: str | list[int] | None = None if prompt is None else clean(prompt)
-    if task is not None and prompt is not None:
-        read, lost = task.source(prompt)
-        if lost:
-            Spoken().warn(f"the last {lost:,} tokens of the source were left out to fit the model")
     if data is not None and column is not None and out is not None:
         with running(engine):
             written = write_table(model, tokenizer, data, column, out, sampling, cut, Spoken(), clean)
-        _table(run, written, json)
-    elif prompt is not None and task is None and next is not None and constraint is not None and constraint.choices:
+        return _table(run, written, json)
+    assert prompt is not None
+    read: str | list[int] = clean(prompt)
+    if task is not None:
+        read, lost = task.source(prompt)
+        if lost:
+            Spoken().warn(f"the last {lost:,} tokens of the source were left out to fit the model")
+    if task is None and next is not None and constraint is not None and constraint.choices:
         if sampling != Sampling(max_tokens=tokens, temperature=1.0, seed=seed, constraint=constraint):
             raise UsageError("--next shows how probable the choices are to the model: without settings of drawing.")
         _choices(prompt, score_choices(model, tokenizer, clean(prompt), constraint.choices, cut), next, json)
-    elif prompt is not None and read is not None and next is not None:
+    elif next is not None:
         _next(prompt, *next_tokens(model, tokenizer, read, next, sampling, cut), json)
-    elif prompt is not None and read is not None and (json or samples > 1):
+    elif json or samples > 1:
         _texts(prompt, "" if task is None else "\n", write(model, tokenizer, [read], sampling, samples, cut), json)
-    elif prompt is not None and read is not None:
-        shown = prompt if task is None else prompt + "\n"
-        _stream(shown, stream(model, tokenizer, read, sampling, cut))
+    else:
+        _stream(prompt if task is None else prompt + "\n", stream(model, tokenizer, read, sampling, cut))
 
 
 def _chat(run: Path, tokenizer: Tokenizer) -> Chat:

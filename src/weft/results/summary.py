@@ -60,6 +60,7 @@ Said = tuple[str, dict[str, Any]]
 _NOT_SURELY = (
     "The model is not surely better than {title}: the columns tell little about '{target}', or there are too few rows."
 )
+_WINS = "It is better than the best simple model ({title}) by {size} in {metric}."
 _SIMPLE_WINS = "The best simple model ({title}) is better by {size} in {metric}. It is cheaper as well: use it."
 _BESIDE = "in {metric} beside the best simple model ({title}), which on {rows:,} test rows is within chance."
 _WITHIN_CHANCE = {
@@ -75,12 +76,10 @@ def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -
     """Who wins, by how much and how surely; what to use."""
     keys = VERDICT_KEYS[target.type]
     rivals = [o for o in others if o.key != "trivial"]
-    said: list[Said] = []
-    recommended = ours.title
-    key = keys[0]
-    metric = METRICS[key]
-    sign = 1 if metric.higher_is_better else -1
     trivial = next((o for o in others if o.key == "trivial"), None)
+    said: list[Said] = []
+    recommended, key, metric = ours.title, keys[0], METRICS[keys[0]]
+    sign = 1 if metric.higher_is_better else -1
     gaps = {o.key: {k: difference(ours.metrics, o.metrics, k, rows) for k in keys} for o in others}
     if trivial is not None:
         gap = gaps["trivial"][key]
@@ -94,21 +93,16 @@ def verdict(target: Target, ours: Judged, others: Sequence[Judged], rows: int) -
             "title": _lower(best.title), "size": _amount(metric.percent, abs(gap.value)),
             "metric": metric.title.lower(), "rows": rows,
         }  # fmt: skip
-        if ahead > 0 and sure:
-            said.append(("It is better than the best simple model ({title}) by {size} in {metric}.", values))
-        elif ahead < 0 and sure:
-            recommended = best.title
-            said.append((_SIMPLE_WINS, values))
+        recommended = ours.title if ahead > 0 and sure else best.title
+        if sure:
+            said.append((_WINS if ahead > 0 else _SIMPLE_WINS, values))
         else:
-            recommended = best.title
             said.append((_WITHIN_CHANCE[int(np.sign(ahead))], values))
             said.append(("The simple model is cheaper and easier to check: use it unless more data come.", {}))
     return {
-        "lines": in_english(said),
-        "said": said,
-        "recommended": recommended,
+        "lines": in_english(said), "said": said, "recommended": recommended,
         "differences": {o: {k: e.to_dict() for k, e in g.items()} for o, g in gaps.items()},
-    }
+    }  # fmt: skip
 
 
 def _lower(title: str) -> str:

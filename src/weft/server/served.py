@@ -93,20 +93,17 @@ class Served:
         return c is not None and c.backbone.attention != "reading" and c.output != "none"
 
     def _can(self) -> list[str]:
-        found = []
-        if self.writes:
-            found += ["completions", *(["next"] if not isinstance(self.run, TextRun) else [])]
-        if self.writes and self.chat is not None:
-            found.append("chat")
-        if self.embedder is not None:
-            found.append("embeddings")
-        if isinstance(self.run, RankingRun):
-            found.append("recommend")
-        if isinstance(self.run, (TextRun, AnswerRun, RankingRun)) or type(self.run) is Run:
-            found.append("predict")
-        if self.run is not None and (self.writes or not isinstance(self.run, LanguageRun)):
-            found.append("explain")
-        return found
+        run = self.run
+        able = {
+            "completions": self.writes,
+            "next": self.writes and not isinstance(run, TextRun),
+            "chat": self.writes and self.chat is not None,
+            "embeddings": self.embedder is not None,
+            "recommend": isinstance(run, RankingRun),
+            "predict": isinstance(run, (TextRun, AnswerRun, RankingRun)) or type(run) is Run,
+            "explain": run is not None and (self.writes or not isinstance(run, LanguageRun)),
+        }
+        return [name for name, can in able.items() if can]
 
     # ---- texts
 
