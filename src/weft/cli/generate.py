@@ -45,9 +45,6 @@ _WHY = {
 }
 
 
-_INVALID = "the text broke off before it fulfilled its constraint; allow more --tokens, or constrain its length"
-
-
 def generate(
     run: Path,
     prompt: str | None = None,
@@ -229,10 +226,7 @@ def _stream(prompt: str, pieces: Stream) -> None:
     seconds = time.monotonic() - started
     print()
     written = pieces.written
-    if written.cut:
-        say.warn(f"the first {written.cut:,} tokens of the prompt were left out to fit the model")
-    if written.valid is False:
-        say.warn(_INVALID)
+    _warn([written])
     say.line(
         f"{len(written.ids):,} tokens, {len(written.ids) / max(seconds, 1e-9):.3g} a second; {_WHY[written.stopped]}"
     )
@@ -247,14 +241,20 @@ def _print(pieces: Stream, quiet: bool = False) -> None:
             print(_harmless(piece) if terminal else piece, end="", flush=True)
 
 
+def _warn(texts: list[Written]) -> None:
+    if texts[0].cut:
+        Spoken().warn(f"the first {texts[0].cut:,} tokens of the prompt were left out to fit the model")
+    if any(text.valid is False for text in texts):
+        Spoken().warn(
+            "the text broke off before it fulfilled its constraint; allow more --tokens, or constrain its length"
+        )
+
+
 def _texts(prompt: str, between: str, texts: list[Written], json: bool) -> None:
     lines: list[str] = []
     for number, text in enumerate(texts, start=1):
         lines += [f"--- {number}: {len(text.ids):,} tokens, {_WHY[text.stopped]}", prompt + between + text.text]
-    if texts[0].cut:
-        Spoken().warn(f"the first {texts[0].cut:,} tokens of the prompt were left out to fit the model")
-    if any(text.valid is False for text in texts):
-        Spoken().warn(_INVALID)
+    _warn(texts)
     answer(json, {"prompt": prompt, "texts": [asdict(text) for text in texts]}, lines)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from itertools import count
 from typing import Any
 
 from weft.results.pages import Phrases
@@ -210,16 +211,8 @@ def _short(value: float) -> str:
 def _ticks(low: float, high: float) -> list[float]:
     """Three to five round numbers inside the range."""
     span = (high - low) or 1.0
-    unit = 10.0 ** len(f"{int(span)}") if span >= 1 else 1.0
-    while unit * 2.5 > span:
-        for part in (0.5, 0.2, 0.1):
-            if span / (unit * part) >= 2.5:
-                unit *= part
-                break
-        else:
-            unit /= 10
-            continue
-        break
+    steps = (part * 10.0**power for power in count(len(f"{int(span)}"), -1) for part in (0.5, 0.2, 0.1))
+    unit = next(step for step in steps if span / step >= 2.5)
     first = -(-low // unit)
     return [round((first + k) * unit, 12) for k in range(int((high - first * unit) / unit) + 1)]
 
