@@ -29,3 +29,8 @@ def test_a_bar_where_there_is_no_terminal(monkeypatch, stream, lines):
     assert said.count("\n") == (4 if "\r" not in lines[0] else 0)
     if isinstance(stream, OutStream):
         assert said.count("\r") == 6 and said.rsplit("\r", 2)[1].isspace()  # wiped at the end
+
+
+def test_one_minute_is_no_plural():
+    assert [progress.minutes_in_words(n) for n in (0.5, 1.0, 10.0)] == ["0.5 minutes", "1 minute", "10 minutes"]
+    assert [progress.over_in_words(n) for n in (1.0, 2.0)] == ["the 1 minute was over", "the 2 minutes were over"]

@@ -130,7 +130,11 @@ class _AnewBar(_LineBar):
 
 
 def minutes_in_words(minutes: float) -> str:
-    return f"{minutes:g} minute" + ("s" if minutes != 1 else "")
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
+
+
+def over_in_words(minutes: float) -> str:
+    return f"the {minutes_in_words(minutes)} {'was' if minutes == 1 else 'were'} over"
 
 
 def duration(seconds: float) -> str:

@@ -137,7 +137,7 @@ def _run(settings: Settings, rows: int, out: Path, bound: int) -> Rehearsed:
     done = sum("train_loss" in record for record in records)
     half = max(say.held[: len(say.held) // 2], default=0)
     grown = max(0, max(say.held) - half) if half else 0
-    end = "" if "minutes were over" in stopped else stopped
+    end = "" if " over" in stopped else stopped
     return Rehearsed(seen, seen == rows, done, report["memory"]["steps"], grown, say.step_took(), say.trained, end)
 
 

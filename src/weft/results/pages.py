@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
+from importlib.metadata import version
 from importlib.resources import files
 from typing import Any
 
@@ -73,7 +74,7 @@ def environment(language: str = "en") -> Environment:
     found.filters["count"] = lambda n: f"{n:,}"
     found.filters["duration"] = duration
     made = datetime.now(UTC).date().isoformat()
-    found.globals |= {"figure": _figure, "t": Phrases(language), "made": made}
+    found.globals |= {"figure": _figure, "t": Phrases(language), "made": made, "weft": version("weft")}
     return found
 
 

@@ -19,7 +19,7 @@ from weft.config import Settings
 from weft.errors import SettingsError, UsageError, WeftError, listing
 from weft.files import write_whole
 from weft.models.backbone import BackboneConfig
-from weft.progress import Bar, Silent, duration, minutes_in_words
+from weft.progress import Bar, Silent, duration, minutes_in_words, over_in_words
 from weft.training.loop import Recipe
 from weft.training_settings import Searched
 
@@ -230,7 +230,7 @@ class _Search:
         def tell(rung: int, value: float) -> None:
             trial.report(value, rung)
             if heard.seconds > left:
-                raise GivenUp(f"the {self.asked.minutes:g} minutes were over")
+                raise GivenUp(over_in_words(self.asked.minutes or 0))
             if trial.should_prune():
                 raise GivenUp(f"worse than most at {(rung % RUNGS) / RUNGS:.0%} of a training")
 

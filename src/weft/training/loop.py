@@ -27,6 +27,7 @@ from weft.features.batching import Batch, shuffled
 from weft.features.next_items import HistoryBatch
 from weft.features.pieces import TextBatch
 from weft.features.store import Lengths
+from weft.progress import over_in_words
 from weft.training import parallel
 from weft.training.checkpoint import Checkpoints
 from weft.training.muon import Muon, muon
@@ -210,7 +211,7 @@ class Loop:
                     shown = share
                     if recipe.minutes and p.seconds > 60 * recipe.minutes and not p.stopped:
                         self._check()
-                        p.stopped = f"the {recipe.minutes:g} minutes were over"
+                        p.stopped = over_in_words(recipe.minutes)
                     if stop or due:
                         self._save()
                         last_save = time.monotonic()
