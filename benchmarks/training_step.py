@@ -15,7 +15,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from weft.models import transformer
+from weft.models import attention, transformer
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.transformer import TransformerConfig
 
@@ -46,7 +46,7 @@ def step(model: LanguageModel, ids: torch.Tensor, mask: torch.Tensor | None) -> 
 
 def main() -> None:
     torch.set_num_threads(1)
-    own = transformer.trains_here, transformer.dropout
+    own = attention.trains_here, transformer.dropout
     plain = (lambda _: False), (lambda x, share, training: F.dropout(x, share, training))
     for name, (shape, rows, length) in SHAPES.items():
         torch.manual_seed(0)
@@ -59,7 +59,7 @@ def main() -> None:
         times: dict[str, list[float]] = {"weft": [], "torch": []}
         for turn in range(9):
             for way, (trains_here, dropout) in (("weft", own), ("torch", plain)):
-                transformer.trains_here, transformer.dropout = trains_here, dropout
+                attention.trains_here, transformer.dropout = trains_here, dropout
                 spent = step(model, ids, mask)
                 if turn > 1:
                     times[way].append(spent)

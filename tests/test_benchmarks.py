@@ -68,3 +68,14 @@ def test_students(ran, shared):
 def test_on_any_machine_what_a_gpu_would_do(ran):
     found = {line["work"]: line for line in ran("gpu", "--tiny", "--rows", "2", "--rounds", "1")}
     assert list(found) == ["train", "generate", "classify"] and found["generate"]["equal_first_tokens"]
+
+
+    assert [line["work"] for line in ran("gpu", "--tiny", "--rows", "2", "--rounds", "1")] == [
+        "train", "generate", "classify",
+    ]  # fmt: skip
+
+
+def test_writing(ran):
+    tiny = ("--batches", "2", "--layers", "2", "--width", "192", "--tokens", "4", "--rounds", "1")
+    (found,) = ran("writing", "--kinds", "float32", *tiny)
+    assert found["equal"]["transformers"] == 1.0  # llama.cpp takes part where it is installed

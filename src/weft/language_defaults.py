@@ -12,9 +12,10 @@ from weft.config import Settings
 from weft.defaults import fresh_backbone, resolved
 from weft.errors import SettingsError
 from weft.features.documents import Marks
+from weft.models.attention import Attention
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.recurrent import Recurrent
-from weft.models.transformer import Attention, Block, Transformer
+from weft.models.transformer import Block, Transformer
 from weft.training.loop import Recipe
 
 CONTEXT = 256

@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from weft.models import transformer
+from weft.models.attention import attend
 from weft.models.causal import BLOCK, causal_attention, trains_here
 from weft.models.dropout import dropout
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.tokens import Tokens
-from weft.models.transformer import Transformer, TransformerConfig, attend
+from weft.models.transformer import Transformer, TransformerConfig
 
 
 @pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK - 5])
@@ -43,10 +43,12 @@ def test_the_path_is_taken_in_training_and_changes_no_loss(monkeypatch: pytest.M
     torch.manual_seed(0)
     model = LanguageModel(LanguageConfig(TransformerConfig(32, 2, 4, attention="writing"), 50))
     ids, calls = torch.randint(0, 50, (2, 2 * BLOCK + 3)), []
-    monkeypatch.setattr(transformer, "causal_attention", lambda *given: calls.append(1) or causal_attention(*given))
+    monkeypatch.setattr(
+        "weft.models.attention.causal_attention", lambda *given: calls.append(1) or causal_attention(*given)
+    )
     fast = model.loss(ids)
     assert len(calls) == 2  # one a block
-    monkeypatch.setattr(transformer, "trains_here", lambda *_: False)
+    monkeypatch.setattr("weft.models.attention.trains_here", lambda *_: False)
     torch.testing.assert_close(fast, model.loss(ids))
     with torch.no_grad():
         assert not trains_here(torch.zeros(1, 1, 2 * BLOCK, 2))
@@ -67,7 +69,7 @@ def test_bfloat16_training_is_the_fused_kernels(attention: str, monkeypatch: pyt
         return [y.float()[mask], *(p.grad.clone() for p in model.parameters())]
 
     ours = run()
-    monkeypatch.setattr(transformer, "trains_here", lambda *_: False)
+    monkeypatch.setattr("weft.models.attention.trains_here", lambda *_: False)
     for a, b in zip(ours, run(), strict=True):
         assert (a - b).norm() < 0.02 * b.norm()
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
+from weft.models.attention import attend, attend_once
 from weft.models.fused import RMSNorm
 from weft.models.language import Continuation, LanguageConfig, LanguageModel
 from weft.models.packed import PackedNorm, pack
-from weft.models.transformer import TransformerConfig, attend, attend_once
+from weft.models.shape import TransformerConfig
 
 
 @pytest.mark.parametrize("rows", [1, 9])  # fused, and as products of matrices

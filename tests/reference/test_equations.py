@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from weft.models.attention import Attention, attend
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.positions import RotaryScaling, rotate, rotation, sinusoids
 from weft.models.recurrent import Recurrent, RecurrentConfig
 from weft.models.tokens import Tokens
-from weft.models.transformer import Attention, FeedForward, TransformerConfig, attend, norm
+from weft.models.transformer import FeedForward, TransformerConfig, norm
 from weft.training.optimizers import adamw
 
 RANDOM = np.random.default_rng(0)

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from weft.models.transformer import Cache, TransformerConfig
+from weft.models.attention import Cache
+from weft.models.shape import TransformerConfig
 
 SCRATCH = 0
 """A place that nobody reads."""

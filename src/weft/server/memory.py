@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from weft.models.attention import Cache
 from weft.models.language import LanguageModel
 from weft.models.pool import Part, Pool, Side
 from weft.models.recurrent import Hidden, RecurrentCache
-from weft.models.transformer import Cache, TransformerConfig
+from weft.models.shape import TransformerConfig
 
 BLOCK = 64
 LONGEST = 8_192

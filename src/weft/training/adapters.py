@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.errors import UsageError, listing
-from weft.models.transformer import Joined
+from weft.models.attention import Joined
 
 TARGETS = ("attention.qkv", "attention.out", "feed_forward.up", "feed_forward.down")
 """Ends of the names of the linear layers that get an adapter."""
