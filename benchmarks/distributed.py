@@ -37,6 +37,7 @@ from tokenizers.models import WordLevel
 
 from weft import processes
 from weft.features.pieces import TextBatch
+from weft.memory import limit
 from weft.models.checkpoints import save_hf
 from weft.models.deferred import deferred
 from weft.models.language import LanguageConfig, LanguageModel
@@ -128,6 +129,7 @@ def peak() -> float:
 def watch(folder: Path, name: str) -> None:
     """What each process does to be measured."""
     torch.set_num_threads(1)
+    limit("16GB")  # whatever the machine has free
     shape = TransformerConfig(768, 8, 12, attention="writing")
     ids = torch.randint(0, LARGE, (8, 64), generator=torch.Generator().manual_seed(0))
     count, looks = processes.count(), itertools.count()

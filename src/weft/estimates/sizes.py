@@ -111,15 +111,15 @@ def activations(shape: Shape, context: int, layout: Layout, fused: bool = True, 
 def memory(shape: Shape, context: int, layout: Layout) -> dict[str, float]:
     """Bytes of a device by part, trained in bfloat16 products with float32 weights and AdamW, as ``weft run`` trains.
 
-    Where the weights are shared out, two blocks and the table are whole at a time, in bfloat16 (ZeRO's stage 3,
-    Rajbhandari 2020).
+    Where the weights are shared out, two blocks are whole at a time, in bfloat16, and the table with its gradient all
+    the way back, in float32 (ZeRO's stage 3, Rajbhandari 2020).
     """
     blocks = shape.layers * shape.block / layout.tensor
     beside = shape.parameters - shape.layers * shape.block
     own = (blocks + beside) / (layout.shares if layout.shard else 1)
-    whole = 2 * shape.block / layout.tensor + beside if layout.shard else blocks + beside
+    whole = 2 * 2 * shape.block / layout.tensor + 8 * beside if layout.shard else 2 * (blocks + beside)
     return {
-        "weights": 4 * own + 2 * whole,
+        "weights": 4 * own + whole,
         "gradients": 4 * own,
         "optimizer": 8 * own,
         "average and best": 8 * own,
