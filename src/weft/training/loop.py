@@ -231,6 +231,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
         self.average, self.best = {}, {}
+        memory.give_back()
 
     def _share(self) -> float:
         """How much of the training is done: of its steps, or of its minutes where they end first."""

@@ -33,7 +33,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
-from weft import processes
+from weft import memory, processes
 from weft.errors import SettingsError
 from weft.models.backbone import best_device
 from weft.models.deferred import numbers
@@ -150,6 +150,7 @@ class Team(Alone):
         with torch.no_grad():
             for name in list(later):
                 self.own(found[name]).copy_(self.part(found[name], later.pop(name)()))
+        memory.give_back()  # where whole tensors were
 
     def _split(self, module: Transformer, name: str, named: dict[str, tuple[int, Tensor | None]]) -> None:
         c, t = module.config, self.tensor
