@@ -286,7 +286,7 @@ class TrainingSettings(StrictSettings):
             raise ValueError("patience: a private training makes all its steps, for which its noise is. Remove it")
         if self.parallel:
             raise ValueError(
-                "parallel: the gradient of a row is held whole. Remove it; its processes share rows as ever"
+                "parallel: privacy holds the gradient of a row whole. Processes share rows without it. Remove it"
             )
         if self.accumulate:
             raise ValueError("accumulate: rows of a private step are computed in parts anyway. Remove it")

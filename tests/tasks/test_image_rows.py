@@ -129,7 +129,7 @@ def test_mixup_and_cutmix_train_on_pictures(tmp_path):
 
 
 def test_simple_models_learn_from_as_many_pictures_as_fit_in_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr("weft.tasks.rows.MOST_PICTURE_BYTES", 50 * 64)
+    monkeypatch.setattr("weft.tasks.row_results.MOST_PICTURE_BYTES", 50 * 64)
     run = weft.train(pictured(120).select(["photo", "side"]), "side", tmp_path / "run", quiet=True, **SMALL)
     assert run.figures["note"] == "The simple models learnt from 50 of the rows."
 

@@ -159,7 +159,10 @@ def test_two_hosts_have_the_curve_of_one_process(hosts: list[str], tmp_path: Pat
             "training.search={}",
             "training.search: tries settings in one process. Got 2 processes. Leave out --processes",
         ),
-        ("training={privacy: {epsilon: 8}, parallel: {shard: true}}", "parallel: the gradient of a row is held whole"),
+        (
+            "training={privacy: {epsilon: 8}, parallel: {shard: true}}",
+            "parallel: privacy holds the gradient of a row whole",
+        ),
         ("training.parallel={tensor: 3}", "must be a multiple of it. Got 2 and 3. Start with --processes 3"),
     ],
 )

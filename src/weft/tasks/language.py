@@ -42,7 +42,8 @@ from weft.runs.language import LanguageRun, surprise
 from weft.runs.opening import task_of
 from weft.tasks.distil import beside_writing_teacher, check_tokens, open_writing_teacher
 from weft.tasks.kept import Kept
-from weft.tasks.steps import Foretold, TextModelSteps, check_matrices, open_text_source
+from weft.tasks.steps import Foretold, check_matrices
+from weft.tasks.text_models import TextModelSteps, open_text_source
 from weft.training.adapters import attach
 from weft.training.language import TokenObjective, Trained, fit_language
 from weft.training.loop import Recipe

@@ -26,7 +26,8 @@ from weft.models.language import LanguageModel, reader_of
 from weft.models.pretrained import TextModel
 from weft.preprocess.ingest import CleanRows, Ingested
 from weft.runs.run import Run
-from weft.tasks.steps import Foretold, TextModelSteps, check_matrices, open_text_source
+from weft.tasks.steps import Foretold, check_matrices
+from weft.tasks.text_models import TextModelSteps, open_text_source
 from weft.training.adapters import attach
 from weft.training.fit import LORA_RATE
 from weft.training.language import Trained
