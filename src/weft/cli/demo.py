@@ -19,7 +19,7 @@ from cyclopts import Parameter
 from PIL import Image
 
 from weft import config
-from weft.cli import Json, Out, answer
+from weft.cli import Json, Out, answer, typed
 from weft.data.split import TEST
 from weft.data.table import Table
 from weft.errors import UsageError
@@ -98,8 +98,8 @@ def demo(
             "",
             f"reports: {done.path / 'report.html'}, {seen.path / 'report.html'} and {written['run']}/report.html "
             "(open them in a browser)",
-            f"next:    weft predict {done.path} {out / 'tumours.csv'} -o predictions.csv",
-            f'         weft generate {written["run"]} "{_NEXT}" --seed 2',
+            f"next:    {typed('predict', done.path, out / 'tumours.csv', '-o', 'predictions.csv')}",
+            f'         {typed("generate", written["run"])} "{_NEXT}" --seed 2',
             "         weft init YOUR_TABLE.csv      your own table: CSV, JSON Lines, Parquet or Arrow; or a text.txt",
         ],
     )

@@ -40,14 +40,12 @@ def each_label(
     for place, name in enumerate(names):
         g, t = given[:, place], truth[:, place]
         hits = float((g & t).sum())
-        table.append(
-            {
-                "label": name, "rows": int(t.sum()), "threshold": float(threshold_L[place]),
-                "precision": hits / g.sum() if g.any() else None, "recall": hits / t.sum() if t.any() else None,
-                "f1": 2 * hits / (g.sum() + t.sum()) if g.any() or t.any() else None,
-                "average_precision": float(areas[place]) if t.any() else None,
-            }
-        )  # fmt: skip
+        table.append({
+            "label": name, "rows": int(t.sum()), "threshold": float(threshold_L[place]),
+            "precision": hits / g.sum() if g.any() else None, "recall": hits / t.sum() if t.any() else None,
+            "f1": 2 * hits / (g.sum() + t.sum()) if g.any() or t.any() else None,
+            "average_precision": float(areas[place]) if t.any() else None,
+        })  # fmt: skip
     return table
 
 

@@ -102,11 +102,8 @@ def in_notebook(path: Path, figures: dict[str, Any], language: str = "en") -> st
     """A run in a few lines of HTML without a script: what to know first, the figures, and where the report is."""
     t = Phrases(language)
     shown = [METRICS[k] for k in figures["shown"][:3]]
-    return (
-        environment(language)
-        .get_template("notebook.html")
-        .render(headline=headline(figures, t), models=figures["models"], shown=shown, path=path)
-    )
+    page = environment(language).get_template("notebook.html")
+    return page.render(headline=headline(figures, t), models=figures["models"], shown=shown, path=path)
 
 
 def headline(figures: dict[str, Any], t: Phrases) -> str:

@@ -342,9 +342,8 @@ async def _invalid(request: Request, error: Any) -> Response:
     """The first field that is wrong, by its name."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
-        return _error(
-            400, f"the body must be JSON. Got: {first.get('ctx', {}).get('error', 'something else')}.", "invalid_json"
-        )
+        got = first.get("ctx", {}).get("error", "something else")
+        return _error(400, f"the body must be JSON. Got: {got}.", "invalid_json")
     if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
         return _error(400, "send JSON with the header 'content-type: application/json'.", "invalid_json")
     place = [str(p) for p in first["loc"][1:] if not str(p).startswith(("function-", "constrained-"))]

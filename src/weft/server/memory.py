@@ -88,7 +88,7 @@ class Memory(ABC):
 
     def piece(self, ids: Sequence[int], read: int) -> Sequence[int]:
         """The tokens to read next of a prompt."""
-        if self.model.config.backbone.attention == "rewriting" or isinstance(self, States):
+        if self._rewrites or isinstance(self, States):
             return ids  # a source is read both ways, as one
         return ids[read : read + BLOCK]
 
@@ -228,15 +228,11 @@ class States(Memory):
         return RecurrentCache(held.hidden)
 
     def _several(self, held: Sequence[Held], rows: int) -> RecurrentCache:
-        return RecurrentCache(
-            [
-                tuple(
-                    torch.cat([*parts, *[torch.zeros_like(parts[0])] * (rows - len(held))], dim=1)
-                    for parts in zip(*layer, strict=True)
-                )
-                for layer in zip(*(h.hidden for h in held), strict=True)
-            ]
-        )
+        def together(parts: Sequence[Tensor]) -> Tensor:
+            return torch.cat([*parts, *[torch.zeros_like(parts[0])] * (rows - len(held))], dim=1)
+
+        layers = zip(*(h.hidden for h in held), strict=True)
+        return RecurrentCache([tuple(map(together, zip(*layer, strict=True))) for layer in layers])
 
     def _hear(self, cache: Cache | RecurrentCache, held: Sequence[Held]) -> None:
         assert isinstance(cache, RecurrentCache)

@@ -60,8 +60,7 @@ def counterfactual(games: Games, clean: CleanBatch, row: int) -> Counterfactual 
         best = int(output[:, was].argmin())
         flipped = np.flatnonzero(output.max(axis=1) - output[:, was] > CLEARLY)
         if len(flipped):
-            sizes = [(free[i].size, output[i, was]) for i in flipped.tolist()]
-            best = int(flipped[min(range(len(sizes)), key=sizes.__getitem__)])
+            best = min(flipped.tolist(), key=lambda i: (free[i].size, output[i, was]))
         taken.append(free[best])
         if len(flipped):
             return _fewest(games, clean, row, taken, was)
@@ -88,14 +87,11 @@ def _choices(games: Games, clean: CleanBatch, row: int) -> list[Change]:
             found += [Change(codec.name, p.shown, None, word=i) for i, p in enumerate(players[:MOST_WORDS])]
             continue
         shown, values = in_words(codec, cell), _values(codec)
+        here = np.searchsorted(np.array(values), cell) if isinstance(cell, float) else None
         for place, value in enumerate(values):
-            if in_words(codec, value) != shown:
-                far = (
-                    abs(place - np.searchsorted(np.array(values), cell)) / len(values)
-                    if isinstance(cell, float)
-                    else 0.5
-                )
-                found.append(Change(codec.name, shown, in_words(codec, value), value, size=float(far)))
+            if (told := in_words(codec, value)) != shown:
+                far = 0.5 if here is None else abs(place - here) / len(values)
+                found.append(Change(codec.name, shown, told, value, size=float(far)))
     return found
 
 
