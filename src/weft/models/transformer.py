@@ -169,7 +169,9 @@ class Transformer(nn.Module):
             states["embedding"] = x
         mask, causal = self._mask(tokens, cache)
         turn = None
-        if c.positions == "rotary":
+        # a row of numbers and categories stands at place 0, where nothing is turned
+        placed = x.device.type != "cpu" or mapped(x) or bool(tokens.positions_BT.any())
+        if c.positions == "rotary" and placed:
             places = tokens.positions_BT
             if places.stride(0) == 0:  # the same in every row
                 places = places[:1]
