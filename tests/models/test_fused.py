@@ -38,8 +38,13 @@ def test_the_gate_and_its_gradient_are_those_of_the_library():
     torch.manual_seed(0)
     h = torch.randn(2, 3, 16, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(GatedSiLU.apply, (h,))
+    h = torch.randn(2, 200, 16, requires_grad=True)  # longer than a piece
     gate, up = h.chunk(2, dim=-1)
-    torch.testing.assert_close(gated_silu(h), F.silu(gate) * up)
+    reference = F.silu(gate) * up
+    torch.testing.assert_close(gated_silu(h), reference)
+    g = torch.randn_like(reference)
+    (found,), (wanted,) = (torch.autograd.grad(y, h, g) for y in (gated_silu(h), reference))
+    torch.testing.assert_close(found, wanted)
 
 
 def test_rows_side_by_side_have_their_own_gradients():

@@ -12,7 +12,7 @@ from torch import nn
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.transformer import Transformer, TransformerConfig
 from weft.training.checkpoint import Checkpoints
-from weft.training.muon import FASTER, muon, orthogonal
+from weft.training.muon import FASTER, TIMES, muon, orthogonal
 
 RATE, DECAY = 3e-3, 0.1
 
@@ -44,7 +44,7 @@ def test_matrices_move_as_the_librarys_muon_and_the_rest_as_adamw() -> None:
         else:
             others.append(p)
     first = torch.optim.Muon([p for ps in pieces.values() for p in ps], lr=FASTER * RATE, weight_decay=DECAY,
-                             momentum=0.95, adjust_lr_fn="original")  # fmt: skip
+                             momentum=0.95, adjust_lr_fn="original", ns_steps=TIMES)  # fmt: skip
     second = torch.optim.AdamW(others, lr=RATE, betas=(0.9, 0.99), weight_decay=0.0)
     for step in range(4):
         theirs.zero_grad()

@@ -69,27 +69,35 @@ def gated_silu(h_BTF: Tensor) -> Tensor:
     return F.silu(gate) * up
 
 
+PIECE = 256
+"""Tokens whose states are worked on at once, so that they stay in the cache from one step to the next."""
+
+
 class GatedSiLU(torch.autograd.Function):
-    """Both halves of the gradient are written to where they belong."""
+    """In pieces, and only ``h`` is kept: to bend the gate again costs less than to write and read it."""
 
     @staticmethod
-    def forward(ctx: Any, h: Tensor) -> Tensor:
-        gate, up = h.chunk(2, dim=-1)
-        bent = F.silu(gate)
-        ctx.save_for_backward(h, bent)
-        return bent * up
+    def forward(ctx: Any, h_BTF: Tensor) -> Tensor:
+        ctx.save_for_backward(h_BTF)
+        h = h_BTF.reshape(-1, h_BTF.shape[-1])
+        out = h.new_empty(len(h), h.shape[-1] // 2)
+        for piece, made in zip(h.split(PIECE), out.split(PIECE), strict=True):
+            gate, up = piece.chunk(2, dim=-1)
+            torch.mul(F.silu(gate), up, out=made)
+        return out.view(*h_BTF.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        h, bent = ctx.saved_tensors
-        (g,) = gradients
-        gate, up = h.chunk(2, dim=-1)
+        (h_BTF,) = ctx.saved_tensors
+        h, gradient = (x.reshape(-1, x.shape[-1]) for x in (h_BTF, *gradients))
         dh = torch.empty_like(h)
-        to_gate, to_up = dh.chunk(2, dim=-1)
-        torch.mul(g, bent, out=to_up)
-        torch.ops.aten.silu_backward.grad_input(g * up, gate, grad_input=to_gate)
-        return dh
+        for piece, g, made in zip(h.split(PIECE), gradient.split(PIECE), dh.split(PIECE), strict=True):
+            gate, up = piece.chunk(2, dim=-1)
+            to_gate, to_up = made.chunk(2, dim=-1)
+            torch.mul(g, F.silu(gate), out=to_up)
+            torch.ops.aten.silu_backward.grad_input(g * up, gate, grad_input=to_gate)
+        return dh.view_as(h_BTF)
 
 
 def _trained_here(x: Tensor) -> bool:

@@ -1,7 +1,7 @@
 """Muon (Jordan 2024): momentum whose matrices are made orthogonal, so that every direction is learnt alike.
 
     M_t = mu M_{t-1} + (1 - mu) G_t;  U = (1 - mu) G_t + mu M_t                     (Nesterov)
-    O = U / |U|, five times  O <- a O + (b A + c A^2) O,  A = O O^T                  (Newton-Schulz)
+    O = U / |U|, four times  O <- a O + (b A + c A^2) O,  A = O O^T                  (Newton-Schulz)
     W <- W - rate (sqrt(max(1, rows / columns)) O + decay W)
 
 For the matrices inside a Transformer's blocks; tables, norms and biases are AdamW's. Matrices that are stored
@@ -27,6 +27,8 @@ KIND = torch.bfloat16
 """In which numbers matrices are made orthogonal."""
 STEPS = (3.4445, -4.7750, 2.0315)
 """a, b and c: chosen for speed, so that singular values come out between 0.7 and 1.2."""
+TIMES = 4
+"""A writer learns as well as with five, which cost a quarter more."""
 FASTER = 20 / 3
 """The rate of a matrix as a multiple of AdamW's."""
 
@@ -62,7 +64,7 @@ class Muon(torch.optim.AdamW):
                 state["momentum"] = torch.zeros_like(p)
             momentum, gradient = self.team.own(state["momentum"]), self.team.own(p.grad)
             momentum.lerp_(gradient, 1 - MOMENTUM)
-            directions += self.team.full(p, torch.lerp(gradient, momentum, MOMENTUM)).chunk(group["parts"])
+            directions += self.team.full(p, torch.lerp(gradient, momentum, MOMENTUM).to(KIND)).chunk(group["parts"])
         made = orthogonal(torch.stack(directions))
         scale = math.sqrt(max(1.0, made.shape[1] / made.shape[2]))
         for place, p in enumerate(parameters):
@@ -74,14 +76,14 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonal(matrices_NRC: Tensor) -> Tensor:
-    """Of each matrix U S V^T about U V^T, by five steps of Newton and Schulz in bfloat16."""
+    """Of each matrix U S V^T about U V^T, by steps of Newton and Schulz in bfloat16."""
     a, b, c = STEPS
     x = matrices_NRC.to(KIND)
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.transpose(1, 2).contiguous()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(5):
+    for _ in range(TIMES):
         square = torch.bmm(x, x.transpose(1, 2))
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x.transpose(1, 2) if tall else x
