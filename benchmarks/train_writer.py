@@ -1,11 +1,12 @@
 """A causal language model of 10 million parameters, context 256, beside nanoGPT and Hugging Face's Trainer.
 
-    uv run --group bench python benchmarks/train_writer.py [--rows 16] [--steps 10] [--rounds 3] [--learn 240]
+    uv run --group bench python benchmarks/train_writer.py [--rows 16] [--steps 10] [--rounds 3] [--learn 480]
 
 One JSON line. ``rates``: tokens a second and a CPU second of whole training steps (data, forward, backward, clipping,
-optimiser; Weft's also its averages and records), all ways in turn. ``learnt``: of nanoGPT in its faster setting and of
-Weft in half as many steps, in turns: the loss in nats of 20,000 validation letters and the CPU seconds it took; a
-better loss in fewer seconds is what counts, as Weft's model and optimiser are others. ``peak_gb``: each way alone.
+optimiser; Weft's also its averages and records), all ways in turn. ``learnt``: of the peers in so many steps of half
+the rows and of Weft in two sevenths of their tokens, in turns: the loss in nats of 20,000 validation letters and the
+CPU seconds it took; a better loss in fewer seconds is what counts, as Weft's model and optimiser are others. The
+peers learn better from batches and at rates of these sizes than at their own. ``peak_gb``: each way alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from machine import DATA, in_turn, machine, matmul_rate, peak_gb, peaks
 
 CONTEXT = 256
 Way = Callable[[], float]
+Taught = tuple[Way, Callable[[], float]]
+"""A step, or several, and the validation loss."""
 
 
 class Letters:
@@ -60,11 +63,11 @@ class Letters:
         return round(sum(lost) / few, 4)
 
 
-def nano(letters: Letters, rows: int, total: int, bfloat16: bool, flash: bool) -> tuple[Way, Callable[[], float]]:
-    """A step, and the validation loss."""
+def nano(letters: Letters, rows: int, total: int, bfloat16: bool, flash: bool, rate: float = 1e-3) -> Taught:
+    """nanoGPT by its own recipe."""
     torch.manual_seed(0)
     model = nanogpt.GPT(nanogpt.GPTConfig(vocab_size=letters.kinds, flash=flash))
-    step, batches = nanogpt.training_step(model, total, bfloat16), letters.batches(rows, 0)
+    step, batches = nanogpt.training_step(model, total, bfloat16, rate=rate), letters.batches(rows, 0)
 
     def once() -> float:
         step(*next(batches))
@@ -76,7 +79,7 @@ def nano(letters: Letters, rows: int, total: int, bfloat16: bool, flash: bool) -
     return once, judged
 
 
-def weft_writer(letters: Letters, rows: int, total: int, optimizer: str) -> tuple[Way, Callable[[], float]]:
+def weft_writer(letters: Letters, rows: int, total: int, optimizer: str, rate: float | None = None) -> Taught:
     """The same of Weft: its default shape and recipe of a writer, the steps of its own loop."""
     from weft.features.documents import Documents
     from weft.features.pieces import Corpus, Marks
@@ -98,7 +101,7 @@ def weft_writer(letters: Letters, rows: int, total: int, optimizer: str) -> tupl
     cuts = corpus.cuts(np.arange(1))
     muon = optimizer == "muon"
     recipe = Recipe(
-        100, rows, 3e-3 if muon else 1e-3, 0.3 if muon else 0.1, 5, 0.99, True, 0, warmup=0.02, down="linear",
+        100, rows, rate or (3e-3 if muon else 1e-3), 0.3 if muon else 0.1, 5, 0.99, True, 0, warmup=0.02, down="linear",
         optimizer="muon" if muon else "adamw",
     )  # fmt: skip
     folder = Path(tempfile.mkdtemp())
@@ -126,7 +129,7 @@ def weft_writer(letters: Letters, rows: int, total: int, optimizer: str) -> tupl
     return once, judged
 
 
-def trainer(letters: Letters, rows: int, steps: int, attention: str) -> Way:
+def trainer(letters: Letters, rows: int, steps: int, attention: str, rate: float = 1e-3) -> Taught:
     """So many steps of Hugging Face's Trainer at once: GPT-2 of the same size, bfloat16."""
     from torch.utils.data import TensorDataset
     from transformers import GPT2Config, GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments, logging
@@ -139,7 +142,7 @@ def trainer(letters: Letters, rows: int, steps: int, attention: str) -> Way:
     torch.manual_seed(0)
     model = GPT2LMHeadModel(config)
     arguments = TrainingArguments(
-        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=rows, max_steps=steps, learning_rate=1e-3,
+        output_dir=tempfile.mkdtemp(), per_device_train_batch_size=rows, max_steps=steps, learning_rate=rate,
         weight_decay=0.1, adam_beta2=0.99, bf16=True, use_cpu=True, report_to=[], logging_strategy="no",
         save_strategy="no", disable_tqdm=True, lr_scheduler_type="cosine", dataloader_pin_memory=False,
     )  # fmt: skip
@@ -155,7 +158,14 @@ def trainer(letters: Letters, rows: int, steps: int, attention: str) -> Way:
         trained.train()
         return rows * CONTEXT * steps
 
-    return once
+    def judged() -> float:
+        model.eval()
+        with torch.autocast("cpu", torch.bfloat16):
+            return letters.judged(
+                lambda x, y: F.cross_entropy(model(input_ids=x).logits.float().flatten(0, 1), y.flatten()), rows
+            )
+
+    return once, judged
 
 
 def many(step: Way, steps: int) -> Way:
@@ -169,38 +179,42 @@ def build(name: str, letters: Letters, rows: int, steps: int) -> Way:
         return many(nano(letters, rows, 1_000, "bfloat16" in how, "fused" in how)[0], steps)
     if owner == "weft":
         return many(weft_writer(letters, rows, 1_000, how)[0], steps)
-    return trainer(letters, rows, steps, how)
+    return trainer(letters, rows, steps, how)[0]
 
 
 WAYS = ["weft muon", "weft adamw", "nanogpt bfloat16, plain attention", "nanogpt bfloat16, fused attention",
         "nanogpt float32, fused attention", "trainer sdpa", "trainer eager"]  # fmt: skip
 
 
-def learnt(letters: Letters, rows: int, total: int) -> dict[str, dict[str, float]]:
-    """nanoGPT in ``total`` steps and Weft in half of them, side by side."""
-    ways = {
-        "nanogpt": (nano(letters, rows, total, True, False), total),
-        "weft": (weft_writer(letters, rows, total // 2, "muon"), total // 2),
+def learnt(letters: Letters, rows: int, steps: int, asked: list[str]) -> dict[str, dict[str, float]]:
+    """The peers in so many steps of half the rows, Weft in two sevenths of their tokens, side by side."""
+    few, half = max(10, steps // 7), max(1, rows // 2)
+    made: dict[str, tuple[Callable[[], Taught], int]] = {
+        "nanogpt bfloat16, plain attention": (lambda: nano(letters, half, steps, True, False, 2e-3), steps),
+        "weft muon": (lambda: weft_writer(letters, rows, few, "muon", 6e-3), few),
+        "weft adamw": (lambda: weft_writer(letters, half, 2 * few, "adamw", 2e-3), 2 * few),
+        "trainer eager": (lambda: trainer(letters, half, steps, "eager", 2e-3), 1),
     }
+    ways = {name: (make(), count) for name, (make, count) in made.items() if name in asked}
     cpu = dict.fromkeys(ways, 0.0)
-    for _ in range(10):
-        for name, ((step, _), steps) in ways.items():
+    for part in range(10):
+        for name, ((step, _), count) in ways.items():
             started = time.process_time()
-            many(step, steps // 10)()
+            many(step, count * (part + 1) // 10 - count * part // 10)()
             cpu[name] += time.process_time() - started
             print(f"{name}: {cpu[name]:.0f} CPU seconds", file=sys.stderr, flush=True)
     return {
-        name: {"steps": steps // 10 * 10, "cpu_seconds": round(cpu[name], 1), "valid_nats": judged()}
-        for name, ((_, judged), steps) in ways.items()
-    }
+        name: {"cpu_seconds": round(cpu[name], 1), "valid_nats": judged()}
+        for name, ((_, judged), _) in ways.items()
+    }  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rows", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=10, help="of each turn")
+    parser.add_argument("--steps", type=int, default=10, help="of each turn; 0: no rates")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--learn", type=int, default=240, help="nanoGPT's steps to the loss that Weft must reach")
+    parser.add_argument("--learn", type=int, default=480, help="the peers' steps to the loss to reach; 0: none")
     parser.add_argument("--made-up", type=int, help="letters in the place of Shakespeare's")
     parser.add_argument("--ways", nargs="*", default=WAYS)
     parser.add_argument("--alone", help=argparse.SUPPRESS)
@@ -210,13 +224,13 @@ def main() -> None:
         build(given.alone, letters, given.rows, 3)()
         print(json.dumps({"peak_gb": peak_gb()}))
         return
-    rates: dict[str, Any] = in_turn(
-        {name: build(name, letters, given.rows, given.steps) for name in given.ways}, given.rounds
-    )
+    rates: dict[str, Any] = {}
+    if given.steps:
+        rates = in_turn({name: build(name, letters, given.rows, given.steps) for name in given.ways}, given.rounds)
     tokens = given.rows * CONTEXT
     print(json.dumps({
         "benchmark": "train_writer", "rows": given.rows, "context": CONTEXT, "rates": rates,
-        "learnt": learnt(letters, given.rows, given.learn) if given.learn else None,
+        "learnt": learnt(letters, given.rows, given.learn, given.ways) if given.learn else None,
         "peak_gb": {} if given.made_up else peaks(__file__, given.ways, "--rows", str(given.rows)),
         "matmul_gflops": {k: matmul_rate(tokens, 384, 1536, k == "bfloat16") for k in ("bfloat16", "float32")},
         **machine("transformers"),
