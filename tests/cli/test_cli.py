@@ -220,3 +220,14 @@ def test_a_prediction_that_is_told_to_end_says_how_to_go_on(here, capsys, monkey
     ]
     assert call(["predict", "model", "t.parquet", "-o", "out.csv", "--columns", "predicton"]) == 2
     assert "Did you mean 'prediction'?" in capsys.readouterr().err
+
+
+def test_a_command_has_large_tensors_in_large_pages_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "signal", lambda *given: None)
+    for said in (None, "0"):
+        monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "0")
+        if said is None:
+            monkeypatch.delenv("THP_MEM_ALLOC_ENABLE")
+        with pytest.raises(SystemExit):
+            main(["--version"])
+        assert os.environ["THP_MEM_ALLOC_ENABLE"] == (said or "1")

@@ -71,9 +71,8 @@ app.command(
 def main(arguments: list[str] | None = None) -> None:
     """Exit 0 done, 1 failed, 2 wrong use, 130 interrupted (Ctrl-C), 143 told to end (SIGTERM)."""
     signal.signal(signal.SIGTERM, _end)
-    os.environ.setdefault(
-        "THP_MEM_ALLOC_ENABLE", "1"
-    )  # torch's large tensors in pages of 2 MB; read when it is imported
+    # torch, when it is imported, reads that its large tensors are to lie in pages of 2 MB
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     sys.exit(call(sys.argv[1:] if arguments is None else arguments))
 
 
