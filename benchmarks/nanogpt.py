@@ -100,9 +100,7 @@ def get_lr(it: int, total: int, learning_rate: float = 1e-3, min_lr: float = 1e-
     return min_lr + 0.5 * (1.0 + math.cos(math.pi * decay_ratio)) * (learning_rate - min_lr)
 
 
-def training_step(
-    model: GPT, total: int, bfloat16: bool, device: str = "cpu", rate: float = 1e-3
-) -> Callable[[Tensor, Tensor], float]:
+def training_step(model: GPT, total: int, bfloat16: bool, device: str = "cpu") -> Callable[[Tensor, Tensor], float]:
     """A function that makes one step of AdamW on inputs and targets [B, T] and returns the loss."""
     decay = [p for p in model.parameters() if p.dim() >= 2]
     rest = [p for p in model.parameters() if p.dim() < 2]
@@ -113,7 +111,7 @@ def training_step(
     def step(x: Tensor, y: Tensor) -> float:
         nonlocal made
         for group in optimizer.param_groups:
-            group["lr"] = get_lr(made, total, rate, rate / 10)
+            group["lr"] = get_lr(made, total)
         with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             loss = model(x, y)
         loss.backward()

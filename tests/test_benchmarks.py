@@ -27,7 +27,7 @@ def test_writers(ran):
     ways = ["weft muon", "weft adamw", "nanogpt bfloat16, plain attention", "trainer sdpa"]
     (found,) = ran("train_writer", "--rows", "1", "--steps", "1", "--rounds", "1", "--learn", "20", "--made-up", "6000",
                    "--ways", *ways)  # fmt: skip
-    assert list(found["rates"]) == ways and list(found["learnt"]) == [ways[2], *ways[:2]]
+    assert list(found["rates"]) == ways and list(found["learnt"]) == [ways[2], ways[0]]
     # one sentence again and again: whoever learns anything is far below the 2.2 nats of its letters
     assert all(way["valid_nats"] < 1.8 for way in found["learnt"].values())
 
