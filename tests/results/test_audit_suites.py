@@ -96,7 +96,15 @@ def folder(tmp_path_factory):
         for t, k, c, words in CLUSTERS
     ]  # fmt: skip
     (path / "dev.json").write_text(json.dumps({"data": {"intrasentence": examples}}))
+    for file, pairs in (("pairs", [f'"{b}","{a}",stereo' for a, b in in_pairs()]),
+                        ("turned", [f'"{a}","{b}",antistereo' for a, b in in_pairs()])):  # fmt: skip
+        (path / f"{file}.csv").write_text("advantaged,disadvantaged,gold-direction\n" + "\n".join(pairs) + "\n")
     return path
+
+
+def in_pairs():
+    """The stereotype and its opposite of each cluster, as whole sentences."""
+    return [[context.replace("BLANK", word) for word in words[:2]] for _, _, context, words in CLUSTERS]
 
 
 def theirs(folder, name):
@@ -202,16 +210,11 @@ def test_stereoset_is_the_authors_lms_ss_and_icat(folder, name, capsys):
 
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_pairs_of_stereoset_and_winobias_are_compared_too(folder, name, capsys):
-    pairs = [c.replace("BLANK", w) for _, _, c, words in CLUSTERS for w in words[:2]]
-    rows = [f'"{b}","{a}",stereo' for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
-    (folder / "pairs.csv").write_text("advantaged,disadvantaged,gold-direction\n" + "\n".join(rows) + "\n")
-    turned = [f'"{a}","{b}",antistereo' for a, b in zip(pairs[::2], pairs[1::2], strict=True)]
-    (folder / "turned.csv").write_text("advantaged,disadvantaged,gold-direction\n" + "\n".join(turned) + "\n")
     model, tokenizer = theirs(folder, name)
     chosen = [
         sentence_probability(model, tokenizer, a) > sentence_probability(model, tokenizer, b) if name == "gpt2"
         else filling_probability(model, tokenizer, c, a) > filling_probability(model, tokenizer, c, b)
-        for (_, _, c, _), a, b in zip(CLUSTERS, pairs[::2], pairs[1::2], strict=True)
+        for (_, _, c, _), (a, b) in zip(CLUSTERS, in_pairs(), strict=True)
     ]  # fmt: skip
     for file in ("pairs.csv", "turned.csv"):
         found = audited(folder, name, "stereoset", folder / file, capsys)
