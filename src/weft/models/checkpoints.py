@@ -101,7 +101,7 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32, device: str 
     shapes = {n: s.shape for n, s in stored.items()} | {n: stored[f].shape for n, f in files.items()}
     try:
         config = family.read(settings, shapes)
-        with torch.device("meta"), _Empty():
+        with torch.device("meta"), Empty():
             model = _build(config)
     except ValueError as error:  # Unfit, or a shape that no Transformer can have
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from None
@@ -194,7 +194,7 @@ def _tensor(stored: dict[str, Stored], name: str) -> Tensor:
         return shard.get_tensor(name)
 
 
-class _Empty(TorchFunctionMode):
+class Empty(TorchFunctionMode):
     """Parameters get no numbers, as a file is about to give them: to draw some for no memory at all ("meta"), torch
     would import its compiler, which takes seconds."""
 

@@ -71,6 +71,7 @@ def load_state(model: nn.Module, state: dict[str, Tensor], quick: bool = True) -
     """Put the tensors of a file into a model, whose matrices then are 8-bit where they are codes in the file.
 
     Args:
+        model: on the device "meta" it takes the number types of the file.
         quick: leave it False for a model that goes on learning: it then has the numbers that the codes stand for.
 
     Raises:
@@ -97,7 +98,10 @@ def load_state(model: nn.Module, state: dict[str, Tensor], quick: bool = True) -
             Linear8(weight, bias) if isinstance(layer, nn.Linear) else Embedding8(weight),
         )  # fmt: skip
         rest |= {f"{place}.{n}": t for n, t in model.get_submodule(place).state_dict().items() if n != "bias"}
-    model.load_state_dict(rest)
+    if any(p.is_meta for p in model.parameters()):  # it takes the numbers as its own, none of which is the file itself
+        model.load_state_dict({name: tensor.clone() for name, tensor in rest.items()}, assign=True)
+    else:
+        model.load_state_dict(rest)
 
 
 class Linear8(nn.Module):

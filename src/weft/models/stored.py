@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from weft.errors import CheckpointError
 from weft.files import MANIFEST, verify_manifest, write_whole
-from weft.models.checkpoints import WEIGHTS, Pretrained, load_hf, save_hf
+from weft.models.checkpoints import WEIGHTS, Empty, Pretrained, load_hf, save_hf
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.quantised import Embedding8, Linear8, load_state
 from weft.models.tokenizer_files import load_tokenizer, load_words, save_tokenizer, words_of
@@ -74,7 +74,8 @@ def load_pretrained(
         return load_hf(folder, dtype, device)
     verify_manifest(folder)
     try:
-        model = LanguageModel(LanguageConfig.from_dict(shape["language"]))
+        with torch.device("meta"), Empty():
+            model = LanguageModel(LanguageConfig.from_dict(shape["language"]))
         weights = load_file(folder / WEIGHTS)
         load_state(model, weights, quick and device == "cpu")
         if isinstance(model.table, Embedding8) and model.config.tied and model.config.output == "linear":
