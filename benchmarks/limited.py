@@ -61,13 +61,13 @@ def once(name: str, way: str, seed: int, made_up: bool) -> dict[str, float]:
     training = {"seed": seed, "epochs": epochs, "patience": epochs, **WAYS[way]}
     model = {"adapter": training.pop("adapter")} if "adapter" in training else {}
     train, test = data_of(name, made_up)
-    run, seconds, cpu, peak = weft_run(train, test, model, training)
+    figures, seconds, cpu, peak = weft_run(train, test, model, training)
     return {
         "seconds_an_epoch": seconds / epochs, "cpu_seconds_an_epoch": cpu / epochs,
         "cpu_ms_a_step": 1000 * cpu / epochs / -(-len(train[0]) // 32),
         "peak_gb": peak,
-        "accuracy": run.figures["models"][0]["metrics"]["accuracy"]["value"],
-        "trained": run.figures["model"]["trained"],
+        "accuracy": figures["models"][0]["metrics"]["accuracy"]["value"],
+        "trained": figures["model"]["trained"],
     }  # fmt: skip
 
 

@@ -27,7 +27,6 @@ import weft
 from classify import LONGEST, rows_of
 from machine import machine, minilm, peak_gb, peaks
 from weft import memory
-from weft.runs.run import Run
 from weft.training.loop import Loop
 
 Trained = tuple[float, float, float]
@@ -37,8 +36,8 @@ Rows = tuple[list[str], list[str]]
 
 def weft_run(
     train: Rows, test: Rows, model: Mapping[str, Any] | None = None, training: Mapping[str, Any] | None = None
-) -> tuple[Run, float, float, float]:
-    """A run on these rows, seconds and CPU seconds of its training steps, and GB at most from the first to the last."""
+) -> tuple[dict[str, Any], float, float, float]:
+    """The figures of a run on these rows, seconds and CPU seconds of its steps, GB at most from the first to the last."""
     spent, step, peak = [0.0, 0.0], Loop._step, 0.0
 
     def timed(loop: Loop, rows: Any) -> None:
@@ -57,20 +56,22 @@ def weft_run(
     parts[-len(test[0]) :] = ["valid"] * valid + ["test"] * (len(test[0]) - valid)
     table = pa.table({"text": train[0] + test[0], "label": train[1] + test[1], "part": parts})
     Loop._step = timed  # type: ignore[method-assign]
+    folder = tempfile.TemporaryDirectory()
     try:
         run = weft.train(
-            table, "label", Path(tempfile.mkdtemp()) / "run", quiet=True, model={"from": minilm(), **(model or {})},
+            table, "label", Path(folder.name) / "run", quiet=True, model={"from": minilm(), **(model or {})},
             features={"text": {"type": "text", "max_tokens": LONGEST}}, data={"split": {"column": "part"}},
             training={"epochs": 1, **(training or {})}, results={"baselines": False, "explain": "off"},
         )  # fmt: skip
     finally:
         Loop._step = step  # type: ignore[method-assign]
-    return run, spent[0], spent[1], peak
+    with folder:
+        return run.figures, spent[0], spent[1], peak
 
 
 def weft_reader(train: Rows, test: Rows) -> Trained:
-    run, seconds, cpu, _ = weft_run(train, test)
-    return seconds, cpu, run.figures["models"][0]["metrics"]["accuracy"]["value"]
+    figures, seconds, cpu, _ = weft_run(train, test)
+    return seconds, cpu, figures["models"][0]["metrics"]["accuracy"]["value"]
 
 
 def trainer(train: Rows, test: Rows, **settings: Any) -> Trained:
