@@ -37,7 +37,7 @@ Rows = tuple[list[str], list[str]]
 def weft_run(
     train: Rows, test: Rows, model: Mapping[str, Any] | None = None, training: Mapping[str, Any] | None = None
 ) -> tuple[dict[str, Any], float, float, float]:
-    """The figures of a run on these rows, seconds and CPU seconds of its steps, GB at most from the first to the last."""
+    """The figures of a run on these rows, seconds and CPU seconds of its steps, GB at most from first to last."""
     spent, step, peak = [0.0, 0.0], Loop._step, 0.0
 
     def timed(loop: Loop, rows: Any) -> None:
