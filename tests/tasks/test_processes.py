@@ -21,7 +21,7 @@ from tests.texts import sentences
 
 from weft.cli import call
 from weft.tasks import ranking
-from weft.training import private
+from weft.training import private, regularise
 
 # what sitecustomize may hold: saved at every step, the second process kills itself once at step 25
 KILLED = """
@@ -88,7 +88,7 @@ def test_a_process_that_is_killed_is_started_again_and_no_bit_is_lost(tmp_path: 
 def test_losses_that_look_beyond_a_row_are_those_of_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, names in ((ranking, ("FULL", "DRAWN")), (private.secrets, ("token_bytes",))):
+    for module, names in ((ranking, ("FULL", "DRAWN")), (private.secrets, ("token_bytes",)), (regularise, ("_twice",))):
         for name in names:
             monkeypatch.setattr(module, name, getattr(module, name))  # which the runs change
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
