@@ -103,8 +103,7 @@ class _Whole(torch.autograd.Function):
         total = gradients[0].clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total, group=context.group)
         found = total.new_zeros(context.rows, *total.shape[1:])
-        mine = total[context.own]
-        found[: len(mine)] = mine
+        found[: len(total[context.own])] = total[context.own]
         return found, None, None, None
 
 
