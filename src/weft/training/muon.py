@@ -28,7 +28,7 @@ KIND = torch.bfloat16
 STEPS = (3.4445, -4.7750, 2.0315)
 """a, b and c: chosen for speed, so that singular values come out between 0.7 and 1.2."""
 TIMES = 4
-"""A writer learns as well as with five, which cost a quarter more."""
+"""Of five, which cost a quarter more, a writer of ten million parameters learnt no better (benchmarks/RESULTS.md)."""
 FASTER = 20 / 3
 """The rate of a matrix as a multiple of AdamW's."""
 
