@@ -124,6 +124,7 @@ def test_predictions_are_those_of_this_process_bit_for_bit(name: str, run: Run, 
 def test_texts_and_vectors_are_those_of_this_process_bit_for_bit(
     command: str, writer: str, texts: str, tmp_path: Path, cluster: ray_engine.Ray
 ) -> None:
+    cluster.rest()  # a command brings workers of its own, for which there must be room
     there = by_command(command, writer, texts, tmp_path, "ray")
     assert there == by_command(command, writer, texts, tmp_path, "local")
 
