@@ -25,8 +25,10 @@ from weft.training import private, regularise
 
 # what sitecustomize may hold: saved at every step, the second process kills itself once at step 25
 KILLED = """
-import os, signal
+import atexit, os, signal
 if "RANK" in os.environ:
+    if os.environ["RANK"] == "0" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "1":
+        atexit.register(os.kill, os.getpid(), signal.SIGABRT)  # when all is done
     from weft.training import loop
     loop.SECONDS_BETWEEN_SAVES = 0
     plain = loop.Loop._step
@@ -78,7 +80,9 @@ def test_a_process_that_is_killed_is_started_again_and_no_bit_is_lost(tmp_path: 
     killed = weft("run", file, "-o", tmp_path / "killed", "--processes", 2, "--json", path=tmp_path / "more")
     assert killed.returncode == 0, killed.stderr
     assert "all 2 go on from the newest checkpoint" in killed.stderr and "resumed at step 25" in killed.stderr
-    assert json.loads(killed.stdout)["run"] == str(tmp_path / "killed")
+    assert killed.stderr.count("bits for a byte") == 1, "what ended when all was done is not done again"
+    first, again = killed.stdout.splitlines()
+    assert first == again and json.loads(first)["run"] == str(tmp_path / "killed")
     weights = [load_file(tmp_path / name / "model.safetensors") for name in ("whole", "killed")]
     assert all(torch.equal(weights[1][name], value) for name, value in weights[0].items())
     assert curve(tmp_path / "whole") == curve(tmp_path / "killed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated
@@ -14,8 +15,10 @@ from weft.cli import Engine, Json, Many, Memory, Out, answer, typed
 from weft.config import Settings
 from weft.engine import running
 from weft.errors import RunError, UsageError
+from weft.files import MANIFEST
 from weft.memory import limit
 from weft.progress import Silent, Spoken
+from weft.runs.opening import open_run
 from weft.runs.run import Run
 from weft.tasks.steps import free_name
 from weft.training.loop import Interrupted
@@ -61,7 +64,8 @@ def run(
         with running("local" if told.number() else engine):
             done = _train(settings, path, resume)
     except Helped:
-        return
+        # threads of Gloo that end late would abort the interpreter on its way out, and all would be started again
+        os._exit(0)
     except KeyboardInterrupt as stop:
         if path.exists() and not told.number():
             saved = "stopped and saved" if isinstance(stop, Interrupted) else "stopped"
@@ -103,6 +107,10 @@ def _train(settings: Settings, out: Path, resume: bool) -> Run:
 
     say = Silent() if told.number() else Spoken()
     with joined() as again:
+        if again and (out / MANIFEST).exists():  # all was done when the process ended
+            if told.number():
+                raise Helped
+            return open_run(out)
         resume = resume or (again and (out / "weft.yaml").exists())
         if again:
             say.warn(f"a process ended; all {told.count()} go on from the newest checkpoint")

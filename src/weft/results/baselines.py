@@ -16,10 +16,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from scipy import sparse
-from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 from weft.preprocess.pictures import resized, unpacked
 from weft.training.thresholds import f1_threshold, label_thresholds
@@ -62,6 +58,8 @@ def linear(
     types: Mapping[str, str], train: Columns, target: np.ndarray, test: Columns, classes: int | None
 ) -> Baseline:
     """Logistic or ridge regression: scaled numbers, one-hot categories, TF-IDF of words and pairs of words, pixels."""
+    from sklearn.linear_model import LogisticRegression, Ridge
+
     start = time.monotonic()
     x, z = _linear_matrices(types, train, test)
     words = " on TF-IDF of the texts" if "text" in types.values() else ""
@@ -83,6 +81,8 @@ def boosted_trees(
 ) -> Baseline | None:
     """Histogram gradient boosting on every column but texts and histories, of pictures on their pixels; None where
     there is no other column, or too many labels to train trees for each."""
+    from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+
     used = {name: kind for name, kind in types.items() if kind not in ("text", "sequence")}
     if not used or (target.ndim == 2 and target.shape[1] > MOST_LABELS):
         return None
@@ -130,6 +130,9 @@ def _linear_matrices(types: Mapping[str, str], train: Columns, test: Columns) ->
 
 def _reader(kind: str, learnt: pa.Array) -> Callable[[pa.Array], Any] | None:
     """What makes numbers of a column, learnt from its training rows; None where they hold nothing to learn."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
     if kind == "text":
         texts = _texts(learnt)
         wide = sum(any("\u2e80" <= c <= "\u9fff" for c in t) for t in texts[:1000]) > 0.3 * len(texts[:1000])
@@ -165,6 +168,8 @@ def _reader(kind: str, learnt: pa.Array) -> Callable[[pa.Array], Any] | None:
 
 
 def _tree_matrix(types: Mapping[str, str], train: Columns, test: Columns) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    from sklearn.preprocessing import OrdinalEncoder
+
     x, z, categorical = [], [], []
     for name, kind in types.items():
         if kind == "category":

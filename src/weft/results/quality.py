@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from scipy import stats
+from scipy.special import chdtri
 
 from weft.data.split import NAMES, TRAIN
 from weft.preprocess.duplicates import Said
@@ -65,7 +65,7 @@ def stability_index(learnt: np.ndarray, other: np.ndarray, columns: int = 1) -> 
     a, b = learnt[used] + 0.5, other[used] + 0.5
     p, q = a / a.sum(), b / b.sum()
     per = 1 / max(1, learnt.sum()) + 1 / max(1, other.sum())
-    bound = stats.chi2.ppf(1 - _CHANCE / columns, max(1, int(used.sum()) - 1)) * per
+    bound = chdtri(max(1, int(used.sum()) - 1), _CHANCE / columns) * per
     return float(((p - q) * np.log(p / q)).sum()), float(bound)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from weft.results.metrics import Estimate, Weighted, mean_of
 from weft.results.text import units
@@ -61,6 +60,8 @@ def rank_metrics(ranks: np.ndarray) -> dict[str, Weighted]:
 
 def tfidf(documents: Sequence[str]) -> Score:
     """Cosine of TF-IDF vectors, as scikit-learn weighs them; words are characters in Chinese and Japanese."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     vectorizer = TfidfVectorizer(analyzer=_units)
     matrix = vectorizer.fit_transform([*documents, "-"])[:-1]
     return lambda queries: (vectorizer.transform(queries) @ matrix.T).toarray()
@@ -71,6 +72,8 @@ def bm25(documents: Sequence[str]) -> Score:
 
     sum over the words of the query of log(1 + (N - n + 1/2) / (n + 1/2)) f (k1 + 1) / (f + k1 (1 - b + b l / mean l))
     """
+    from sklearn.feature_extraction.text import CountVectorizer
+
     counter = CountVectorizer(analyzer=_units)
     counts = counter.fit_transform([*documents, "-"])[:-1].astype(np.float64).tocsr()
     lengths = np.asarray(counts.sum(axis=1)).ravel()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 
 def fit_temperature(log_probabilities: np.ndarray, target: np.ndarray) -> float:
@@ -11,6 +10,8 @@ def fit_temperature(log_probabilities: np.ndarray, target: np.ndarray) -> float:
 
     def loss(log_t: float) -> float:
         return tempered_loss(log_probabilities, target, float(np.exp(log_t)))
+
+    from scipy.optimize import minimize_scalar
 
     found = minimize_scalar(loss, bounds=(np.log(0.2), np.log(5.0)), method="bounded")
     return float(np.exp(found.x)) if loss(float(found.x)) < loss(0.0) else 1.0

@@ -7,8 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from weft import processes
 from weft.files import write_whole
 
@@ -27,6 +25,8 @@ class Tracker:
         """Begin after ``step``: later records are cut off, for a resumed training will do those steps again."""
         if processes.number():
             return
+        from torch.utils.tensorboard import SummaryWriter
+
         kept = []
         for line in self._path.read_text().splitlines() if self._path.exists() else ():
             try:

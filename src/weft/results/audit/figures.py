@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 from weft.features.groups import Members
 from weft.features.targets import ClassTarget, LabelsTarget
@@ -67,7 +67,7 @@ def mean_of(values: np.ndarray) -> Estimate:
         return share(float(values.sum()), len(values))
     if len(values) == 1:
         return replace(UNKNOWN, value=float(values[0]))
-    half = float(student.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values)))
     middle = float(values.mean())
     return Estimate(middle, middle - half, middle + half)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import norm
 
 from weft.results.metrics import auc, share, with_intervals
 
@@ -89,7 +88,8 @@ def likelihood_ratio(score: np.ndarray, beside: Beside) -> np.ndarray:
         # the spread about means of few is too small by a share of the degrees of freedom
         free = max(1.0, float(chosen.sum() - (chosen.sum(axis=0) > 0).sum()))
         spread = np.sqrt((((beside.scores - mean) * chosen) ** 2).sum() / free)
-        found.append(norm.logpdf(score, mean, max(float(spread), 1e-6)))
+        spread = max(float(spread), 1e-6)
+        found.append(-(((score - mean) / spread) ** 2) / 2 - np.log(spread * np.sqrt(2 * np.pi)))
     return found[0] - found[1]
 
 
