@@ -99,7 +99,8 @@ def of_size(width: int, layers: int, heads: int, parameters: int) -> Shape:
 
 
 def activations(shape: Shape, context: int, layout: Layout, fused: bool = True, product: int = 2) -> float:
-    """Bytes that the way back needs, the logits (12 bytes each at the most) included."""
+    """Bytes that the way back needs, the logits (12 bytes each at the most) included. A CPU needs H products less a
+    block (:class:`weft.models.fused.GatedSiLU`)."""
     d, t = shape.width, layout.tensor
     split = product * (6 * d + 4 * shape.hidden)
     maps = 0 if fused else (4 + product) * shape.heads * context
