@@ -145,7 +145,7 @@ def _judge_of(run: Run, data: str | None) -> _Judge:
         wanted = np.sort(np.random.default_rng(0).choice(wanted, min(most, len(wanted)), replace=False))
     else:  # a table that does not say how many rows it has
         wanted = np.arange(most)
-    return (_texts if isinstance(run, LanguageRun) else _rows)(run, table, wanted)  # type: ignore[arg-type]
+    return _texts(run, table, wanted) if isinstance(run, LanguageRun) else _rows(run, table, wanted)
 
 
 def _rows(run: Run, table: Table, wanted: np.ndarray) -> _Judge:
