@@ -23,7 +23,8 @@ from weft.cli import call
 from weft.tasks import ranking
 from weft.training import private, regularise
 
-# what sitecustomize may hold: saved at every step, the second process kills itself once at step 25
+# what sitecustomize may hold: saved at every step, the second process kills itself once at step 25, whose checkpoint
+# it damages
 KILLED = """
 import atexit, os, signal
 if "RANK" in os.environ:
@@ -34,6 +35,8 @@ if "RANK" in os.environ:
     plain = loop.Loop._step
     def step(self, rows):
         if self.progress.step == 25 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+            with (self.checkpoints.folder / "step-00000025" / "extra.safetensors").open("ab") as file:
+                file.write(b"more")
             os.kill(os.getpid(), signal.SIGKILL)
         plain(self, rows)
     loop.Loop._step = step
@@ -79,7 +82,8 @@ def test_a_process_that_is_killed_is_started_again_and_no_bit_is_lost(tmp_path: 
     (tmp_path / "more" / "sitecustomize.py").write_text(KILLED)
     killed = weft("run", file, "-o", tmp_path / "killed", "--processes", 2, "--json", path=tmp_path / "more")
     assert killed.returncode == 0, killed.stderr
-    assert "all 2 go on from the newest checkpoint" in killed.stderr and "resumed at step 25" in killed.stderr
+    assert "all 2 go on from the newest checkpoint" in killed.stderr and "resumed at step 24" in killed.stderr
+    assert killed.stderr.count("Set aside as step-00000025.corrupt-1") == 1
     assert killed.stderr.count("bits for a byte") == 1, "what ended when all was done is not done again"
     first, again = killed.stdout.splitlines()
     assert first == again and json.loads(first)["run"] == str(tmp_path / "killed")

@@ -17,7 +17,7 @@ from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
 from weft.training.loop import Loop, Recipe
 from weft.training.optimizers import Schedule, adamw, fit_ridge
-from weft.training.parallel import ALONE
+from weft.training.parallel import ALONE, Alone
 from weft.training.tracking import Tracker
 
 RANDOM = np.random.default_rng(0)
@@ -253,6 +253,31 @@ def test_a_checkpoint_folder_is_whole_or_absent(tmp_path):
     (folder / "step-00000000").rename(folder / ".step-00000009.99.part")  # died before the rename
     assert Checkpoints(folder).newest(Silent()) is None
     shutil.rmtree(folder)
+
+
+class Other(Alone):
+    """The second of two processes, whose first goes on from step 0."""
+
+    number, count = 1, 2
+
+    def first(self, *values):
+        return [0.0] * len(values)
+
+
+def test_of_several_processes_the_first_alone_tidies_the_checkpoints(tmp_path):
+    made = loop(tmp_path / "run")
+    for step in (0, 7):
+        made.progress.step = step
+        made._save()
+    made.tracker.close()
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "step-00000007" / "state.json").write_text("{}")
+    (folder / ".secret.key.99.part").write_text("the first is writing it")
+    before = sorted(folder.rglob("*"))
+    assert Checkpoints(folder).newest(Silent(), Other()) == folder / "step-00000000"
+    assert sorted(folder.rglob("*")) == before
+    assert Checkpoints(folder).newest(Silent()) == folder / "step-00000000"
+    assert {path.name for path in folder.iterdir()} == {"step-00000000", "step-00000007.corrupt-1"}
 
 
 def test_the_schedule_warms_up_and_decays():

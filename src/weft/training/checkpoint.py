@@ -25,6 +25,8 @@ from weft.files import sweep, unfinished, verify_manifest, whole_folder
 from weft.training.parallel import ALONE, Alone
 
 FILES = {"model.safetensors", "optimizer.safetensors", "extra.safetensors", "state.json"}
+STEP = "step-"
+"""How the name of a checkpoint begins; the number of its step follows."""
 
 
 class Checkpoints:
@@ -47,7 +49,7 @@ class Checkpoints:
                           for key, value in optimizer.state.get(p, {}).items()],
             "extra": [(parameters.get(key.partition(".")[2]), key, value) for key, value in extra.items()],
         }  # fmt: skip
-        folder, first = self.folder / f"step-{step:08d}", team.number == 0
+        folder, first = self._at(step), team.number == 0
         writer = int(team.first(os.getpid())[0])
         with whole_folder(folder) if first else nullcontext(unfinished(folder, writer)) as beside:
             team.wait()
@@ -63,8 +65,16 @@ class Checkpoints:
             shutil.rmtree(old)
         team.wait()
 
-    def newest(self, say: Any) -> Path | None:
-        """The newest folder that verifies; damaged ones are set aside aloud. What was never finished is removed."""
+    def newest(self, say: Any, team: Alone = ALONE) -> Path | None:
+        """The newest folder that verifies; damaged ones are set aside aloud. What was never finished is removed.
+
+        Of several processes the first alone looks and tidies: another, once answered, may be writing here.
+        """
+        found = self._newest(say) if team.number == 0 else None
+        step = int(team.first(-1 if found is None else int(found.name.removeprefix(STEP)))[0])
+        return None if step < 0 else self._at(step)
+
+    def _newest(self, say: Any) -> Path | None:
         sweep(self.folder)
         for folder in reversed(self._folders()):
             try:
@@ -77,6 +87,9 @@ class Checkpoints:
                 folder.rename(aside)
                 say.warn(f"{error} Set aside as {aside.name}; going back to the checkpoint before.")
         return None
+
+    def _at(self, step: int) -> Path:
+        return self.folder / f"{STEP}{step:08d}"
 
     @torch.no_grad()
     def load(self, folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, team: Alone = ALONE
@@ -104,7 +117,7 @@ class Checkpoints:
         return extra, state
 
     def _folders(self) -> list[Path]:
-        return sorted(p for p in self.folder.glob("step-*") if p.is_dir() and p.suffix == "")
+        return sorted(p for p in self.folder.glob(f"{STEP}*") if p.is_dir() and p.suffix == "")
 
     @staticmethod
     def _aside(folder: Path) -> Path:

@@ -343,7 +343,7 @@ class Loop:
 
     def _resume(self) -> dict[str, Tensor] | None:
         """Go back to the newest checkpoint; returns its tensors, of which the random state is not yet in use."""
-        folder = self.checkpoints.newest(self.say)
+        folder = self.checkpoints.newest(self.say, self.team)
         if folder is None:
             self.tracker.rewind(-1)  # a run killed before its first checkpoint begins anew
             return None
