@@ -41,6 +41,8 @@ def test_a_product_of_8_bit_numbers(rows):
             assert error < 0.015
         torch.testing.assert_close(layer(x[1:2]), layer(x)[1:2], atol=1e-5, rtol=1e-5)  # whatever comes with it
         torch.testing.assert_close(layer(x, slice(5, 9)), layer(x)[..., 5:9])
+        halved = layer(x.bfloat16())
+        assert halved.dtype == torch.bfloat16 and (halved - expected)[1:].norm() / expected[1:].norm() < 0.015
     x.requires_grad_()
     layer(x).sum().backward()
     torch.testing.assert_close(x.grad[0, 0], layer.weight.sum(dim=0))
