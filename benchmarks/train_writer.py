@@ -1,6 +1,7 @@
 """A causal language model of 10 million parameters, context 256, beside nanoGPT and Hugging Face's Trainer.
 
     uv run --group bench python benchmarks/train_writer.py [--rows 16] [--steps 10] [--rounds 3] [--learn 960]
+    uv run --with litgpt --with "transformers<5" python benchmarks/train_writer.py --learn 0 --ways "weft adamw" litgpt
 
 One JSON line. ``rates``: tokens a second and a CPU second of whole training steps (data, forward, backward, clipping,
 optimiser; Weft's also its averages and records), all ways in turn. ``learnt``: of the peers in so many steps of a
@@ -129,6 +130,32 @@ def weft_writer(letters: Letters, rows: int, total: int, optimizer: str, rate: f
     return once, judged
 
 
+def litgpt(letters: Letters, rows: int) -> Way:
+    """The step of litgpt's `pretrain` by Lightning's Fabric; a GPT-NeoX of the same size, the numbers of nanoGPT."""
+    from lightning.fabric import Fabric
+    from litgpt import GPT, Config
+    from litgpt.utils import chunked_cross_entropy
+
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    torch.manual_seed(0)
+    shape = {"n_layer": 6, "n_head": 6, "n_embd": 384, "bias": False}
+    model = fabric.setup(GPT(Config(block_size=CONTEXT, padded_vocab_size=letters.kinds, **shape)))
+    optimizer = fabric.setup_optimizers(
+        torch.optim.AdamW(model.parameters(), 1e-3, (0.9, 0.99), weight_decay=0.1, fused=True)
+    )
+    batches = letters.batches(rows, 0)
+
+    def once() -> float:
+        x, y = next(batches)
+        fabric.backward(chunked_cross_entropy(model(x), y, chunk_size=0))
+        fabric.clip_gradients(model, optimizer, max_norm=1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return rows * CONTEXT
+
+    return once
+
+
 def trainer(letters: Letters, rows: int, steps: int, attention: str) -> Taught:
     """So many steps of Hugging Face's Trainer at once: GPT-2 of the same size, bfloat16."""
     from torch.utils.data import TensorDataset
@@ -179,6 +206,8 @@ def build(name: str, letters: Letters, rows: int, steps: int) -> Way:
         return many(nano(letters, rows, 1_000, "bfloat16" in how, "fused" in how)[0], steps)
     if owner == "weft":
         return many(weft_writer(letters, rows, 1_000, how)[0], steps)
+    if owner == "litgpt":
+        return many(litgpt(letters, rows), steps)
     return trainer(letters, rows, steps, how)[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,27 @@ def test_an_item_whose_worker_dies_is_done_by_another_and_one_that_kills_all_is_
     with pytest.raises(RunError, match="4 workers died"):
         list(engine.over(lambda i: os._exit(1), range(2)))
     assert list(engine.over(lambda i: i, range(3))) == [0, 1, 2]
+
+
+def test_items_go_where_a_cpu_is_free_and_none_free_is_said(
+    started, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import ray
+
+    class Other:
+        def here(self) -> None: ...
+
+    started.rest()
+    monkeypatch.setattr(ray_engine, "PATIENCE", 0.5)
+    others = [ray.remote(Other).options(num_cpus=1).remote() for _ in range(2)]
+    ray.get([other.here.remote() for other in others])
+    threading.Timer(2.0, ray.kill, [others[0]]).start()
+    found = list(engine.over(lambda i: (i, os.getpid()), range(20)))
+    assert [i for i, _ in found] == list(range(20)) and len({pid for _, pid in found}) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("no worker has started: all 2 CPUs of the cluster are taken by others") == 1
+    ray.kill(others[1])
+    started.rest()
 
 
 def test_what_a_step_raises_is_raised_here_as_it_is(started) -> None:

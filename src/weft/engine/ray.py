@@ -2,7 +2,7 @@
 
 Workers are processes that keep the last step they were given, with its model. Each is given a few items at once; what
 comes back is given on in the order of the items. An item whose worker died, or whose result was lost with a machine,
-goes to another worker.
+goes to another worker; so does one whose worker has no CPU to start on, as others use the cluster too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -20,11 +21,14 @@ from typing import Any
 
 from weft import memory
 from weft.errors import DataError, RunError, UsageError
+from weft.progress import Spoken
 
 AT_ONCE = 2
 """Items that a worker is given: while it works on one the next is on its way."""
 TRIES = 4
 """Of an item whose workers die."""
+PATIENCE = 10.0
+"""Seconds for a worker to start."""
 _STORE = 1 << 31
 
 
@@ -34,6 +38,9 @@ class _Worker:
     def __init__(self) -> None:
         self._kept: Any = None
         self._step: Any = None
+
+    def here(self) -> None:
+        """Answers once it has started."""
 
     def do(self, kept: list[Any], item: Any) -> Any:
         """``kept``: where the step is, in a list so that it is fetched only when it is another one."""
@@ -76,6 +83,8 @@ class Ray:
         self._most = max(1, gpus or int(found.get("CPU", 1)))
         self._worker = ray.remote(_Worker).options(num_cpus=1, num_gpus=1 if gpus else 0, max_restarts=-1)
         self._workers: list[Any] = []
+        self._started_up: list[Any] = []  # what each worker answers
+        self._late: set[int] = set()
         self._load: Counter[int] = Counter()
 
     def map(self, step: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
@@ -101,11 +110,15 @@ class Ray:
         if waiting:
             _, busy = self._ray.wait(list(waiting), num_returns=len(waiting), timeout=0)
             self._load = Counter(waiting[result] for result in busy)
-        least = min(range(len(self._workers)), key=self._load.__getitem__, default=None)
+        self._late -= set(self._here()) if self._late else set()
+        free = [worker for worker in range(len(self._workers)) if worker not in self._late]
+        least = min(free, key=self._load.__getitem__, default=None)
         if (least is None or self._load[least]) and len(self._workers) < self._most:
             least = len(self._workers)
             self._workers.append(self._worker.remote())
-        assert least is not None
+            self._started_up.append(self._workers[least].here.remote())
+        if least is None:
+            least = 0  # all are late; whoever waits for the item gives it to the first that comes
         # results that wait for an earlier one are held too
         if self._load[least] >= AT_ONCE or len(asked) >= 2 * AT_ONCE * self._most:
             return False
@@ -120,6 +133,7 @@ class Ray:
     def _result(self, kept: list[Any], one: _Asked) -> Any:
         errors = self._ray.exceptions
         while True:
+            self._await(kept, one)
             try:
                 return self._ray.get(one.result)
             except errors.RayTaskError as error:
@@ -131,13 +145,41 @@ class Ray:
                         f"{TRIES} workers died ({type(error).__name__}), mostly for want of memory. Give each more "
                         f"(fewer CPUs a machine: ray start --num-cpus)."
                     ) from None
+                if isinstance(error, errors.ActorUnavailableError):
+                    time.sleep(one.tries)  # it starts again, or the way to it is mended
                 self._ask(kept, one, (one.worker + 1) % len(self._workers))
+
+    def _await(self, kept: list[Any], one: _Asked) -> None:
+        """Until the item is done; by another worker where its own does not start."""
+        said = False
+        while not self._ray.wait([one.result], timeout=PATIENCE)[0]:
+            here = self._here()
+            if one.worker in here:
+                continue
+            self._late.add(one.worker)
+            if here:
+                self._ray.cancel(one.result)
+                one.tries -= 1
+                self._ask(kept, one, min(here, key=self._load.__getitem__))
+            elif not said:
+                said = True
+                Spoken().warn(
+                    f"--engine ray: no worker has started: all {self._most} CPUs of the cluster are taken by others, "
+                    f"or too few on any one machine are free. This waits for one."
+                )
+
+    def _here(self) -> list[int]:
+        """The workers that have started."""
+        place = {answer: worker for worker, answer in enumerate(self._started_up)}
+        return [place[answer] for answer in self._ray.wait(list(place), num_returns=len(place), timeout=0)[0]]
 
     def rest(self) -> None:
         """Stop the workers; new ones come when they are needed."""
         for worker in self._workers:
             self._ray.kill(worker)
         self._workers.clear()
+        self._started_up.clear()
+        self._late.clear()
 
     def close(self) -> None:
         """Stop the workers, and the cluster where it was started here."""
