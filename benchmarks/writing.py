@@ -26,6 +26,7 @@ import numpy as np
 from machine import in_turn, machine, peak_gb, peaks
 
 KINDS = ("float32", "bfloat16", "int8", "int4")
+STATIC = "transformers, static cache"
 PROMPT = 32
 Write = Callable[[], list[list[int]]]
 
@@ -76,7 +77,7 @@ def weft(folder: Path, prompts: list[list[int]], tokens: int) -> Write:
     return lambda: [text.ids for text in write(model, tokenizer, prompts, sampling)]
 
 
-def transformers(folder: Path, prompts: list[list[int]], tokens: int) -> Write:
+def transformers(folder: Path, prompts: list[list[int]], tokens: int, cache: str | None) -> Write:
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -86,7 +87,7 @@ def transformers(folder: Path, prompts: list[list[int]], tokens: int) -> Write:
     @torch.inference_mode()
     def write() -> list[list[int]]:
         found = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=tokens, do_sample=False,
-                               pad_token_id=0)  # fmt: skip
+                               pad_token_id=0, cache_implementation=cache)  # fmt: skip
         return found[:, ids.shape[1] :].tolist()
 
     return write
@@ -140,7 +141,9 @@ def build(way: str, folder: Path, kind: str, rows: int, tokens: int) -> Write:
     prompts = np.random.default_rng(0).integers(300, 2_000, (rows, PROMPT)).tolist()
     if way == "llama.cpp":
         return llama_cpp(folder, kind, prompts, tokens)
-    return (weft if way == "weft" else transformers)(folder, prompts, tokens)
+    if way == "weft":
+        return weft(folder, prompts, tokens)
+    return transformers(folder, prompts, tokens, "static" if way == STATIC else None)
 
 
 def begun_alike(one: list[list[int]], other: list[list[int]]) -> float:
@@ -150,7 +153,8 @@ def begun_alike(one: list[list[int]], other: list[list[int]]) -> float:
 
 
 def measure(folder: Path, given: argparse.Namespace, kind: str, rows: int) -> dict[str, object]:
-    there = {"weft": True, "llama.cpp": find_spec("llama_cpp"), "transformers": kind in ("float32", "bfloat16")}
+    floats = kind in ("float32", "bfloat16")
+    there = {"weft": True, "llama.cpp": find_spec("llama_cpp"), "transformers": floats, STATIC: floats}
     ways = [way for way in there if there[way]]
     writes = {way: build(way, folder, kind, rows, given.tokens) for way in ways}
     texts = {way: write() for way, write in writes.items()}

@@ -54,3 +54,10 @@ def test_a_cache_grows_and_its_rows_may_change_while_logits_stay_those_of_the_wh
             ids = ids[[2, 0]]
             going.select(torch.tensor([2, 0]))
     torch.testing.assert_close(going.logits_BV, expected, atol=3e-5, rtol=1e-4)
+
+
+def test_a_cache_holds_keys_and_values_and_nothing_they_were_part_of():
+    config = TransformerConfig(64, 2, 4, groups=2, attention="writing")
+    cache = Continuation(LanguageModel(LanguageConfig(config, 300)).eval(), torch.randint(300, (3, 70))).cache
+    held = sum(tensor.untyped_storage().nbytes() for pair in cache.pairs for tensor in pair)
+    assert held == 4 * 2 * 2 * 3 * 2 * (70 + 70) * 16  # bytes, keys and values, blocks, texts, groups, places, width

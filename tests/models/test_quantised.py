@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.packed import pack
-from weft.models.quantised import Embedding8, Linear8, load_state, matrices, quantise, restored
+from weft.models.quantised import Embedding8, Linear8, codes8, load_state, matrices, quantise, restored
+from weft.models.tensor_file import TensorFile
 from weft.models.transformer import TransformerConfig
 
 
@@ -32,7 +35,7 @@ def test_a_product_of_8_bit_numbers(rows):
     torch.manual_seed(0)
     weight, bias, x = torch.randn(40, 96), torch.randn(40), torch.randn(rows, 2, 96)
     x[0] *= 1_000  # its own scale: the other rows lose nothing by it
-    layer = Linear8(weight, bias)
+    layer = Linear8(*codes8(weight), bias)
     with torch.no_grad():
         expected = torch.nn.functional.linear(x, layer.weight, bias)
         assert torch.allclose(layer.weight, weight, atol=0.02)
@@ -68,3 +71,34 @@ def test_a_model_takes_codes_and_answers_as_with_the_numbers_they_stand_for():
     del small["table.weight.scale"]
     with pytest.raises((KeyError, RuntimeError)):
         load_state(LanguageModel(config), small)
+
+
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor of floating point has that is made meanwhile."""
+
+    most = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made.is_floating_point():
+            self.most = max(self.most, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_matrix_of_few_bits_is_never_there_in_float32(tmp_path, bits):
+    config = LanguageConfig(TransformerConfig(32, 1, 2, attention="writing"), 4_000)
+    model = LanguageModel(config)
+    small = quantise(model.state_dict(), list(matrices(model)), bits)
+    save_file(small, tmp_path / "model.safetensors")
+    file, whole = TensorFile(tmp_path / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    assert set(file) == set(whole) and len(file) == len(whole) and all(torch.equal(file[n], whole[n]) for n in whole)
+    with pytest.raises(KeyError):
+        file["table.weight"]
+    with torch.device("meta"):
+        empty = LanguageModel(config)
+    with Largest() as made:
+        load_state(empty, file)
+    assert made.most < 4_000 * 32 / 4
+    step = 0.5 * empty.table.scale[:, None] + 1e-6
+    assert ((empty.table.weight - restored(small, "table.weight", 32)).abs() <= step).all()

@@ -50,10 +50,11 @@ class Cache:
 
     def extend(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values of a block, the new ones at their end."""
-        if block == len(self.pairs):
-            self.pairs.append((keys, values))
-            return keys, values
         past, new = self.length, keys.shape[2]
+        if block == len(self.pairs):  # memory of their own, as what they are parts of holds the queries too
+            room = (0, 0, 0, max(new, LEAST_ROOM))
+            self.pairs.append((F.pad(keys, room), F.pad(values, room)))
+            return keys, values
         pair = self.pairs[block]
         if past + new > pair[0].shape[2]:  # room for as many again, so that a step copies no past
             room = (0, 0, 0, max(new, past, LEAST_ROOM) + past - pair[0].shape[2])

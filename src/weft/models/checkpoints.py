@@ -25,7 +25,7 @@ from weft.errors import CheckpointError, did_you_mean, listing
 from weft.files import MANIFEST, verify_manifest, whole_folder
 from weft.models.families import FAMILIES, Config, Family, Settings, Unfit
 from weft.models.language import ImageConfig, ImageModel, LanguageConfig, LanguageModel
-from weft.models.tensor_file import write_tensors
+from weft.models.tensor_file import read_tensor, write_tensors
 from weft.models.tokenizer_files import check_tokenizer, load_tokenizer, load_words, read_json, save_tokenizer, words_of
 from weft.models.transformer import TransformerConfig
 
@@ -116,7 +116,7 @@ def load_hf(folder: str | Path, dtype: torch.dtype = torch.float32, device: str 
     state = model.state_dict()
     for n, place in expected.items():
         with torch.no_grad():
-            place.of(state).copy_(_tensor(stored, files[n]))
+            place.of(state).copy_(read_tensor(stored[files[n]].file, files[n]))
     parameters = sum(p.numel() for p in model.parameters())
     kinds = sorted({stored[files[n]].kind for n in expected})
     return Pretrained(model.eval(), tokenizer, name, parameters, ", ".join(kinds), ignored, load_words(folder))
@@ -186,12 +186,6 @@ def _header(file: Path) -> Iterator[tuple[str, Stored]]:
             f"{file}: must be a whole safetensors file of {file.stat().st_size:,} bytes or more. Got: {error}. "
             "It was cut short or damaged; copy it again."
         ) from None
-
-
-def _tensor(stored: dict[str, Stored], name: str) -> Tensor:
-    # opened anew for each: pages that were read stay in memory until the file is closed
-    with safe_open(stored[name].file, "pt") as shard:
-        return shard.get_tensor(name)
 
 
 class Empty(TorchFunctionMode):
@@ -289,7 +283,7 @@ def _compare(
 def _compare_copies(folder: Path, copies: dict[str, str], stored: dict[str, Stored]) -> None:
     """A tied matrix may be stored a second time if it says the same."""
     for copy, original in copies.items():
-        if not torch.equal(_tensor(stored, copy), _tensor(stored, original)):
+        if not torch.equal(*(read_tensor(stored[name].file, name) for name in (copy, original))):
             raise CheckpointError(
                 f"{folder}: '{copy}' must equal '{original}', as config.json says tie_word_embeddings. They differ. "
                 "Set it to false if the output matrix is meant to be its own."

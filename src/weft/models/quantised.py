@@ -11,6 +11,7 @@ numbers that the codes stand for.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -38,14 +39,16 @@ def quantise(state: dict[str, Tensor], names: list[str], bits: int) -> dict[str,
     """The tensors of a model, those of ``names`` as codes and what these stand for."""
     found = {n: t for n, t in state.items() if n not in names}
     for name in names:
-        parts = _codes8(state[name].float()) if bits == 8 else _codes4(state[name].float())
+        weight = state[name].float()
+        parts = dict(zip((CODES, SCALE), codes8(weight), strict=True)) if bits == 8 else _codes4(weight)
         found |= {name + leaf: part for leaf, part in parts.items()}
     return found
 
 
-def _codes8(weight: Tensor) -> dict[str, Tensor]:
+def codes8(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """The 8-bit codes of a matrix [N, K], and the scale of each row [N]."""
     scale = (weight.abs().amax(dim=1) / 127).clamp(min=1e-12)
-    return {CODES: (weight / scale[:, None]).round().to(torch.int8), SCALE: scale}
+    return (weight / scale[:, None]).round().to(torch.int8), scale
 
 
 def _codes4(weight: Tensor) -> dict[str, Tensor]:
@@ -58,66 +61,85 @@ def _codes4(weight: Tensor) -> dict[str, Tensor]:
     return {CODES: codes[:, ::2] | codes[:, 1::2] << 4, SCALE: scale, LOW: low}
 
 
-def restored(state: dict[str, Tensor], name: str, columns: int) -> Tensor:
+def restored(state: Mapping[str, Tensor], name: str, columns: int) -> Tensor:
     """The numbers that the codes of a matrix with so many ``columns`` stand for [N, K]."""
-    codes, scale = state[name + CODES], state[name + SCALE].float()
+    codes, scale = state[name + CODES], state[name + SCALE]
     if codes.dtype == torch.int8:
-        return codes.float() * scale[:, None]
+        return codes.float() * scale.float()[:, None]
+    return _of4(codes, scale, state[name + LOW], columns)
+
+
+def _of4(codes: Tensor, scale: Tensor, low: Tensor, columns: int) -> Tensor:
     both = torch.stack([codes & 15, codes >> 4], dim=2).flatten(1).float().unflatten(1, (-1, GROUP))
-    return (state[name + LOW].float()[..., None] + scale[..., None] * both).flatten(1)[:, :columns]
+    return (low.float()[..., None] + scale.float()[..., None] * both).flatten(1)[:, :columns]
 
 
-def load_state(model: nn.Module, state: dict[str, Tensor], quick: bool = True) -> None:
+def _as8(state: Mapping[str, Tensor], name: str, columns: int) -> tuple[Tensor, Tensor]:
+    """A matrix of 8 or 4 bits as codes of 8 and their scales; few of its rows are there as float32 at once."""
+    codes, scale = state[name + CODES], state[name + SCALE]
+    if codes.dtype == torch.int8:
+        return codes, scale.float()
+    low, found = state[name + LOW], (torch.empty(len(codes), columns, dtype=torch.int8), torch.empty(len(codes)))
+    for start in range(0, len(codes), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
+        found[0][rows], found[1][rows] = codes8(_of4(codes[rows], scale[rows], low[rows], columns))
+    return found
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor], quick: bool = True) -> None:
     """Put the tensors of a file into a model, whose matrices then are 8-bit where they are codes in the file.
 
     Args:
         model: on the device "meta" it takes the number types of the file.
+        state: each tensor is asked for once, one matrix after another.
         quick: leave it False for a model that goes on learning: it then has the numbers that the codes stand for.
 
     Raises:
         RuntimeError: as ``load_state_dict``, naming what does not fit.
     """
     names = [n.removesuffix(CODES) for n in state if n.endswith(CODES)]
-    rest = {n: t for n, t in state.items() if not n.endswith((CODES, SCALE, LOW)) or n.rpartition(".")[0] not in names}
+    fresh = any(p.is_meta for p in model.parameters())  # it takes the numbers as its own, not as those of the file
+    rest = {
+        n: state[n].clone() if fresh else state[n]
+        for n in state
+        if not n.endswith((CODES, SCALE, LOW)) or n.rpartition(".")[0] not in names
+    }
     quick = quick and ENGINE in torch.backends.quantized.supported_engines
     layers = matrices(model)
     for name in names:
         place, leaf = name.rpartition(".")[::2]
         layer = layers[name]
         assert leaf == "weight" and isinstance(layer, (nn.Linear, nn.Embedding))
-        weight = restored(state, name, layer.weight.shape[1])
-        if weight.shape != layer.weight.shape:
-            raise RuntimeError(f"{name} must be {tuple(layer.weight.shape)}. Got {tuple(weight.shape)}")
         if not quick:
-            rest[name] = weight
+            rest[name] = restored(state, name, layer.weight.shape[1])
             continue
+        codes, scale = _as8(state, name, layer.weight.shape[1])
+        if codes.shape != layer.weight.shape or scale.shape != codes.shape[:1]:
+            raise RuntimeError(f"{name} must be {tuple(layer.weight.shape)}. Got {tuple(codes.shape)}")
+        small: Linear8 | Embedding8
+        if isinstance(layer, nn.Linear):
+            small = Linear8(codes, scale, layer.bias)
+        else:
+            small = Embedding8(codes.clone(), scale.clone())
         parent, _, own = place.rpartition(".")
-        bias = getattr(layer, "bias", None)
-        setattr(
-            model.get_submodule(parent), own,
-            Linear8(weight, bias) if isinstance(layer, nn.Linear) else Embedding8(weight),
-        )  # fmt: skip
-        rest |= {f"{place}.{n}": t for n, t in model.get_submodule(place).state_dict().items() if n != "bias"}
-    if any(p.is_meta for p in model.parameters()):  # it takes the numbers as its own, none of which is the file itself
-        model.load_state_dict({name: tensor.clone() for name, tensor in rest.items()}, assign=True)
-    else:
-        model.load_state_dict(rest)
+        setattr(model.get_submodule(parent), own, small)
+        rest |= {f"{place}.{n}": t for n, t in small.state_dict().items() if n != "bias"}
+    model.load_state_dict(rest, assign=fresh)
 
 
 class Linear8(nn.Module):
     """y = x W^T + b with a matrix of 8-bit integers, which is kept in FBGEMM's order only. Inputs of any float type."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None):
+    def __init__(self, codes: Tensor, scale: Tensor, bias: Tensor | None):
         super().__init__()
-        parts = _codes8(weight)
-        self.scale = nn.Buffer(parts[SCALE])
+        self.scale = nn.Buffer(scale.clone())
         self.bias = None if bias is None else nn.Parameter(bias.detach(), requires_grad=False)
         engine, torch.backends.quantized.engine = torch.backends.quantized.engine, ENGINE
         try:
             with warnings.catch_warnings():  # of what torch may call otherwise some day
                 warnings.simplefilter("ignore")
-                zeros = torch.zeros(len(weight), dtype=torch.int64)
-                whole = torch._make_per_channel_quantized_tensor(parts[CODES], parts[SCALE].double(), zeros, 0)
+                zeros = torch.zeros(len(codes), dtype=torch.int64)
+                whole = torch._make_per_channel_quantized_tensor(codes, scale.double(), zeros, 0)
                 self.packed = torch.ops.quantized.linear_prepack(whole, None)
         finally:
             torch.backends.quantized.engine = engine
@@ -161,10 +183,9 @@ class Linear8(nn.Module):
 class Embedding8(nn.Module):
     """A table of 8-bit integers; a row is looked up as the numbers that it stands for."""
 
-    def __init__(self, weight: Tensor):
+    def __init__(self, codes: Tensor, scale: Tensor):
         super().__init__()
-        parts = _codes8(weight)
-        self.codes, self.scale = nn.Buffer(parts[CODES]), nn.Buffer(parts[SCALE])
+        self.codes, self.scale = nn.Buffer(codes), nn.Buffer(scale)
 
     @property
     def weight(self) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from weft.errors import CheckpointError
@@ -20,6 +20,7 @@ from weft.files import MANIFEST, verify_manifest, write_whole
 from weft.models.checkpoints import WEIGHTS, Empty, Pretrained, load_hf, save_hf
 from weft.models.language import LanguageConfig, LanguageModel
 from weft.models.quantised import Embedding8, Linear8, load_state
+from weft.models.tensor_file import TensorFile
 from weft.models.tokenizer_files import load_tokenizer, load_words, save_tokenizer, words_of
 
 OWN = "weft"
@@ -76,10 +77,11 @@ def load_pretrained(
     try:
         with torch.device("meta"), Empty():
             model = LanguageModel(LanguageConfig.from_dict(shape["language"]))
-        weights = load_file(folder / WEIGHTS)
+        weights = TensorFile(folder / WEIGHTS)
         load_state(model, weights, quick and device == "cpu")
-        if isinstance(model.table, Embedding8) and model.config.tied and model.config.output == "linear":
-            model.add_module("output", Linear8(model.table.weight, None))
+        table = model.table
+        if isinstance(table, Embedding8) and model.config.tied and model.config.output == "linear":
+            model.add_module("output", Linear8(table.codes, table.scale, None))
     except (OSError, KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"{folder}: must hold the {CONFIG} and {WEIGHTS} of one run. Got: {error}.") from None
     stored = str(next(iter(weights.values())).dtype).removeprefix("torch.")

@@ -1,12 +1,13 @@
-"""Tensors written to a safetensors file one after another, so that no two of them need be in memory."""
+"""Tensors written to a safetensors file, or read from one, one after another: no two of them need be in memory."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
 KINDS = {
@@ -32,3 +33,29 @@ def write_tensors(file: Path, like: Mapping[str, Tensor], values: Iterable[Tenso
         for (name, tensor), value in zip(like.items(), values, strict=True):
             assert (value.shape, value.dtype) == (tensor.shape, tensor.dtype), name
             stream.write(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+
+
+def read_tensor(file: Path, name: str) -> Tensor:
+    """One tensor of a file, which is opened anew: pages that were read stay in memory until it is closed."""
+    with safe_open(file, "pt") as stream:
+        return stream.get_tensor(name)
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of a file, each read when it is asked for."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        with safe_open(file, "pt") as stream:
+            self._names = dict.fromkeys(stream.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        return read_tensor(self.file, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
