@@ -85,6 +85,7 @@ def weft_writer(letters: Letters, rows: int, total: int, optimizer: str, rate: f
     from weft.features.documents import Documents
     from weft.features.pieces import Corpus, Marks
     from weft.features.ragged import Ragged
+    from weft.language_defaults import AT_ONCE
     from weft.models.language import LanguageConfig, LanguageModel
     from weft.models.transformer import TransformerConfig
     from weft.progress import Silent
@@ -103,13 +104,14 @@ def weft_writer(letters: Letters, rows: int, total: int, optimizer: str, rate: f
     muon = optimizer == "muon"
     recipe = Recipe(
         100, rows, rate or (3e-3 if muon else 1e-3), 0.3 if muon else 0.1, 5, 0.99, True, 0, warmup=0.02, down="linear",
-        optimizer="muon" if muon else "adamw",
+        optimizer="muon" if muon else "adamw", accumulate=-(-rows * CONTEXT // AT_ONCE),
     )  # fmt: skip
     folder = Path(tempfile.mkdtemp())
     objective = TokenObjective(model)
     loop = Loop(
         objective, recipe, lambda numbers, epoch: corpus.batch(cuts, numbers, epoch), np.arange(len(cuts)), None,
         lambda model, team: 0.0, Tracker(folder), Checkpoints(folder / "checkpoints"), Silent(),
+        weigh=lambda batch: float(batch.targets_BT.numel()),
     )  # fmt: skip
     loop.tracker.rewind(-1)
     loop.total, loop.schedule = total, Schedule(total, int(total * recipe.warmup) + 1, down=recipe.down)

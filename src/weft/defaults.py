@@ -194,7 +194,7 @@ def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
 
 def resolved(
     settings: Settings, width: int, device: str, epochs: int, batch: int, rate: float, decay: float, patience: int,
-    average: float = 0.99, optimizer: Literal["adamw", "muon"] = "adamw", **own: Any,
+    average: float = 0.99, optimizer: Literal["adamw", "muon"] = "adamw", accumulate: int = 1, **own: Any,
 ) -> Recipe:  # fmt: skip
     """The settings of the training, with these where nothing is said; in bfloat16 as said, or where it is faster: in
     hardware, and not on models that are narrow (``width``)."""
@@ -210,7 +210,7 @@ def resolved(
         bfloat16=faster if t.precision == "auto" else t.precision == "bfloat16",
         seed=t.seed,
         minutes=t.minutes,
-        accumulate=t.accumulate or 1,
+        accumulate=t.accumulate or accumulate,
         shard=t.parallel.shard if t.parallel else False,
         tensor=t.parallel.tensor if t.parallel else 1,
         checkpoint_activations=t.checkpoint_activations,

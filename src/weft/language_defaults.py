@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from weft import processes
 from weft.config import Settings
 from weft.defaults import fresh_backbone, resolved
 from weft.errors import SettingsError
@@ -21,6 +22,9 @@ from weft.training.loop import Recipe
 CONTEXT = 256
 LARGE = 50_000_000
 """Letters of text from which a model no longer over-fits in the time a laptop has."""
+AT_ONCE = 2_048
+"""Tokens that a step computes at once on a CPU: 4,096 took as long, or 6 % longer, and 0.2 GB more
+(benchmarks/RESULTS.md)."""
 
 
 def one_setting(settings: Settings, names: Sequence[str], key: str) -> Any:
@@ -86,11 +90,13 @@ def language_recipe(
     batch = t.batch_rows or max(1, round(budget / mean))
     steps = int(np.ceil(pieces / batch))
     epochs = 10_000 if t.minutes else int(np.clip(3_000 / steps, 1, 40))
+    # a CPU is no faster at more tokens at once than its caches hold, and would keep what each needs on the way back
+    at_once = batch if device != "cpu" or t.private else max(1, round(AT_ONCE * processes.count() / mean))
     optimizer = t.optimizer or ("adamw" if fine_tuning or settings.model.backbone == "rnn" else "muon")
     rate, decay = 3e-4 if fine_tuning else 3e-3, 0.3 if optimizer == "muon" else 0.1
     return resolved(
         settings, width, device, epochs, batch, rate, decay, 5, optimizer=optimizer,
-        check_steps=max(50, min(steps, 500)), warmup=0.02, down="linear",
+        check_steps=max(50, min(steps, 500)), warmup=0.02, down="linear", accumulate=-(-batch // at_once),
     )  # fmt: skip
 
 

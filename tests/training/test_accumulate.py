@@ -21,6 +21,7 @@ from weft.features.batching import Batch
 from weft.features.documents import Marks
 from weft.features.pieces import Corpus, TextBatch
 from weft.features.targets import OUTSIDE
+from weft.language_defaults import language_recipe
 from weft.models.heads import ClassHead
 from weft.progress import Silent
 from weft.training.checkpoint import Checkpoints
@@ -98,6 +99,18 @@ def test_the_weights_of_classes_count(tmp_path: Path) -> None:
 def losses(folder: Path) -> list[float]:
     lines = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
     return [record["train_loss"] for record in lines if "train_loss" in record]
+
+
+@pytest.mark.parametrize(
+    ("device", "training", "parts"),
+    [("cpu", {}, 2), ("cpu", {"batch_rows": 33}, 5), ("cpu", {"batch_rows": 2}, 1), ("cpu", {"accumulate": 3}, 3),
+     ("cuda", {}, 1), ("cpu", {"privacy": {"epsilon": 3}}, 1)],
+)  # fmt: skip
+def test_a_writer_computes_on_a_cpu_what_its_caches_hold(device: str, training: dict[str, Any], parts: int) -> None:
+    """256 tokens a piece, of which 8 are some two thousand."""
+    settings = config.from_mapping({"target": {"next_token": "text"}, "training": training})
+    recipe = language_recipe(settings, 10**6, 1_000, 256_000, 256, 65, 192, device, fine_tuning=False)
+    assert recipe.accumulate == parts
 
 
 def test_a_language_model_learns_the_same(tmp_path: Path) -> None:
