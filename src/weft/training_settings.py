@@ -164,7 +164,8 @@ class ParallelSettings(StrictSettings):
 
 
 class DistilSettings(StrictSettings):
-    """A small model learns from the answers of a trained one, its teacher, beside the labels (Hinton 2015)."""
+    """A small model learns from the answers of a trained one, its teacher, beside the labels (Hinton 2015); of rows
+    without a target from its answers alone."""
 
     from_: Annotated[str, Field(alias="from")]
     """The teacher: a run that predicts the same column from some or all of these columns; of next_token a run or an

@@ -90,6 +90,27 @@ def test_what_is_learnt_is_what_the_teacher_says(teachers, tmp_path):
             assert np.corrcoef(found, right["sum"])[0, 1] > 0.8
 
 
+def test_rows_without_a_label_have_the_answer_of_the_teacher(teachers, tmp_path):
+    few = table(600, seed=5)
+    few["part"] = np.repeat(["train", "valid", "test"], [500, 50, 50])
+    few.loc[20:499, ["kind", "sum"]] = None  # 20 labels in the wrong places are left
+    few.loc[:19, ["kind", "sum"]] = few.loc[19::-1, ["kind", "sum"]].to_numpy()
+    few.loc[[520, 570], ["kind", "sum"]] = None  # of what is watched and judged
+    right = table(seed=6)
+    for target in ("kind", "sum"):
+        run = train(few, target, tmp_path / target, distil={**gone(teachers[target]), "weight": 0.99})
+        found = run.predict(right)["prediction"].to_numpy()
+        if target == "kind":
+            assert (found == right["kind"]).mean() > 0.8
+        else:
+            assert np.corrcoef(found, right["sum"])[0, 1] > 0.9
+        said = run.figures["data"]
+        assert (said["rows"], said["used"], said["rejected"], said["unlabelled"]) == (600, 598, 2, 480)
+        assert said["split"] == {"train": 20, "valid": 49, "test": 49}
+        aside = pd.read_parquet(run.path / "rejected.parquet")
+        assert aside["row"].tolist() == [520, 570] and set(aside["reason"]) == {"the target is missing"}
+
+
 def writer(out, **model):
     """A run that writes the sentences of ``tests.texts``."""
     training = {"epochs": model.pop("epochs", 1), "batch_rows": 16, **model.pop("training", {})}
@@ -160,17 +181,19 @@ def test_a_teacher_that_does_not_write_or_reads_less_is_refused(big, teachers, t
 
 
 def test_killed_and_resumed_ends_with_the_same_bits(teachers, tmp_path):
+    data = table(200)
+    data.loc[::5, ["kind", "sum"]] = None  # which the teacher answers
     for target, few in (("kind", 4), ("sum", 9)):
-        plain = train(table(200), target, tmp_path / "plain" / target)
+        plain = train(data, target, tmp_path / "plain" / target)
         settings = plain.settings.model_copy(
             update={"training": plain.settings.training.model_copy(
                 update={"distil": DistilSettings.model_validate(gone(teachers[target]))}
             )}
         )  # fmt: skip
-        whole = weft.pipeline.run(settings, Table.of(table(200)), tmp_path / "whole" / target)
+        whole = weft.pipeline.run(settings, Table.of(data), tmp_path / "whole" / target)
         with killed(at=few):
-            weft.pipeline.run(settings, Table.of(table(200)), tmp_path / "killed" / target)
-        resumed = weft.pipeline.run(settings, Table.of(table(200)), tmp_path / "killed" / target, resume=True)
+            weft.pipeline.run(settings, Table.of(data), tmp_path / "killed" / target)
+        resumed = weft.pipeline.run(settings, Table.of(data), tmp_path / "killed" / target, resume=True)
         files = [load_file(run.path / "model.safetensors") for run in (plain, whole, resumed)]
         assert all(torch.equal(files[2][name], value) for name, value in files[1].items())
         assert not all(torch.equal(files[0][name], value) for name, value in files[1].items())

@@ -70,7 +70,7 @@ class Splitter:
         parts, classes, times = np.zeros(len(rows), np.uint8), None, None
         if s.column is not None:
             assert column is not None
-            parts = _named_parts(s.column, rows, column)
+            parts = named_parts(s.column, rows, column)
         elif s.by is not None:
             assert column is not None
             words, places = _distinct(column)
@@ -217,7 +217,8 @@ def _distinct(column: pa.Array) -> tuple[list, np.ndarray]:
     return found.dictionary.to_pylist(), found.indices.to_numpy()
 
 
-def _named_parts(name: str, rows: np.ndarray, column: pa.Array) -> np.ndarray:
+def named_parts(name: str, rows: np.ndarray, column: pa.Array) -> np.ndarray:
+    """The parts that a column says. Raises DataError where it says none."""
     words, places = _distinct(column)
     found = [_WORDS.get(str(value).strip().lower()) for value in words]
     for code, part in enumerate(found):

@@ -24,7 +24,7 @@ from weft.features.store import RowCodes, Store, StoreWriter
 from weft.features.targets import Target, new_target
 from weft.features.tokenizer import texts_of, tokenizer_of_words, train_tokenizer, words_of
 from weft.preprocess.clean import CleanBatch, Cleaner
-from weft.preprocess.ingest import CleanRows
+from weft.preprocess.ingest import UNLABELLED, CleanRows
 from weft.progress import Silent
 
 Batches = Callable[[Sequence[str]], Iterable[CleanBatch]]
@@ -37,7 +37,8 @@ def fit_columns(
     settings: Settings, plan: Plan, clean: CleanRows, cleaner: Cleaner, tokenizer: Tokenizer | None = None,
     longest: int | None = None, owners: np.ndarray | None = None,
 ) -> Columns:  # fmt: skip
-    """Codecs that have seen the training rows and no other; the tokenizer learns from a part of long tables.
+    """Codecs that have seen the rows that are learnt from, labelled or not, and no other; the tokenizer learns from a
+    part of long tables.
 
     ``tokenizer`` is that of a checkpoint, whose rows may have ``longest`` tokens in all; default: one is trained.
     ``owners``: whose each of the cleaned rows is, where they learn apart and what they learnt is put together.
@@ -46,7 +47,7 @@ def fit_columns(
     target = new_target(plan.target_type, settings.target)
     learnt = [] if owners is None else np.unique(owners[clean.parts == TRAIN]).tolist()
     if owners is None or len(learnt) == 1:
-        tokenizer = fit_codecs(codecs, lambda names: clean.batches(TRAIN, names), tokenizer, target)
+        tokenizer = fit_codecs(codecs, lambda names: clean.batches((TRAIN, UNLABELLED), names), tokenizer, target)
     else:
         each = [partial(clean.batches, TRAIN, only=owners == owner) for owner in learnt]
         tokenizer = fit_apart(codecs, target, each, tokenizer)

@@ -162,9 +162,9 @@ Target = ClassTarget | LabelsTarget | NumberTarget
 
 
 def known(codes: np.ndarray) -> np.ndarray:
-    """Of encoded rows those that can be judged: of a class, with labels, that training saw; all numbers."""
+    """Of encoded rows those that can be judged: of a class, with labels, that training saw; a number."""
     if codes.dtype.kind == "f":
-        return np.ones(len(codes), bool)
+        return ~np.isnan(codes)
     return (codes if codes.ndim == 1 else codes[:, 0]) >= 0
 
 

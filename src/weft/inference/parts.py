@@ -33,7 +33,7 @@ from weft.errors import CheckpointError, UsageError
 from weft.files import flush, held, sweep, verify_manifest, whole_folder, write_whole
 from weft.inference.output import check, set_aside_name, writing
 from weft.inference.predict import Reader
-from weft.preprocess.ingest import rejected_table
+from weft.preprocess.aside import rejected_table
 from weft.progress import Silent
 
 SECONDS_A_PART = 5.0

@@ -2,43 +2,48 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from weft import engine, memory
 from weft.config import Settings
 from weft.data.plan import Plan
 from weft.data.split import NAMES, TEST, TRAIN, VALID, Splitter
-from weft.data.table import RawBatch, Rejected, Table
+from weft.data.table import Rejected, Table
 from weft.errors import DataError, SettingsError, TooManyBadRows
-from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan, Noticed
-from weft.preprocess.duplicates import EXAMPLES, TEXTS, Copies, Finder, Marker
+from weft.preprocess.aside import Aside, rejected_table
+from weft.preprocess.clean import MISSING_TARGET, CleanBatch, Cleaner, ColumnPlan
+from weft.preprocess.clean_step import CleanStep
+from weft.preprocess.duplicates import EXAMPLES, TEXTS, Copies, Finder
 from weft.preprocess.letters import Letters
 from weft.progress import Bar, Silent
 
 TEXTS_AT_ONCE = 512  # of a column of texts: each may be a book
 ROW = ""  # the column of row numbers; no column of a table has an empty name
 GROUP = "\0"  # stands before the names of the columns that say to which group a row belongs; nor has any name a NUL
-NOT_USED, COPY = 255, 254
-"""The parts of rows that were set aside, and of copies that were left out."""
+NOT_USED, COPY, UNLABELLED = 255, 254, 253
+"""The parts of rows that were set aside, of copies that were left out, and of rows without a target that a teacher
+answers."""
 COPIES_FILE = "duplicates.parquet"
+BESIDE = ".unlabelled"  # the end of the name of a file of rows without a target
 WINDOW = 1 << 20  # rows looked at together where each costs a few bytes
 
 
 class CleanRows:
-    """Cleaned rows on disk, memory-mapped. ``parts``: what each of them is for (one byte a row)."""
+    """Cleaned rows on disk, memory-mapped; after them those without a target, where such are kept. ``parts``: what
+    each of them is for (one byte a row)."""
 
     def __init__(self, path: Path, parts_by_row: np.ndarray | None = None):
-        self._table = pa.ipc.open_file(pa.BufferReader(pa.py_buffer(memory.mapped(path)))).read_all()
+        self._table = _mapped(path)
+        self._in_order = True
+        if parts_by_row is not None and (beside := path.with_suffix(BESIDE)).exists():
+            self._table, self._in_order = pa.concat_tables([self._table, _mapped(beside)]), False
         self.at_once = max(1, min(4_096, int(memory.PIECE / 8 * len(self) / path.stat().st_size)))
         """Pairs of rows that are a small part of a piece."""
         if parts_by_row is not None:
@@ -46,7 +51,8 @@ class CleanRows:
 
     def deal(self, parts_by_row: np.ndarray) -> None:
         """Let ``parts`` be those of all rows of the table, by their numbers."""
-        self.parts = parts_by_row if len(parts_by_row) == len(self) else np.empty(len(self), np.uint8)
+        whole = self._in_order and len(parts_by_row) == len(self)
+        self.parts = parts_by_row if whole else np.empty(len(self), np.uint8)
         if self.parts is not parts_by_row:
             start = 0
             for numbers in self._table.column(ROW).chunks:
@@ -62,9 +68,12 @@ class CleanRows:
         return self._table.column(ROW).to_numpy()
 
     def batches(
-        self, part: int | None = None, names: Sequence[str] | None = None, only: np.ndarray | None = None
-    ) -> Iterator[CleanBatch]:
-        """All rows in order, or those of a part; all columns, or some. ``only``: which of the rows at all."""
+        self,
+        part: int | tuple[int, ...] | None = None,
+        names: Sequence[str] | None = None,
+        only: np.ndarray | None = None,
+    ) -> Iterator[CleanBatch]:  # fmt: skip
+        """All rows in order, or those of some parts; all columns, or some. ``only``: which of the rows at all."""
         names = names or [n for n in self._table.schema.names if n != ROW and not n.startswith(GROUP)]
         start = 0
         for batch in self._table.to_batches():
@@ -75,7 +84,7 @@ class CleanRows:
             columns = {n: batch.column(batch.schema.get_field_index(n)) for n in names}
             found = CleanBatch(batch.column(0).to_numpy(), columns, [])
             if part is not None:
-                found = found.chosen((self.parts[here] == part) & (True if only is None else only[here]))
+                found = found.chosen(np.isin(self.parts[here], part) & (True if only is None else only[here]))
             yield found
             memory.release()
 
@@ -116,11 +125,11 @@ class CleanRows:
 
 
 class Ingested:
-    """What the pass found: how many rows were read, set aside (``rejected``), and of these for another reason than a
-    missing target (``bad``, with the first ten)."""
+    """What the pass found: how many rows were read, set aside (``rejected``), of these for another reason than a
+    missing target (``bad``, with the first ten), and kept without a target (``unlabelled``)."""
 
     def __init__(self) -> None:
-        self.read = self.rejected = self.bad = 0
+        self.read = self.rejected = self.bad = self.unlabelled = 0
         self.first: list[Rejected] = []
         self.stopped = False
         """Whether the rows after were not read: there were too many bad ones already."""
@@ -143,35 +152,6 @@ class Ingested:
         return dict(self._reasons.most_common(20))
 
 
-class Aside:
-    """Rows left out, written to ``path`` while others are read; the file takes its name when the block ends, and is
-    not there where there are none."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self._beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-        self._writer: pq.ParquetWriter | None = None
-
-    def add(self, rows: pa.Table) -> None:
-        if rows.num_rows:
-            self._writer = self._writer or pq.ParquetWriter(
-                self._beside, rows.schema, compression="zstd", write_page_checksum=True
-            )
-            self._writer.write_table(rows)
-
-    def __enter__(self) -> Aside:
-        return self
-
-    def __exit__(self, kind: object, *raised: object) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if kind is None:
-            self.path.unlink(missing_ok=True)
-            if self._writer is not None:
-                self._beside.replace(self.path)
-        self._beside.unlink(missing_ok=True)
-
-
 def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
     writes = plan.target_type in ("text", "dialogue")
     kind = {"class": "category", "text": "document"}.get(plan.target_type, plan.target_type)
@@ -186,7 +166,13 @@ def make_cleaner(settings: Settings, plan: Plan) -> Cleaner:
         raise SettingsError(
             ["preprocess.duplicates: near compares texts. Got a table that has none. Say exact, or off."]
         )
-    return Cleaner(plans, Letters.of(settings.preprocess, "nfc" if writes else "nfkc"), plan.target)
+    labelled = None if _taught(settings, plan) else plan.target
+    return Cleaner(plans, Letters.of(settings.preprocess, "nfc" if writes else "nfkc"), labelled)
+
+
+def _taught(settings: Settings, plan: Plan) -> bool:
+    """Whether a teacher answers rows without a target."""
+    return settings.training.distil is not None and plan.target_type in ("class", "number")
 
 
 def ingest(
@@ -232,6 +218,9 @@ def ingest(
         clean.deal(parts)
     if copies is not None and way == "off":
         found.copies = copies_facts(copies, way, clean.parts, clean)
+    if found.unlabelled:
+        parts[_mapped(path.with_suffix(BESIDE)).column(ROW).to_numpy()] = UNLABELLED
+        clean = CleanRows(path, parts)
     return clean, parts, found
 
 
@@ -248,14 +237,20 @@ def _pass(
     wanted = list(dict.fromkeys([*cleaner.plans, *extra, *plan.groups]))
     is_class = plan.target_type == "class"
     found, most = Ingested(), settings.data.max_rejected
-    rows, writer = table.row_count(), None
+    rows = table.row_count()
+    writers: list[pa.ipc.RecordBatchFileWriter | None] = [None, None]
+    path.with_suffix(BESIDE).unlink(missing_ok=True)
     with Aside(aside) as beside_rows, say.bar("reading", rows or 0) as bar:
         at_once = TEXTS_AT_ONCE if plan.target_type == "text" else cleaner.batch_rows
-        step = _Clean(cleaner, apart, groups, None if finder is None else finder.marker)
+        taught = (plan.target, split.column) if _taught(settings, plan) else None
+        step = CleanStep(cleaner, apart, groups, None if finder is None else finder.marker, taught)
         for one in engine.over_table(step, table, wanted, at_once):
             done, beside, grouped = one.read
             cleaner.notice(one.noticed)
-            found.read += len(done.rows) + len(done.rejected)
+            without = one.unlabelled
+            count = 0 if without is None else len(without.rows)
+            here = len(done.rows) + len(done.rejected) + count
+            found.read, found.unlabelled = found.read + here, found.unlabelled + count
             bad = sorted(done.rejected, key=lambda r: r.row)
             found.add(bad)
             beside_rows.add(rejected_table(bad, table))
@@ -266,20 +261,35 @@ def _pass(
             splitter.observe(done.rows, done.columns[plan.target] if is_class else None, key)
             if finder is not None:
                 finder.add(one.marks)
-            kept = {ROW: pa.array(done.rows), **{GROUP + n: a for n, a in grouped.items()}, **done.columns}
-            batch = pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
-            writer = writer or pa.ipc.new_file(str(path), batch.schema)
-            writer.write_batch(batch)
-            bar.advance(len(done.rows) + len(done.rejected))
-    if writer is not None:
-        writer.close()
+            writers[0] = _written(writers[0], path, done, grouped)
+            if without is not None and count:  # of no groups: distil and fairness exclude each other
+                writers[1] = _written(writers[1], path.with_suffix(BESIDE), without, {})
+            bar.advance(here)
+    for writer in writers:
+        if writer is not None:
+            writer.close()
     if not found.read:
         raise DataError(f"{table.name}: must hold rows. Got a header and none.")
-    if found.rejected == found.read and not found.stopped:
+    if found.rejected + found.unlabelled == found.read and not found.stopped:
         why = f"{_place(found.first[0])}: {found.first[0].reason}" if found.first else "the target is missing in all"
         raise DataError(f"{table.name}: must hold rows that can be used. Got none of {found.read:,}; {why}.")
     check_limit(found, most, table.name, aside)
     return found
+
+
+def _written(
+    writer: pa.ipc.RecordBatchFileWriter | None, path: Path, clean: CleanBatch, grouped: dict[str, pa.Array]
+) -> pa.ipc.RecordBatchFileWriter:
+    """What writes ``path``, opened where it was not, with some more rows."""
+    kept = {ROW: pa.array(clean.rows), **{GROUP + n: a for n, a in grouped.items()}, **clean.columns}
+    batch = pa.RecordBatch.from_arrays(list(kept.values()), names=list(kept))
+    writer = writer or pa.ipc.new_file(str(path), batch.schema)
+    writer.write_batch(batch)
+    return writer
+
+
+def _mapped(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.BufferReader(pa.py_buffer(memory.mapped(path)))).read_all()
 
 
 def copies_facts(copies: Copies, way: str, parts: np.ndarray, clean: CleanRows) -> dict[str, Any]:
@@ -322,37 +332,6 @@ def write_copies(copies: Copies, clean: CleanRows, table: Table, path: Path) -> 
             }))  # fmt: skip
 
 
-@dataclass
-class _Cleaned:
-    """A batch cleaned for the model, with the columns read beside it and those of groups; what tells its rows from
-    others; what was noticed."""
-
-    read: tuple[CleanBatch, dict[str, pa.Array], dict[str, pa.Array]]
-    marks: dict[str, np.ndarray]
-    noticed: Noticed
-
-
-class _Clean:
-    """The step of the pass: a row bad for any of the cleaners is set aside."""
-
-    def __init__(self, cleaner: Cleaner, apart: Cleaner, groups: Cleaner, marker: Marker | None):
-        self.cleaners, self.marker = (cleaner, apart, groups), marker
-
-    def __call__(self, raw: RawBatch) -> _Cleaned:
-        cleaner = self.cleaners[0]
-        done = [c(RawBatch(raw.rows, raw.batch, raw.rejected if c is cleaner else [], raw.folder)) if c.plans else None
-                for c in self.cleaners]  # fmt: skip
-        read = [batch for batch in done if batch is not None]
-        both, rejected = read[0].rows, {r.row: r for batch in reversed(read) for r in batch.rejected}
-        for batch in read[1:]:
-            both = np.intersect1d(both, batch.rows)
-        kept = [{} if b is None else b.chosen(np.isin(b.rows, both)).columns if len(b.rows) > len(both) else b.columns
-                for b in done]  # fmt: skip
-        clean = CleanBatch(both, kept[0], list(rejected.values()))
-        marks = {} if self.marker is None else self.marker(clean.columns)
-        return _Cleaned((clean, kept[1], kept[2]), marks, cleaner.told())
-
-
 def _place(bad: Rejected) -> str:
     return f"row {bad.row}, column '{bad.column}'" if bad.column else f"row {bad.row}"
 
@@ -377,23 +356,7 @@ def split_in_words(settings: Settings, clean: CleanRows) -> str:
         way = f"rows of one '{s.by}' together"
     elif s.time:
         way = f"the latest by '{s.time}' last"
-    return ", ".join(f"{clean.count(p):,} {name}" for p, name in enumerate(NAMES)) + f" ({way})"
-
-
-def rejected_table(rejected: Sequence[Rejected], table: Table) -> pa.Table:
-    """Rows of ``table`` set aside, as a table: row, file and the row's number there, column, reason, text."""
-    places = [table.place(r.row) for r in rejected]
-    return pa.table(
-        {
-            "row": pa.array([r.row for r in rejected], pa.int64()),
-            "file": pa.array([file for file, _ in places], pa.string()),
-            "file_row": pa.array([row for _, row in places], pa.int64()),
-            "column": pa.array([r.column for r in rejected], pa.string()),
-            "reason": pa.array([r.reason for r in rejected], pa.string()),
-            "text": pa.array([_printable(r.text) for r in rejected], pa.string()),
-        }
-    )
-
-
-def _printable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    counts = [f"{clean.count(p):,} {name}" for p, name in enumerate(NAMES)]
+    if without := clean.count(UNLABELLED):
+        counts.append(f"{without:,} without a target, which the teacher answers")
+    return f"{', '.join(counts)} ({way})"

@@ -25,13 +25,14 @@ from weft.models.backbone import best_device
 from weft.models.language import LanguageModel
 from weft.models.pretrained import TextModel, find, load_text_model
 from weft.models.row import RowModels
-from weft.preprocess.ingest import CleanRows
+from weft.preprocess.ingest import UNLABELLED, CleanRows
 from weft.progress import Silent
 from weft.results.metrics import METRICS
 from weft.results.outcomes import Outcomes
 from weft.results.pareto import Figure, Point, pareto, pareto_lines, timed_answers
 from weft.results.summary import SHOWN, judge
 from weft.runs.run import Run
+from weft.training.fit import Taught
 from weft.training.language import TokenObjective, document_nats
 from weft.training.parallel import once
 from weft.training_settings import DistilSettings
@@ -44,7 +45,7 @@ LEAST = 1e-7
 """A probability of nothing at all has no logarithm."""
 
 
-def ask_teacher(settings: Settings, columns: Columns, clean: CleanRows, work: Path, say: Silent) -> np.ndarray | None:
+def ask_teacher(settings: Settings, columns: Columns, clean: CleanRows, work: Path, say: Silent) -> Taught | None:
     """Log probabilities [N, C] of the classes of ``columns``, or standardised numbers [N], of every clean row that is
     not kept apart to judge by; they lie on disk. None where there is no teacher.
 
@@ -55,13 +56,13 @@ def ask_teacher(settings: Settings, columns: Columns, clean: CleanRows, work: Pa
         return None
     name, file = settings.training.distil.from_, work / "taught.npy"
 
-    def ask() -> np.ndarray:
+    def ask() -> Taught:
         if not file.exists():  # it is there where a trial before, or the run that goes on, asked
             _ask(name, columns, clean, file, say)
         return opened()
 
-    def opened() -> np.ndarray:
-        return np.load(file, mmap_mode="r")
+    def opened() -> Taught:
+        return Taught(np.load(file, mmap_mode="r"), clean.places(UNLABELLED))
 
     return once(ask, opened)
 

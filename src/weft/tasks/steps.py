@@ -30,7 +30,7 @@ from weft.models.backbone import BackboneConfig
 from weft.models.recurrent import RecurrentConfig
 from weft.preprocess.clean import Cleaner
 from weft.preprocess.duplicates import copies_said
-from weft.preprocess.ingest import COPIES_FILE, CleanRows, Ingested, ingest, make_cleaner, split_in_words
+from weft.preprocess.ingest import COPIES_FILE, UNLABELLED, CleanRows, Ingested, ingest, make_cleaner, split_in_words
 from weft.preprocess.letters import Redactor
 from weft.progress import Silent, duration
 from weft.results.card import WATTS, write_card
@@ -251,6 +251,7 @@ class Steps(ABC):
                 "used": len(clean) - found.copies.get("left_out", 0), "rejected": found.rejected,
                 "copies": found.copies, "reasons": found.reasons(),
                 "split": {name: clean.count(part) for part, name in enumerate(NAMES)},
+                "unlabelled": clean.count(UNLABELLED),
                 "split_words": split_in_words(self.settings, clean),
             },
             "columns": [{"name": n, "type": t, "reason": plan.reasons[n]} for n, t in plan.types.items()],

@@ -48,6 +48,14 @@ AT_ONCE = 1 << 16
 
 
 @dataclass
+class Taught:
+    """What a teacher answers to each row [N, C] or [N], and which rows have no label but its answer."""
+
+    answers: np.ndarray
+    unlabelled: np.ndarray
+
+
+@dataclass
 class Fitted:
     """How the training of each copy went, and where its metrics are."""
 
@@ -79,15 +87,14 @@ def fit(
     coverage: float | None = None,
     fair: Fairness | None = None,
     owners: np.ndarray | None = None,
-    taught: np.ndarray | None = None,
+    taught: Taught | None = None,
 ) -> Fitted:
     """Train every copy; with several, train and valid rows are dealt into folds, each watched by one copy.
 
     Where they must stay apart (not ``deal``) all copies learn from train and watch valid, and differ by their seed.
     ``changes`` are made one after the other to the rows that are learnt from, anew each epoch. ``coverage``: the share
     of the rows that will be answered; the others are declined. ``fair``: how groups are treated alike.
-    ``owners``: of a federated training, whose each row is. ``taught``: what a teacher says of each row [N, C] or
-    [N].
+    ``owners``: of a federated training, whose each row is. ``taught``: what a teacher says of the rows.
     """
     held = fair if fair is not None and fair.settings.how != "thresholds" else None
     with threads(recipe.threads):
@@ -138,7 +145,7 @@ def threads(most: int | None) -> Iterator[None]:
 def _fit(
     models: RowModels, store: Store, train: np.ndarray, valid: np.ndarray, recipe: Recipe, folder: Path, say: Silent,
     changes: Sequence[Change], deal: bool, fair: Fairness | None, owners: np.ndarray | None,
-    taught: np.ndarray | None,
+    taught: Taught | None,
 ) -> tuple[Fitted, list[Watched]]:  # fmt: skip
     lengths = store.lengths()
     device = models.temperature.device
@@ -149,7 +156,7 @@ def _fit(
         if fair is not None:
             batch.groups = torch.from_numpy(fair.groups[rows]).long()
         if taught is not None:
-            batch.taught = torch.from_numpy(taught[rows])
+            batch.taught = torch.from_numpy(taught.answers[rows])
         if reads is not None:
             batch.reads = torch.from_numpy(reads[rows])
         return batch.to(device)
@@ -168,7 +175,9 @@ def _fit(
     folds = _folds(store, train, valid, count, recipe.seed, models.classes) if deal else [(train, valid)] * count
     for number, (learn, watch) in enumerate(folds):
         copy = models.each()[number]
-        learn = _learnable(store, learn)
+        labelled = learn = _learnable(store, learn)
+        if taught is not None:
+            learn = np.concatenate([labelled, taught.unlabelled])
         most = most_rows(models.width)
         if len(watch) > most:
             say.line(f"{most:,} of the {len(watch):,} validation rows are watched, drawn at random")
@@ -197,14 +206,14 @@ def _fit(
             reads = _read_once(copy, rows, store, fetch, lengths, folder / "work" / f"reads-{number}.npy", say)
         torch.manual_seed(recipe.seed * 1_000 + number)
         if copy.config.linear_first and copy.linear is not None:
-            _fit_linear(copy, fetch(learn), fair)
+            _fit_linear(copy, fetch(labelled), fair)
         if copy.config.pretrained is not None and recipe.privacy is None and owners is None:
             _begin(copy, store, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = loop_of(recipe, owners)(
             copy, recipe, fetch_training, learn, lengths, validate, tracker,
             Checkpoints(folder / "checkpoints" / f"copy-{number}"), say, Objective(copy, recipe, fair),
-            weigh=copy.weigh if fair is None else lambda batch: batch.rows,
+            weigh=copy.weigh if fair is None and taught is None else lambda batch: batch.rows,
         )  # fmt: skip
         progress = loop.run()
         done.append(progress)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from weft.features.batching import Batch
+from weft.features.targets import UNSEEN
 from weft.models.heads import ClassHead, LabelsHead
 from weft.models.row import RowModel
 from weft.training.fairness import Fairness
@@ -54,7 +55,8 @@ class Objective:
 
 def taught_loss(model: RowModel, batch: Batch, distil: Distil) -> Tensor:
     """(1 - w) loss of the labels + w T^2 KL(p_T, q_T), where p_T is the teacher's answer softened by the temperature T
-    and q_T the model's (Hinton 2015); of numbers the squared difference takes its place."""
+    and q_T the model's (Hinton 2015); of numbers the squared difference takes its place. A row without a label has the
+    teacher's answer alone."""
     assert batch.target is not None and batch.taught is not None
     out = model(batch)
     if isinstance(model.head, ClassHead):
@@ -63,7 +65,13 @@ def taught_loss(model: RowModel, batch: Batch, distil: Distil) -> Tensor:
         soft = t**2 * F.kl_div(q, p, log_target=True, reduction="batchmean")
     else:
         soft = F.mse_loss(out[:, 0].float(), batch.taught)
-    return (1 - distil.weight) * model.head.loss(out, batch.target) + distil.weight * soft
+    return (1 - distil.weight) * _labelled_loss(model, out, batch.target) + distil.weight * soft
+
+
+def _labelled_loss(model: RowModel, out: Tensor, target: Tensor) -> Tensor:
+    """The loss of the rows that have a label, a mean over all rows."""
+    here = ~target.isnan() if target.is_floating_point() else target != UNSEEN
+    return model.head.loss(out[here], target[here]) * here.float().mean() if here.any() else out.new_zeros(())
 
 
 def mixed_loss(model: RowModel, batch: Batch, a: float, part: Part = ALL) -> Tensor:
