@@ -89,13 +89,7 @@ def export_smaller(path: Path, kind: Kind, out: Path, most: float, data: str | N
             f"({points[0].quality:.4f} to {asked.quality:.4f}). {instead} with --max-loss."
         )
     found = pareto(kind, figure, judged.rows if judged else 0, points)
-    _write(path, out, quantise(model.state_dict(), names, BITS[kind]), config)
-    if run is not None:
-        figures = run.figures | {"smaller": found}
-        write_whole(out / REPORT_FILE, json_text(figures, indent=1) + "\n")
-        write_report(out, figures, run.settings.results.report or "en")
-    # what a person may edit is not bound
-    write_manifest(out, [n for n in json.loads((path / MANIFEST).read_text())["sha256"] if (out / n).exists()])
+    write_beside(path, out, quantise(model.state_dict(), names, BITS[kind]), config, run, {"smaller": found})
     return {"output": str(out), **found}
 
 
@@ -111,7 +105,7 @@ def _opened(path: Path, run: Run | None) -> tuple[nn.Module, str | None]:
 
 
 @dataclass
-class _Judge:
+class Judge:
     """How well a model does on the validation rows, by which figure, and on how many."""
 
     figure: Figure
@@ -120,7 +114,8 @@ class _Judge:
     """The figure of a model whose numbers are of a kind, and CPU milliseconds a row."""
 
 
-def _judge_of(run: Run, data: str | None) -> _Judge:
+def judged_table(run: Run, data: str | None) -> tuple[Table, np.ndarray | None]:
+    """Where rows to judge a run on lie, and the part of each; None: they have none."""
     source = run.settings.data.source
     if data is not None:
         table, same = Table.of(data), False
@@ -128,27 +123,36 @@ def _judge_of(run: Run, data: str | None) -> _Judge:
         table, same = Table.open(source, run.settings.data.format), True
     else:
         raise DataError(
-            f"{run.path}: rows must be there to say what fewer bits cost. The run was trained on a table in memory, "
+            f"{run.path}: rows must be there to say what it costs. The run was trained on a table in memory, "
             f"which it does not keep. Give labelled rows: --data TABLE."
         )
     if table.fingerprint() == run.figures["data"]["fingerprint"]:
-        wanted = np.flatnonzero(split_of(run.path) == VALID)
-    elif same:
+        parts = split_of(run.path)
+        return table, parts if (parts == VALID).any() else None
+    if same:
         raise DataError(
-            f"{table.name}: must be the table that {run.path} was trained on, whose validation rows say what fewer "
-            f"bits cost. It was changed. Give labelled rows: --data TABLE."
+            f"{table.name}: must be the table that {run.path} was trained on, whose validation rows say what it "
+            f"costs. It was changed. Give labelled rows: --data TABLE."
         )
-    else:
-        wanted = np.arange(table.row_count() or 0)
+    return table, None
+
+
+def drawn(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of some rows, in their order."""
+    return np.sort(np.random.default_rng(0).choice(rows, min(most, len(rows)), replace=False))
+
+
+def _judge_of(run: Run, data: str | None) -> Judge:
+    table, parts = judged_table(run, data)
     most = TEXTS if isinstance(run, LanguageRun) else ROWS
-    if len(wanted):
-        wanted = np.sort(np.random.default_rng(0).choice(wanted, min(most, len(wanted)), replace=False))
-    else:  # a table that does not say how many rows it has
-        wanted = np.arange(most)
-    return _texts(run, table, wanted) if isinstance(run, LanguageRun) else _rows(run, table, wanted)
+    # a table may not say how many rows it has
+    wanted = np.arange(table.row_count() or most) if parts is None else np.flatnonzero(parts == VALID)
+    wanted = drawn(wanted, most)
+    return _texts(run, table, wanted) if isinstance(run, LanguageRun) else judge_rows(run, table, wanted)
 
 
-def _rows(run: Run, table: Table, wanted: np.ndarray) -> _Judge:
+def judge_rows(run: Run, table: Table, wanted: np.ndarray) -> Judge:
+    """The judge of models that answer rows, on the ``wanted`` ones of a table."""
     predictor, target = Predictor(run.columns, run.model, True), run.columns.target
     held = [
         clean
@@ -167,10 +171,10 @@ def _rows(run: Run, table: Table, wanted: np.ndarray) -> _Judge:
         said = Outcomes(target, output[usable], truth[usable], run._positive(), thresholds)
         return judge("", "", said).estimates[key].value, spent
 
-    return _Judge(Figure(metric.title, metric.higher_is_better, metric.percent), int(usable.sum()), measure)
+    return Judge(Figure(metric.title, metric.higher_is_better, metric.percent), int(usable.sum()), measure)
 
 
-def _texts(run: LanguageRun, table: Table, wanted: np.ndarray) -> _Judge:
+def _texts(run: LanguageRun, table: Table, wanted: np.ndarray) -> Judge:
     chosen = set(wanted.tolist())
     texts = [text for row, text in run._cells(table) if row in chosen and text]
 
@@ -180,10 +184,10 @@ def _texts(run: LanguageRun, table: Table, wanted: np.ndarray) -> _Judge:
         found = run.perplexity(texts, model, kind == "bfloat16")
         return found, 1000 * (time.process_time() - started) / len(texts)
 
-    return _Judge(Figure("perplexity", higher=False, share=False), len(texts), measure)
+    return Judge(Figure("perplexity", higher=False, share=False), len(texts), measure)
 
 
-def _pareto(model: nn.Module, names: list[str], judged: _Judge | None) -> list[Point]:
+def _pareto(model: nn.Module, names: list[str], judged: Judge | None) -> list[Point]:
     """What each kind of number costs and gives, float32 first."""
     state = {n: t.detach() for n, t in model.state_dict().items()}
     whole = sum(t.numel() * t.element_size() for t in state.values())
@@ -211,8 +215,12 @@ def _pareto(model: nn.Module, names: list[str], judged: _Judge | None) -> list[P
     return points
 
 
-def _write(path: Path, out: Path, state: dict[str, torch.Tensor], config: str | None) -> None:
-    """The run's folder with other weights."""
+def write_beside(
+    path: Path, out: Path, state: dict[str, torch.Tensor], config: str | None, run: Run | None,
+    more: dict[str, Any],
+) -> None:  # fmt: skip
+    """The folder of a checkpoint or a ``run`` with other weights, a ``config`` of its own where that changes, and
+    ``more`` in the report."""
     if out.exists() and any(out.iterdir()):
         raise CheckpointError(f"{out}: must be a new or an empty folder. It holds files. Choose another with -o.")
     with safe_open(path / WEIGHTS, "pt") as stream:
@@ -224,3 +232,9 @@ def _write(path: Path, out: Path, state: dict[str, torch.Tensor], config: str | 
         if config is not None:
             write_whole(beside / CONFIG, config)
         save_file({n: t.detach().cpu().contiguous() for n, t in state.items()}, beside / WEIGHTS, metadata=metadata)
+    if run is not None:
+        figures = run.figures | more
+        write_whole(out / REPORT_FILE, json_text(figures, indent=1) + "\n")
+        write_report(out, figures, run.settings.results.report or "en")
+    # what a person may edit is not bound
+    write_manifest(out, [n for n in json.loads((path / MANIFEST).read_text())["sha256"] if (out / n).exists()])

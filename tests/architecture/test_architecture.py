@@ -47,6 +47,7 @@ ORDER = [
         "exports",
         "shadows",
         "launch",
+        "early",
         "smaller",
         "sklearn",
     },

@@ -46,6 +46,29 @@ class Predicted:
 def predict_codes(model: RowModels, codes: RowCodes, rows: int, exact: bool = False) -> np.ndarray:
     """Outputs of encoded rows in their order. Wide models read in bfloat16 where the machine multiplies it, in a third
     of the time, unless the answers must be ``exact``."""
+    return easy_first(model, codes, rows, lambda codes, rows: _read_all(model, codes, rows, exact))
+
+
+def easy_first(
+    model: RowModels, codes: RowCodes, rows: int, rest: Callable[[RowCodes, int], np.ndarray]
+) -> np.ndarray:  # fmt: skip
+    """Outputs of encoded rows in their order: where the model has what answers easy rows these by that, the others by
+    ``rest``."""
+    if model.first is None or not rows:
+        return rest(codes, rows)
+    first = model.first
+    with torch.no_grad():
+        outputs = read_codes(model, codes, rows, lambda batch: first(batch.columns))
+    assert outputs is not None
+    hard = np.flatnonzero(~first.easy(outputs))
+    if len(hard):
+        outputs[hard] = rest(
+            {c: {n: take(a, hard) for n, a in fields.items()} for c, fields in codes.items()}, len(hard)
+        )
+    return outputs
+
+
+def _read_all(model: RowModels, codes: RowCodes, rows: int, exact: bool) -> np.ndarray:
     device, width = model.temperature.device.type, model.each()[0].config.backbone.width
     wide = (not exact and width >= WIDE and machine_has_bfloat16(device)) or torch.is_autocast_enabled(device)
     reader = rounded(model) if wide and device == "cpu" else model

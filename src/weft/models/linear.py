@@ -81,3 +81,30 @@ class LinearPath(nn.Module):
     def weights(self) -> list[nn.Parameter]:
         """All but the bias: what ridge regression holds small."""
         return [self.number, self.category, *self.grams]
+
+
+class FirstAnswers(nn.Module):
+    """Probabilities [B, C] by a linear path that has learnt a model's own answers, before the model reads a row.
+
+    Where the two likeliest classes lie ``margin`` apart or more the row is easy, and the model need not read it.
+    """
+
+    margin: Tensor
+
+    def __init__(self, codecs: Sequence[Codec], classes: int):
+        super().__init__()
+        self.path = LinearPath(codecs, classes, frozenset(("text", "number", "category", "time")), dropout=0.0)
+        self.register_buffer("margin", torch.tensor(2.0))  # no row is easy
+
+    def forward(self, columns: Columns) -> Tensor:
+        return self.path(columns).softmax(dim=-1)
+
+    def easy(self, probability_NC: np.ndarray) -> np.ndarray:
+        """Which rows [N] the model need not read."""
+        return margins(probability_NC) >= float(self.margin)
+
+
+def margins(probability_NC: np.ndarray) -> np.ndarray:
+    """By how much the likeliest class of each row is ahead of the next [N]."""
+    least, most = np.partition(probability_NC, -2, axis=1)[:, -2:].T
+    return most - least

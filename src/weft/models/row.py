@@ -19,7 +19,7 @@ from weft.models.embeddings import PretrainedText, RowEmbedding
 from weft.models.fused import RMSNorm
 from weft.models.heads import ClassHead, LabelsHead, NumberHead
 from weft.models.images import PretrainedImage
-from weft.models.linear import LinearPath
+from weft.models.linear import FirstAnswers, LinearPath
 from weft.models.tokens import Tokens
 
 
@@ -178,6 +178,7 @@ class RowModels(nn.Module):
     """One or several RowModels of one shape, trained on different folds, that answer as one.
 
     ``score``: how sure the model is of a row (:data:`SCORES`), where it declines the least sure; None: it answers all.
+    ``first``: it has what answers easy rows in its place.
     """
 
     temperature: Tensor
@@ -186,13 +187,14 @@ class RowModels(nn.Module):
 
     def __init__(
         self, codecs: Sequence[Codec], target: Target, config: RowConfig, copies: int, score: str | None = None,
-        shift: GroupShift | None = None,
+        shift: GroupShift | None = None, first: bool = False,
     ):  # fmt: skip
         super().__init__()
         self.shift = shift
         self.copies = nn.ModuleList(RowModel(codecs, target, config) for _ in range(copies))
         self.kind, self.score = target.type, score
         self.classes = len(target.classes) if isinstance(target, ClassTarget) else None
+        self.first = FirstAnswers(codecs, self.classes or 0) if first else None
         self.register_buffer("temperature", torch.ones(()))
         if isinstance(target, LabelsTarget):
             self.register_buffer("threshold", torch.full((len(target.classes),), 0.5))
@@ -214,7 +216,7 @@ class RowModels(nn.Module):
     @torch.no_grad()
     def predict(self, batch: Batch) -> Tensor:
         """Calibrated probabilities [B, C] or [B, L], or numbers [B] in the target's unit; in float32
-        where no autocast is on.
+        where no autocast is on. All rows are read, the easy ones too.
 
         A model that declines gives one number more a row: how far its score is above the threshold.
         """

@@ -72,6 +72,7 @@ def load_model(folder: Path, columns: Columns) -> RowModels:
     def build(shape: dict[str, Any]) -> RowModels:
         row = RowConfig.from_dict(shape["row"])
         shift = GroupShift(**shape["shift"]) if shape.get("shift") else None
-        return RowModels(columns.codecs, columns.target, row, shape["copies"], shape.get("score"), shift)
+        return RowModels(columns.codecs, columns.target, row, shape["copies"], shape.get("score"), shift,
+                         shape.get("first", False))  # fmt: skip
 
     return load_weights(folder, build, COLUMNS_FILE)

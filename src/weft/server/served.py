@@ -6,7 +6,7 @@ import base64
 import binascii
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from weft.inference.constraint import Constraint, Grammar
 from weft.inference.embed import Embedder
 from weft.inference.generate import encode_prompt, next_tokens
 from weft.inference.pieces import pieces_of
-from weft.inference.predict import Predictor
+from weft.inference.predict import Predictor, easy_first
 from weft.models.language import LanguageModel
 from weft.models.packed import pack
 from weft.models.pretrained import TextModel, describe
@@ -244,7 +244,8 @@ class Served:
             yield from ((part.clean, part.output) for part in predictor.stream(table))
             return
         for clean in predictor.clean(table):
-            yield clean, _predict_alike(self.run.model, self.run.columns.encode(clean), len(clean.rows))
+            model, codes = self.run.model, self.run.columns.encode(clean)
+            yield clean, easy_first(model, codes, len(clean.rows), partial(_predict_alike, model))
 
     def _predict_rows(self, given: list[list[dict[str, Any]]]) -> list[Any]:
         """Requests with the same columns are read as one table."""

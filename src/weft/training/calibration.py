@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -35,6 +37,34 @@ def fit_threshold(margin: np.ndarray, answered: np.ndarray, silent: np.ndarray) 
     if most in (0, len(margin)):
         return float(np.inf if most == 0 else -np.inf)
     return float((sorted_margin[most] + sorted_margin[most + 1]) / 2)
+
+
+def fit_margin(margin: np.ndarray, equal: np.ndarray, most: float) -> float:
+    """The least margin from which on rows may be answered in another way: with 95 % confidence at most a share ``most``
+    of all rows then has another label.
+
+    The bound is that of Clopper & Pearson 1934, by binomial chances. Margins are tried from the strictest on until one
+    does not hold, so that trying several costs no confidence (fixed sequence testing; Angelopoulos 2021, "Learn then
+    Test").
+
+    Args:
+        margin: [N], of validation rows.
+        equal: [N], whether the other way gives a row the label that it has.
+
+    Returns:
+        from 0 to 1; infinity where the rows are too few to show that much.
+    """
+    if not 0 < most < 1:
+        return math.inf if most <= 0 else 0.0
+    wrong, rows = np.sort(margin[~equal])[::-1], np.arange(len(margin))
+    ratios = np.log((len(margin) - rows) / (rows + 1) * most / (1 - most))
+    log_chances = len(margin) * math.log1p(-most) + np.append(0.0, np.cumsum(ratios))
+    # so few labels differ in one sample of twenty at most, where ``most`` of all do
+    allowed = int((np.exp(log_chances).cumsum() <= 0.05).sum()) - 1
+    if allowed < 0:
+        return math.inf
+    steps = np.append(np.linspace(0, 1, 201, dtype=np.float32), np.inf)
+    return float(steps[np.searchsorted(steps, wrong[allowed], side="right")]) if allowed < len(wrong) else 0.0
 
 
 def tempered_loss(log_probabilities: np.ndarray, target: np.ndarray, temperature: float) -> float:
