@@ -26,6 +26,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,12 @@ class Timed(Loop):
         self.took = [*getattr(self, "took", []), (time.perf_counter() - before[0], time.process_time() - before[1])]
 
 
+def falling() -> Callable[[Any, Any], float]:
+    """A validation loss by which the last weights are always the best."""
+    looks = itertools.count()
+    return lambda model, team: -float(next(looks))
+
+
 def work(folder: Path, steps: int) -> None:
     """What each process does: the layouts one after the other."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[processes.number_here()]})
@@ -77,7 +84,7 @@ def work(folder: Path, steps: int) -> None:
     def batch(rows: np.ndarray, epoch: int = 0) -> TextBatch:
         return TextBatch(ids[rows], ids[rows].roll(-1, 1))
 
-    count, looks = processes.count(), itertools.count()  # the last weights are always the best
+    count = processes.count()
     layouts: dict[str, dict[str, Any]] = (
         {"rows": {}, "shard": {"shard": True}, "tensor": {"tensor": count}} if count > 1 else {"rows": {}}
     )
@@ -89,7 +96,7 @@ def work(folder: Path, steps: int) -> None:
             here.mkdir(exist_ok=True)
             loop = Timed(
                 objective, replace(RECIPE, **layout), batch, np.arange(len(ids)), None,
-                lambda model, team: -next(looks), Tracker(here), Checkpoints(here / "checkpoints"), Silent(),
+                falling(), Tracker(here), Checkpoints(here / "checkpoints"), Silent(),
                 weigh=lambda b: float(b.ids_BT.numel()),
             )  # fmt: skip
             loop.run()
@@ -149,7 +156,11 @@ def watch(folder: Path, name: str) -> None:
     limit("16GB")  # whatever the machine has free
     shape = TransformerConfig(768, 8, 12, attention="writing")
     ids = torch.randint(0, LARGE, (8, 64), generator=torch.Generator().manual_seed(0))
-    count, looks = processes.count(), itertools.count()
+
+    def batch(rows: np.ndarray, epoch: int = 0) -> TextBatch:
+        return TextBatch(ids[rows], ids[rows].roll(-1, 1))
+
+    count = processes.count()
     with joined():
         peak = Peak()
         before = peak()
@@ -162,8 +173,7 @@ def watch(folder: Path, name: str) -> None:
                 model = LanguageModel(LanguageConfig(shape, LARGE))
         loop = Watched(
             TokenObjective(model), replace(RECIPE, batch_rows=4, shard=count > 1),
-            lambda rows, epoch=0: TextBatch(ids[rows], ids[rows].roll(-1, 1)), np.arange(8), None,
-            lambda model, team: -next(looks), Tracker(folder / f"{name}-{count}"),
+            batch, np.arange(8), None, falling(), Tracker(folder / f"{name}-{count}"),
             Checkpoints(folder / f"{name}-{count}" / "checkpoints"), Silent(),
             weigh=lambda b: float(b.ids_BT.numel()),
         )  # fmt: skip

@@ -67,7 +67,8 @@ def used(pid: int) -> tuple[dict[int, float], float]:
 
 
 def measure(command: list[str]) -> dict[str, float]:
-    started, cpu, peak = time.monotonic(), {}, 0.0
+    started, peak = time.monotonic(), 0.0
+    cpu: dict[int, float] = {}
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as job:
         while job.poll() is None:
             seconds, memory = used(job.pid)

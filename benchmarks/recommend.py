@@ -26,6 +26,7 @@ import torch
 import weft
 from weft import defaults
 from weft.models.ranking import RankingConfig
+from weft.tasks import ranking as task
 
 DATA = Path(__file__).parents[2] / "shared" / "data" / "interactions_wikipedia.txt"
 KEYS = ("hit_at_10", "ndcg_at_10", "mrr", "hit_at_1", "coverage", "popularity", "gini")
@@ -46,13 +47,12 @@ def alone(settings: Any, *rest: Any) -> RankingConfig:
 
 
 SHAPE = defaults.ranking_config
+TASK: Any = task
 
 
 def once(way: str, length: dict[str, Any], seed: int) -> dict[str, object]:
     """Train one way and judge it on each user's last event."""
-    import weft.tasks.ranking as task
-
-    task.ranking_config = alone if way == "rnn" else SHAPE
+    TASK.ranking_config = alone if way == "rnn" else SHAPE
     started, cpu = time.monotonic(), time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         run = weft.train(

@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def make_gguf(run: Path) -> Path:
     tokenizer = json.loads((run / "tokenizer.json").read_text())["model"]
     out = run.parent / "model.gguf"
     writer = gguf.GGUFWriter(str(out), "llama")
-    for add, value in (
+    settings: tuple[tuple[Callable[..., None], Any], ...] = (
         (writer.add_context_length, CONTEXT), (writer.add_embedding_length, WIDTH), (writer.add_block_count, LAYERS),
         (writer.add_feed_forward_length, FFN), (writer.add_head_count, HEADS), (writer.add_head_count_kv, GROUPS),
         (writer.add_rope_dimension_count, WIDTH // HEADS), (writer.add_layer_norm_rms_eps, 1e-6),
@@ -91,7 +91,8 @@ def make_gguf(run: Path) -> Path:
         (writer.add_token_merges, [m if isinstance(m, str) else " ".join(m) for m in tokenizer["merges"]]),
         (writer.add_bos_token_id, 0), (writer.add_eos_token_id, 1), (writer.add_add_bos_token, False),
         (writer.add_chat_template, TEMPLATE),
-    ):  # fmt: skip
+    )  # fmt: skip
+    for add, value in settings:
         add(value)
     names = {
         "model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output", "model.layers.": "blk.",

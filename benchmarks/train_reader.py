@@ -21,6 +21,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 import weft
@@ -55,7 +56,7 @@ def weft_run(
     valid = max(2, len(train[0]) // 20)
     parts[-len(test[0]) :] = ["valid"] * valid + ["test"] * (len(test[0]) - valid)
     table = pa.table({"text": train[0] + test[0], "label": train[1] + test[1], "part": parts})
-    Loop._step = timed  # type: ignore[method-assign]
+    setattr(Loop, "_step", timed)  # noqa: B010
     folder = tempfile.TemporaryDirectory()
     try:
         run = weft.train(
@@ -64,7 +65,7 @@ def weft_run(
             training={"epochs": 1, **(training or {})}, results={"baselines": False, "explain": "off"},
         )  # fmt: skip
     finally:
-        Loop._step = step  # type: ignore[method-assign]
+        setattr(Loop, "_step", step)  # noqa: B010
     with folder:
         return run.figures, spent[0], spent[1], peak
 
@@ -103,13 +104,15 @@ def trainer(train: Rows, test: Rows, **settings: Any) -> Trained:
         output_dir=tempfile.mkdtemp(), num_train_epochs=1, use_cpu=True, report_to=[], logging_strategy="no",
         save_strategy="no", disable_tqdm=True, dataloader_pin_memory=False, **settings,
     )  # fmt: skip
-    made = Trainer(model, arguments, train_dataset=encoded(train), data_collator=DataCollatorWithPadding(tokenizer))
+    data: Any = encoded(train)  # a list is a dataset to it
+    made = Trainer(model, arguments, train_dataset=data, data_collator=DataCollatorWithPadding(tokenizer))
     made.remove_callback(PrinterCallback)
     started, cpu = time.perf_counter(), time.process_time()
     made.train()
     spent = time.perf_counter() - started, time.process_time() - cpu
-    found = made.predict(encoded(test))
-    return *spent, float((found.predictions.argmax(1) == found.label_ids).mean())
+    asked: Any = encoded(test)
+    found = made.predict(asked)
+    return *spent, float((np.argmax(found.predictions, 1) == found.label_ids).mean())
 
 
 WAYS: dict[str, Callable[[Rows, Rows], Trained]] = {

@@ -164,9 +164,10 @@ def trainer(letters: Letters, rows: int, steps: int, attention: str) -> Taught:
     from transformers import GPT2Config, GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments, logging
 
     logging.set_verbosity_error()
+    shape: dict[str, Any] = {"attn_implementation": attention}
     config = GPT2Config(
         vocab_size=letters.kinds, n_positions=CONTEXT, n_embd=384, n_layer=6, n_head=6, resid_pdrop=0.0, embd_pdrop=0.0,
-        attn_pdrop=0.0, attn_implementation=attention, bos_token_id=0, eos_token_id=0,
+        attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, **shape,
     )  # fmt: skip
     torch.manual_seed(0)
     model = GPT2LMHeadModel(config)

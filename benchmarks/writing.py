@@ -20,11 +20,13 @@ import tempfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from machine import in_turn, machine, peak_gb, peaks
 
+FEW_BITS: dict[str, Literal["int8", "int4"]] = {"int8": "int8", "int4": "int4"}
 KINDS = ("float32", "bfloat16", "int8", "int4")
 STATIC = "transformers, static cache"
 PROMPT = 32
@@ -54,15 +56,17 @@ def make(folder: Path, kind: str, layers: int, width: int) -> None:
         tie_word_embeddings=True, bos_token_id=0, eos_token_id=1, initializer_range=0.04,
     )  # fmt: skip
     stored = torch.bfloat16 if kind == "bfloat16" else torch.float32
-    LlamaForCausalLM(shape).to(stored).save_pretrained(folder / "hf")
+    made: Any = LlamaForCausalLM(shape)
+    made.to(stored)
+    made.save_pretrained(folder / "hf")
     words = {"bos_token": "<s>", "eos_token": "</s>"}
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **words).save_pretrained(folder / "hf")
     import_checkpoint(str(folder / "hf"), folder / "weft")
     if find_spec("llama_cpp"):
         export_gguf(folder / "weft", folder / "gguf")
-    if kind in ("int8", "int4"):
+    if kind in FEW_BITS:
         (folder / "weft").rename(folder / "whole")
-        export_smaller(folder / "whole", kind, folder / "weft", math.inf)
+        export_smaller(folder / "whole", FEW_BITS[kind], folder / "weft", math.inf)
 
 
 def weft(folder: Path, prompts: list[list[int]], tokens: int) -> Write:

@@ -4,7 +4,10 @@ import importlib
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+
+import weft
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -74,3 +77,19 @@ def test_writing(ran):
     tiny = ("--batches", "2", "--layers", "2", "--width", "192", "--tokens", "4", "--rounds", "1")
     (found,) = ran("writing", "--kinds", "float32", *tiny)
     assert found["equal"]["transformers"] == 1.0  # llama.cpp takes part where it is installed
+
+
+@pytest.mark.parametrize(("work", "target"), [("text", "recommended_ind"), ("adult", "income")])
+def test_explanations(ran, shared, tmp_path, work, target):
+    file = shared({"text": "clothing_reviews.parquet", "adult": "adult.parquet"}[work])
+    columns = ["review_text", target] if work == "text" else None
+    weft.train(
+        pq.read_table(file, columns=columns).slice(0, 300), target, tmp_path / "run", quiet=True,
+        model={"width": 16, "layers": 1, "copies": 1}, training={"epochs": 1}, results={"baselines": False},
+    )  # fmt: skip
+    lines = ran("explain", work, "--rows", "1", "--questions", "130" if work == "text" else "40",
+                "--run", str(tmp_path / "run"))  # fmt: skip
+    found = {line["method"]: line for line in lines}
+    assert {"weft shap", "weft shap, stops when sure", "shap permutation", "lime", "captum kernel"} <= set(found)
+    best = found["weft shap"]["insertion"] - found["weft shap"]["deletion"]
+    assert best > found["random order"]["insertion"] - found["random order"]["deletion"]
