@@ -208,7 +208,7 @@ def generate(s: Shape, rows: int, rounds: int, device: str) -> dict[str, Any]:
 def classify(s: Shape, rows: int, rounds: int, device: str) -> dict[str, Any]:
     texts, labels = rows_of(made_up=s is TINY)
     cut, many = (100, 100) if s is TINY else (1_000, 20_000)
-    said, exact = weft_labels(texts[:cut], labels[:cut])
+    said, exact = weft_labels(False, texts[:cut], labels[:cut], Path(tempfile.mkdtemp()), 0.5)
     some = texts[cut : cut + many]
     ways, peaks = made(
         device, {"weft": lambda: lambda: len(said(some)), "weft, float32": lambda: lambda: len(exact(some))}
