@@ -64,8 +64,10 @@ def test_fewer_bits(ran, shared):
 
 def test_students(ran, shared):
     shared("banking77_train.csv")
-    (found,) = ran("distil", "banking", "--seeds", "0", "--smoke")
+    shared("clinc150.parquet")
+    (found,) = ran("distil", "banking", "--seeds", "0", "--ways", "more", "--smoke")
     assert found["parameters"]["taught"] < found["parameters"]["teacher"] and found["kept"] > 0.5
+    assert found["interval"][0] <= found["gain"] <= found["interval"][1]
 
 
 def test_on_any_machine_what_a_gpu_would_do(ran):

@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import load_file
 from scipy.special import log_softmax, softmax
 from tests.killed import killed
+from tests.models.test_pretrained import SHAPES, tokenizer
+from tests.tables import mixed
 from tests.texts import sentences
 
 import weft
@@ -18,8 +20,10 @@ from weft.data.table import Table
 from weft.errors import SettingsError, WeftError
 from weft.features.batching import Batch
 from weft.features.pieces import IGNORED, TextBatch
+from weft.models.checkpoints import save_hf
+from weft.models.families import FAMILIES, Settings
 from weft.models.language import LanguageConfig, LanguageModel
-from weft.models.pretrained import smaller
+from weft.models.pretrained import extract, load_text_model, smaller
 from weft.models.transformer import TransformerConfig
 from weft.runs.judged import split_of
 from weft.training.language import TokenObjective
@@ -109,6 +113,32 @@ def test_rows_without_a_label_have_the_answer_of_the_teacher(teachers, tmp_path)
         assert said["split"] == {"train": 20, "valid": 49, "test": 49}
         aside = pd.read_parquet(run.path / "rejected.parquet")
         assert aside["row"].tolist() == [520, 570] and set(aside["reason"]) == {"the target is missing"}
+
+
+def test_a_teacher_tuned_from_the_same_checkpoint_is_the_start(tmp_path):
+    torch.manual_seed(0)
+    config = FAMILIES["bert"].read(Settings({"model_type": "bert", **SHAPES["bert"]}), {})
+    folder, data = tmp_path / "bert", mixed(150).select(["review", "bought"])
+    save_hf(LanguageModel(config), folder, tokenizer("bert"))
+
+    def tuned(out, model, **training):
+        return weft.train(data, "bought", tmp_path / out, quiet=True, model=model, results=OFF,
+                          training={"epochs": 1, "learning_rate": 1e-9, **training})  # fmt: skip
+
+    def backbone(model):
+        return model.backbone.state_dict()
+
+    part = {"from": str(folder), "layers": 1, "ffn_width": 24}
+    teacher = tuned("teacher", {"from": str(folder)}, epochs=2, learning_rate=0.01)
+    other = tuned("other", {"width": 16, "layers": 1, "heads": 2})  # which no checkpoint began
+    for run, began in ((teacher, extract(teacher.model.each()[0])), (other, load_text_model(folder).model)):
+        student = tuned(f"of-{run.path.name}", part, distil=gone(run))
+        found, wanted = (backbone(m) for m in (student.model.each()[0], smaller(began, 1, 24)))
+        assert all(torch.allclose(found[name], value, atol=1e-5) for name, value in wanted.items())
+    same = tuned("same", {"from": str(folder), "layers": 2}, distil=gone(teacher))  # all of it: blocks, head, n-grams
+    said = [run.predict(data)["probability of yes"].to_numpy() for run in (teacher, same)]
+    np.testing.assert_allclose(*said, atol=1e-4)
+    assert np.ptp(said[0]) > 0.2
 
 
 def writer(out, **model):

@@ -5,26 +5,32 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from tokenizers import Tokenizer
 from torch import nn
 
 from weft.config import Settings
 from weft.data.split import TEST, VALID
+from weft.defaults import frozen, lora_rank
 from weft.errors import RunError, SettingsError, listing
 from weft.exchange import is_checkpoint
+from weft.features.codecs import TextCodec
 from weft.features.columns import Columns
 from weft.features.pieces import Corpus
 from weft.features.targets import ClassTarget, NumberTarget, known
 from weft.inference.predict import predict_codes
 from weft.language_defaults import context
-from weft.models.backbone import best_device
+from weft.models.backbone import BackboneConfig, best_device
+from weft.models.heads import Directions
 from weft.models.language import LanguageModel
-from weft.models.pretrained import TextModel, find, load_text_model
-from weft.models.row import RowModels
+from weft.models.pretrained import TextModel, extract, find, load_text_model, smaller
+from weft.models.row import RowModel, RowModels
+from weft.models.transformer import TransformerConfig
 from weft.preprocess.ingest import UNLABELLED, CleanRows
 from weft.progress import Silent
 from weft.results.metrics import METRICS
@@ -32,7 +38,7 @@ from weft.results.outcomes import Outcomes
 from weft.results.pareto import Figure, Point, pareto, pareto_lines, timed_answers
 from weft.results.summary import SHOWN, judge
 from weft.runs.run import Run
-from weft.training.fit import Taught
+from weft.training.fit import Taught, start
 from weft.training.language import TokenObjective, document_nats
 from weft.training.parallel import once
 from weft.training_settings import DistilSettings
@@ -89,6 +95,59 @@ def _ask(name: str, columns: Columns, clean: CleanRows, file: Path, say: Silent)
     taught.flush()
     beside.replace(file)
     say.line(f"learns from the answers of {name} too ({teacher.figures['model']['parameters']:,} parameters)")
+
+
+def start_as_teacher(settings: Settings, columns: Columns, models: RowModels, source: TextModel, say: Silent) -> bool:
+    """Begin with what the teacher has learnt: so many of its own blocks and inner numbers as the model has (Sanh 2019),
+    of classes its head, and its weights of the n-grams that both know. False where it was not tuned from such a
+    checkpoint."""
+    if settings.training.distil is None:
+        return False
+    run = Run(settings.training.distil.from_)
+    teacher, theirs, ours = run.model.each()[0], run.columns, source.backbone
+    order = _classes(run, columns, settings.training.distil.from_)
+    if teacher.config.pretrained != source.config or not _holds(teacher.config.backbone, ours):
+        return False
+    if theirs.tokenizer is None or theirs.tokenizer.to_str() != source.tokenizer.to_str():
+        return False
+    assert isinstance(ours, TransformerConfig)
+    part = smaller(extract(teacher), ours.layers, ours.hidden_width)
+    for copy in models.each():
+        start(copy, part, lora_rank(settings), frozen(settings))
+        if theirs.types == columns.types:
+            copy.embedding.column.load_state_dict(teacher.embedding.column.state_dict())
+        if order is not None:
+            _take_head(copy, teacher, order, columns, theirs)
+    say.line("begins with the teacher's own blocks" + ("" if order is None else " and head"))
+    return True
+
+
+@torch.no_grad()
+def _take_head(copy: RowModel, teacher: RowModel, order: list[int], ours: Columns, theirs: Columns) -> None:
+    """The directions of the classes, whose places at the teacher are ``order``, and its weights of n-grams."""
+    read, said = copy.head.read, teacher.head.read
+    assert isinstance(read, Directions) and isinstance(said, Directions)
+    read.load_state_dict({n: t[order] if n in ("weight", "bias") else t for n, t in said.state_dict().items()})
+    if copy.linear is None or teacher.linear is None:
+        return
+    copy.linear.bias.copy_(teacher.linear.bias[order])
+    known = {c.name: c.grams for c in theirs.codecs if isinstance(c, TextCodec)}
+    for codec in ours.codecs:
+        if isinstance(codec, TextCodec) and codec.name in teacher.linear.texts:
+            _, here, there = np.intersect1d(codec.grams, known[codec.name], True, return_indices=True)
+            from_ = teacher.linear.grams[teacher.linear.texts.index(codec.name)]
+            copy.linear.grams[copy.linear.texts.index(codec.name)][here] = from_[there][:, order].to(read.weight)
+
+
+def _holds(theirs: BackboneConfig, ours: BackboneConfig) -> bool:
+    """Whether the second can be a part of the first."""
+    if not (isinstance(ours, TransformerConfig) and isinstance(theirs, TransformerConfig)):
+        return False
+    like = replace(
+        ours, layers=theirs.layers, ffn_width=theirs.ffn_width, dropout=theirs.dropout,
+        attention_dropout=theirs.attention_dropout,
+    )  # fmt: skip
+    return like == theirs and theirs.layers >= ours.layers and theirs.hidden_width >= ours.hidden_width
 
 
 def beside_teacher(

@@ -35,7 +35,7 @@ from weft.runs.judged import split_of
 from weft.runs.run import Run
 from weft.runs.texts import TextRun
 from weft.runs.weights import load_model, save_model
-from weft.tasks.distil import ask_teacher, beside_teacher
+from weft.tasks.distil import ask_teacher, beside_teacher, start_as_teacher
 from weft.tasks.fairness import fair_training
 from weft.tasks.paraphrases import PARAPHRASES, open_translators, write_paraphrases
 from weft.tasks.row_results import RowResults
@@ -230,7 +230,11 @@ class RowSteps(RowResults):
             + (f" in {copies} copies" if copies > 1 else "")
             + (", bfloat16" if self.recipe.bfloat16 else ""),
         )
-        if self.source is not None:
+        taught = ask_teacher(settings, columns, clean, self.work, self.say)
+        if isinstance(self.source, TextModel) and start_as_teacher(settings, columns, models, self.source, self.say):
+            assert taught is not None
+            taught.begun = True
+        elif self.source is not None:
             for copy in models.each():
                 start(copy, self.source.model, defaults.lora_rank(settings), defaults.frozen(settings))
         self.trained = sum(p.numel() for p in models.parameters() if p.requires_grad)
@@ -254,7 +258,7 @@ class RowSteps(RowResults):
             settings.target.declines,
             fair,
             self.owners,
-            ask_teacher(settings, columns, clean, self.work, self.say),
+            taught,
         )
         return models, fitted
 

@@ -53,6 +53,8 @@ class Taught:
 
     answers: np.ndarray
     unlabelled: np.ndarray
+    begun: bool = False
+    """Whether the model has the teacher's head already."""
 
 
 @dataclass
@@ -207,7 +209,8 @@ def _fit(
         torch.manual_seed(recipe.seed * 1_000 + number)
         if copy.config.linear_first and copy.linear is not None:
             _fit_linear(copy, fetch(labelled), fair)
-        if copy.config.pretrained is not None and recipe.privacy is None and owners is None:
+        begun = taught is not None and taught.begun
+        if copy.config.pretrained is not None and recipe.privacy is None and owners is None and not begun:
             _begin(copy, store, fetch, learn[known(store.target(learn))], lengths, recipe.bfloat16)
         tracker = Tracker(folder, number)
         loop = loop_of(recipe, owners)(
