@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from weft import memory
 from weft.data.split import uniform
 from weft.data.table import RawBatch, Table
 from weft.errors import DataError, did_you_mean, listing
@@ -29,6 +30,8 @@ from weft.preprocess.clean import CleanBatch, Cleaner
 T = TypeVar("T")
 MOST_CLASS_COLUMNS = 100
 WIDE = 256
+LEAST = 1 << 10
+"""Numbers of a matrix from which on it is packed: rows are many."""
 MORE = 4
 """Times as many tokens are read at once on a CPU in bfloat16, whose packed matrices are quicker for long lists."""
 _SEED = 11  # of the rows to judge; not that of a split, whose draws these would follow
@@ -71,27 +74,28 @@ def easy_first(
 def _read_all(model: RowModels, codes: RowCodes, rows: int, exact: bool) -> np.ndarray:
     device, width = model.temperature.device.type, model.each()[0].config.backbone.width
     wide = (not exact and width >= WIDE and machine_has_bfloat16(device)) or torch.is_autocast_enabled(device)
-    reader = rounded(model) if wide and device == "cpu" else model
+    packs = device == "cpu" and (wide or width < WIDE)
+    reader = packed(model, torch.bfloat16 if wide else torch.float32) if packs else model
     # one context for all batches: each matrix is rounded once
     with torch.autocast(device, torch.bfloat16, enabled=wide):
         outputs = read_codes(model, codes, rows, reader.predict)
     return np.empty(0 if model.width is None else (0, model.width)) if outputs is None else outputs
 
 
-_ROUNDED: WeakKeyDictionary[RowModels, tuple[list[tuple[int, int]], RowModels]] = WeakKeyDictionary()
+_PACKED: WeakKeyDictionary[RowModels, tuple[list[Any], RowModels]] = WeakKeyDictionary()
 
 
-def rounded(model: RowModels) -> RowModels:
-    """The model with its backbone's matrices in bfloat16 and packed, its other tensors shared; kept until a tensor of
-    the model changes."""
+def packed(model: RowModels, dtype: torch.dtype) -> RowModels:
+    """The model with its backbone's matrices packed as numbers of a kind, its other tensors shared; kept until a tensor
+    of the model changes."""
     tensors = [*model.parameters(), *model.buffers()]
-    state = [(t.data_ptr(), t._version) for t in tensors]
-    kept = _ROUNDED.get(model)
+    state = [dtype, *((t.data_ptr(), t._version) for t in tensors)]
+    kept = _PACKED.get(model)
     if kept is None or kept[0] != state:
         found = copy.deepcopy(model, {id(t): t for t in tensors})
         for each in found.each():
-            pack_layers(each.backbone, torch.bfloat16)
-        kept = _ROUNDED[model] = state, found
+            pack_layers(each.backbone, dtype, LEAST)
+        kept = _PACKED[model] = state, found
     return kept[1]
 
 
@@ -99,6 +103,7 @@ def read_codes(model: RowModels, codes: RowCodes, rows: int, read: Callable[[Bat
     """What ``read`` makes of encoded rows, in their order; None of no rows. Rows of like length share a batch."""
     outputs: np.ndarray | None = None
     device = model.temperature.device
+    memory.keep_freed()
     budget = tokens_to_read(model.each()[0].config.backbone.width, device.type)
     budget *= MORE if device.type == "cpu" and torch.is_autocast_enabled("cpu") else 1
     for chosen in in_turn(np.arange(rows), lengths(codes), budget, fixed_tokens(codes)) if rows else ():

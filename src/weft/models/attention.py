@@ -26,6 +26,8 @@ from weft.models.unpadded import Unpadded
 
 LEAST_ROOM = 64
 """Tokens that a cache has room for beyond those it was made of."""
+VECTOR = 16
+"""Numbers of float32 in a register of AVX-512."""
 PRODUCTS = 12
 """Groups of keys, of all texts together, from which attention of one token in bfloat16 is two products of matrices."""
 
@@ -137,6 +139,8 @@ class Attention(nn.Module):
             y = attend_once(q, key, value, mask)
         else:
             grouped = c.key_groups != c.heads
+            if not causal:
+                key, value, mask = filled_up(key, value, mask)
             y = F.scaled_dot_product_attention(
                 q, key, value, attn_mask=mask, dropout_p=dropped, is_causal=causal, enable_gqa=grouped
             )
@@ -209,6 +213,17 @@ def attend(
         scores = scores.masked_fill(~mask, -torch.inf)
     weights = scores.softmax(dim=-1)
     return (F.dropout(weights, dropout) if dropout else weights) @ value, weights
+
+
+def filled_up(key: Tensor, value: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Keys, values and mask with a few places more, which nobody reads, where their number is then a multiple of
+    ``VECTOR``: the fused kernel of a CPU takes what is left of a row number by number, in up to four times the time."""
+    more = -key.shape[2] % VECTOR
+    if key.device.type != "cpu" or key.dtype != torch.float32 or not 0 < more <= VECTOR // 2:
+        return key, value, mask
+    seen = key.new_ones(1, 1, 1, key.shape[2], dtype=torch.bool) if mask is None else mask
+    room = (0, 0, 0, more)
+    return F.pad(key, room), F.pad(value, room), F.pad(seen, (0, more))
 
 
 def attend_once(q_BH1K: Tensor, keys_BGSK: Tensor, values_BGSK: Tensor, mask: Tensor | None) -> Tensor:

@@ -66,7 +66,8 @@ def gated_silu(h_BTF: Tensor) -> Tensor:
     if _trained_here(h_BTF):
         return GatedSiLU.apply(h_BTF)
     gate, up = h_BTF.chunk(2, dim=-1)
-    return F.silu(gate) * up
+    bent = F.silu(gate)
+    return bent * up if torch.is_grad_enabled() else bent.mul_(up)
 
 
 PIECE = 256

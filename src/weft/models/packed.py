@@ -15,7 +15,7 @@ from weft.models.language import LanguageModel
 from weft.models.transformer import Block, Transformer
 
 LEAST = 1 << 16
-"""Numbers of a matrix below which the detour costs more than it saves."""
+"""Numbers of a matrix below which the detour costs more than it saves, of one row."""
 
 
 class PackedLinear(nn.Module):
@@ -32,10 +32,11 @@ class PackedLinear(nn.Module):
         return self.packed.to_dense()
 
     def forward(self, x: Tensor, rows: slice | None = None) -> Tensor:
-        if rows is None and not torch.is_grad_enabled():
-            return torch.ops.mkldnn._linear_pointwise.default(
+        if not torch.is_grad_enabled():
+            y = torch.ops.mkldnn._linear_pointwise.default(
                 x.to(self.packed.dtype), self.packed, self.bias, "none", [], ""
             )
+            return y if rows is None else y[..., rows]
         rows = rows or slice(None)
         return F.linear(x, self.weight[rows], None if self.bias is None else self.bias[rows])
 
@@ -63,15 +64,16 @@ class PackedNorm(nn.Module):
     __call__ = forward
 
 
-def pack_layers(model: nn.Module, dtype: torch.dtype) -> bool:
-    """Pack the large linear layers of a model in place as numbers of a kind; False where oneDNN cannot run them."""
+def pack_layers(model: nn.Module, dtype: torch.dtype, least: int = LEAST) -> bool:
+    """Pack the linear layers of at least so many numbers in place, as numbers of a kind; False where oneDNN cannot run
+    them."""
     known = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()
     if not known or next(model.parameters()).device.type != "cpu" or dtype not in (torch.float32, torch.bfloat16):
         return False
     # not of the layers themselves, each of which is freed before the next is packed
     for parent in [m for m in model.modules() if not isinstance(m, nn.Linear)]:
         for name, child in parent.named_children():
-            if isinstance(child, nn.Linear) and child.weight.numel() >= LEAST:
+            if isinstance(child, nn.Linear) and child.weight.numel() >= least:
                 bias = None if child.bias is None else child.bias.to(dtype)
                 setattr(parent, name, PackedLinear(child.weight.to(dtype), bias))
     return True
