@@ -111,6 +111,29 @@ def test_holes_between_what_is_held_are_given_back() -> None:
     assert memory.resident() < held - 250e6 and len(blocks) == 80
 
 
+FREED = """
+import resource
+import numpy as np
+from weft import memory
+
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    [np.ones(400_000) for _ in range(4)]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(min(faults() for _ in range(4)))
+memory.keep_freed()
+print(min(faults() for _ in range(4)))
+"""
+
+
+@LINUX
+def test_what_was_freed_is_there_for_the_next_batch() -> None:
+    done = subprocess.run([sys.executable, "-c", FREED], check=True, capture_output=True, text=True)
+    without, kept = map(int, done.stdout.split())
+    assert without > 1_000 > 200 > kept  # pages that the machine had to give
+
+
 @pytest.fixture
 def bounded() -> Any:
     yield

@@ -20,6 +20,7 @@ from weft.inference import predict
 from weft.inference.predict import predict_codes
 from weft.models.embeddings import CategoryEmbedding, PiecewiseLinear, TextEmbedding, calendar
 from weft.models.linear import LinearPath
+from weft.models.packed import PackedLinear
 from weft.models.row import RowConfig, RowModels, combine
 from weft.models.transformer import TransformerConfig
 from weft.preprocess.ingest import ingest, make_cleaner
@@ -64,6 +65,18 @@ def test_a_row_does_not_depend_on_its_batch(parts):
     torch.testing.assert_close(together, mixed_up, atol=1e-5, rtol=0)
     by_budget = predict_codes(models, {c: {n: take(a, rows) for n, a in f.items()} for c, f in codes.items()}, 60)
     np.testing.assert_allclose(by_budget, together.numpy(), atol=1e-5)
+
+
+def test_a_narrow_model_answers_by_packed_matrices_as_without(parts):
+    columns, _, clean = parts
+    torch.manual_seed(0)
+    models = RowModels(columns.codecs, columns.target, RowConfig(TransformerConfig(64, 2, 4), 16, 0.0, ()), 2).eval()
+    codes = columns.encode(clean)
+    expected = answers(models, codes, np.arange(60)).numpy()
+    np.testing.assert_allclose(predict_codes(models, codes, 60), expected, atol=1e-5)
+    quick = predict.packed(models, torch.float32)
+    assert sum(isinstance(m, PackedLinear) for m in quick.modules()) == 2 * 2 * 4
+    assert not any(isinstance(m, PackedLinear) for m in models.modules())
 
 
 def test_a_wide_model_answers_in_bfloat16_as_it_is_now(parts, monkeypatch):
