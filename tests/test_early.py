@@ -109,7 +109,7 @@ def test_every_command_opens_it(runs, tmp_path, capsys):
     assert (smaller["prediction"] == said["prediction"]).mean() > 0.95
 
 
-def test_runs_that_have_no_easy_rows_are_refused(runs, tmp_path, capsys):
+def test_runs_that_have_no_easy_rows_are_refused(runs, tmp_path, capsys, monkeypatch):
     run, early, _ = runs
     out = ["-o", str(tmp_path / "out")]
     assert call(["export", str(run.path), "--to", "early", *out]) == 1
@@ -121,10 +121,10 @@ def test_runs_that_have_no_easy_rows_are_refused(runs, tmp_path, capsys):
     other = weft.train(numbers, "b", tmp_path / "number", quiet=True, model={"copies": 1, "width": 16}, **fast)
     assert call(["export", str(other.path), "--to", "early", *out]) == 2
     assert "must choose one of several classes" in capsys.readouterr().err
-    flat = rows(400, 3).assign(text="the same")
-    flat.to_csv(tmp_path / "flat.csv", index=False)
-    asked = ["export", str(run.path), "--to", "early", *out, "--data", str(tmp_path / "flat.csv"), "--max-loss", "-1"]
-    assert call(asked) == 1
-    assert "Got 0.0%" in capsys.readouterr().err
+    assert call(["export", str(run.path), "--to", "early", *out, "--max-loss", "inf"]) == 2
+    assert "less than 100 of a hundred rows. Got inf" in capsys.readouterr().err
+    monkeypatch.setattr("weft.early.EARNS", 1.1)
+    assert call(["export", str(run.path), "--to", "early", *out, "--max-loss", "3"]) == 1
+    assert "at least 110% of the rows must be easy" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
     assert json.loads((run.path / "config.json").read_text()).get("first") is None

@@ -56,10 +56,12 @@ def export_early(path: Path, out: Path, most: float, data: str | None = None, sa
         data: labelled rows, half to learn from and half to decide on; default: those of the training.
 
     Raises:
-        UsageError: the run does not choose one of several classes for every row.
+        UsageError: the run does not choose one of several classes for every row, or ``most`` is no share of them.
         RunError: too few rows are easy, or too few are there to show it.
     """
     require_empty(out)
+    if not 0 < most < 100:
+        raise UsageError(f"--max-loss: must be more than 0 and less than 100 of a hundred rows. Got {most:g}.")
     run = open_run(path)
     _require_classes(run)
     table, parts = judged_table(run, data)
@@ -70,8 +72,8 @@ def export_early(path: Path, out: Path, most: float, data: str | None = None, sa
     with (say or Silent()).bar("asking the model", len(learn) + len(decide)) as bar:
         watched, taught = (_answered(run, table, rows, bar) for rows in (decide, learn))
     decided = sum(len(said) for _, said in watched)
-    needed = math.ceil(math.log(0.05) / math.log1p(-most / 100)) if 0 < most < 100 else 1
-    if decided < needed or not taught:
+    needed = max(2, math.ceil(math.log(0.05) / math.log1p(-most / 100)))
+    if decided < needed:
         raise RunError(
             f"{path}: at least {needed:,} validation rows must be there to show that at most {most:g} of a hundred "
             f"rows get another label. Got {decided:,}. Give more with --data TABLE, or allow more with --max-loss."

@@ -54,8 +54,6 @@ def fit_margin(margin: np.ndarray, equal: np.ndarray, most: float) -> float:
     Returns:
         from 0 to 1; infinity where the rows are too few to show that much.
     """
-    if not 0 < most < 1:
-        return math.inf if most <= 0 else 0.0
     wrong, rows = np.sort(margin[~equal])[::-1], np.arange(len(margin))
     ratios = np.log((len(margin) - rows) / (rows + 1) * most / (1 - most))
     log_chances = len(margin) * math.log1p(-most) + np.append(0.0, np.cumsum(ratios))
