@@ -239,6 +239,7 @@ def test_a_student_that_loses_too_much_is_refused_and_goes_on_where_that_is_allo
         "features": {"sum": "off"}, "results": OFF,
         "training": {"epochs": 1, "learning_rate": 1e-6, "distil": {"from": str(teacher.path)}},
     }))  # fmt: skip
+    assert call(["check", str(tmp_path / "weft.yaml")]) == 0
     asked = ["run", str(tmp_path / "weft.yaml"), "-o", str(out)]
     assert call(asked) == 1
     assert "must lose at most 0.5 points of Accuracy beside its teacher" in capsys.readouterr().err

@@ -66,6 +66,7 @@ def estimate(settings: Settings) -> dict[str, Any]:
     rows, exact = rows_of(table)
     source = open_source(settings, plan)
     cleaner = make_cleaner(settings, plan)
+    cleaner.target = plan.target  # what steps are timed on has one
     clean, cleaning = _first(table, cleaner)
     started, way = time.monotonic(), settings.preprocess.duplicates
     alike = first_copies(Finder(cleaner.plans, plan.target, Path("unused")), clean.columns, way == "near")
@@ -232,7 +233,7 @@ def rows_of(table: Table) -> tuple[int, bool]:
 def _probe(model: RowModel, codes: Any, rows: int, recipe: Recipe) -> tuple[float, float, int, float]:
     """Tokens a row, seconds a step, bytes of activations of a step, and seconds for which a row is read once before all
     steps, measured on the model itself."""
-    objective, reads, once = Objective(model, recipe), None, 0.0
+    objective, reads, once = Objective(model, replace(recipe, distil=None)), None, 0.0  # no teacher is asked
 
     def fetch(chosen: np.ndarray) -> Batch:
         batch = collate({c: {n: take(a, chosen) for n, a in f.items()} for c, f in codes.items()}, len(chosen))
