@@ -68,16 +68,12 @@ def export_early(path: Path, out: Path, most: float, data: str | None = None, sa
     if parts is None:
         parts = np.where(np.arange(table.row_count() or 2 * DECIDE) % 2, TRAIN, VALID)
     learn, decide = (drawn(np.flatnonzero(parts == part), n) for part, n in ((TRAIN, LEARN), (VALID, DECIDE)))
+    _require_rows(path, len(decide), most)
     first = FirstAnswers(run.columns.codecs, len(run.columns.target.classes)).to(run.model.temperature.device).eval()
     with (say or Silent()).bar("asking the model", len(learn) + len(decide)) as bar:
         watched, taught = (_answered(run, table, rows, bar) for rows in (decide, learn))
     decided = sum(len(said) for _, said in watched)
-    needed = max(2, math.ceil(math.log(0.05) / math.log1p(-most / 100)))
-    if decided < needed:
-        raise RunError(
-            f"{path}: at least {needed:,} validation rows must be there to show that at most {most:g} of a hundred "
-            f"rows get another label. Got {decided:,}. Give more with --data TABLE, or allow more with --max-loss."
-        )
+    _require_rows(path, decided, most)
     _teach(first, taught)
     left, differ = _decide(first, watched, most)
     if left < EARNS:
@@ -104,6 +100,15 @@ def export_early(path: Path, out: Path, most: float, data: str | None = None, sa
     config = json.loads((path / CONFIG).read_text()) | {"first": True}
     write_beside(path, out, state | more, json.dumps(config, indent=1) + "\n", run, {"early": found})
     return {"output": str(out), **found}
+
+
+def _require_rows(path: Path, found: int, most: float) -> None:
+    needed = max(2, math.ceil(math.log(0.05) / math.log1p(-most / 100)))
+    if found < needed:
+        raise RunError(
+            f"{path}: at least {needed:,} validation rows must be there to show that at most {most:g} of a hundred "
+            f"rows get another label. Got {found:,}. Give more with --data TABLE, or allow more with --max-loss."
+        )
 
 
 def _require_classes(run: Run) -> None:
