@@ -117,6 +117,7 @@ def measure(name: str, seed: int, way: str, work: Path, smoke: bool) -> dict[str
         **accuracy,
         "kept": round(accuracy["taught"] / accuracy["teacher"], 4),
         **gained(right["labels"], right["taught"]),
+        "log_loss": {n: round(r.figures["models"][0]["metrics"]["log_loss"]["value"], 4) for n, r in runs.items()},
         "cpu_ms_a_row": {n: round(1000 / rate["a_cpu_second"], 3) for n, rate in rates.items()},
         "parameters": {n: r.figures["model"]["parameters"] for n, r in runs.items()},
     }
