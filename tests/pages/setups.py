@@ -22,6 +22,7 @@ from tests.writers import byte_level, original
 from weft.cli import call
 
 FAST = ["--set", "training.epochs=1"]
+FEW = ["--max-loss", "20"]  # as the tables here have few rows to show more with
 Blocks = list[str]
 
 

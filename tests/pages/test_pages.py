@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from tests.pages.setups import FAST, SETUPS
+from tests.pages.setups import FAST, FEW, SETUPS
 
 from weft.cli import call
 
@@ -91,4 +91,5 @@ def test_what_a_page_types_runs(name, text, blocks, tmp_path, monkeypatch) -> No
                 shlex.join(words) if words[0] == sys.executable else line, shell=True, check=True, env=os.environ
             )
             continue
-        assert call(words[1:] + (FAST if words[1] == "run" else [])) == 0, line
+        more = FAST if words[1] == "run" else FEW if "early" in words else []
+        assert call(words[1:] + more) == 0, line
