@@ -189,7 +189,9 @@ def recipe(settings: Settings, facts: Facts, device: str) -> Recipe:
         epochs = max(passes, -(-LEAST_STEPS * batch // facts.rows))
         return resolved(settings, width, device, epochs, batch, 1e-3, 0.05, 3)
     table = (30, 64, 3e-4, 0.01, 6, 0.95) if facts.small else (6, 256, 1e-3, 0.01, 3, 0.99)
-    return resolved(settings, width, device, *table, threads=None if width > 128 else 2)
+    # two are no faster on 64 rows at once, and wait for each other where the machine has other work
+    threads = None if width > 128 else 1 if facts.small else 2
+    return resolved(settings, width, device, *table, threads=threads)
 
 
 def resolved(
